@@ -1,0 +1,19 @@
+//! ShardMQ, an MQTT 3.1.1 and 5.0 broker: one core, one shard, no locks.
+//!
+//! The modules, lowest first; each names only modules above it.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`limits`] | every bound, with unit, reason and compile-time relations |
+//! | [`time`] | a point on the monotonic clock, as the core is given it |
+//! | [`topic`] | topic names, topic filters and `$share`, checked once into a type |
+//! | [`wire`] | bytes to borrowed packets and back, versions 3.1, 3.1.1 and 5.0 |
+//! | [`message`] | an application message, borrowed while it passes and owned once it stays |
+//! | [`route`] | subscriptions, interest of other shards, shared groups, retained messages |
+
+pub mod limits;
+
+pub mod route;
+pub mod time;
+pub mod topic;
+pub mod wire;

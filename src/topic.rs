@@ -1,0 +1,195 @@
+//! Topic names and topic filters: checked once, then carried as types that are not checked again.
+//!
+//! Invariants: a [`Name`] is not empty and has no wildcard and no U+0000; a [`Filter`] is not empty,
+//! has `#` only alone in its last level and `+` only alone in a level; both have at most
+//! [`MAX_TOPIC_LEVELS`] levels. UTF-8 is checked where bytes become a `str`, in [`crate::wire`].
+
+use crate::limits::MAX_TOPIC_LEVELS;
+
+/// The prefix of a Shared Subscription's topic filter, section 4.8.2 of version 5.
+pub const SHARE_PREFIX: &str = "$share/";
+
+/// Why a string is no topic name or topic filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicError {
+    /// A name or filter has at least one character [MQTT-4.7.3-1].
+    Empty,
+    /// U+0000 [MQTT-4.7.3-2].
+    Nul,
+    /// `+` or `#` in a topic name [MQTT-3.3.2-2].
+    WildcardInName,
+    /// `#` that is not alone in the last level [MQTT-4.7.1-1].
+    MultiLevelWildcard,
+    /// `+` that shares its level [MQTT-4.7.1-2].
+    SingleLevelWildcard,
+    /// More than [`MAX_TOPIC_LEVELS`] levels.
+    TooManyLevels,
+    /// `$share` without a ShareName, or with a wildcard in it [MQTT-4.8.2-1].
+    ShareName,
+    /// `$share/name` without a `/` and a topic filter behind it [MQTT-4.8.2-2].
+    ShareFilter,
+}
+
+/// A topic name: what a PUBLISH carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name<'a>(&'a str);
+
+impl<'a> Name<'a> {
+    /// Checks `text` [MQTT-3.3.2-2, 4.7.3-1, 4.7.3-2].
+    ///
+    /// # Errors
+    /// The rule that `text` breaks.
+    pub fn parse(text: &'a str) -> Result<Self, TopicError> {
+        if text.is_empty() {
+            return Err(TopicError::Empty);
+        }
+        let mut slashes = 0;
+        for &byte in text.as_bytes() {
+            match byte {
+                b'/' => slashes += 1,
+                b'+' | b'#' => return Err(TopicError::WildcardInName),
+                0 => return Err(TopicError::Nul),
+                _ => {}
+            }
+        }
+        if slashes >= MAX_TOPIC_LEVELS {
+            return Err(TopicError::TooManyLevels);
+        }
+        Ok(Self(text))
+    }
+
+    /// For text that came out of a [`Name`] and was stored as a string since.
+    #[must_use]
+    pub(crate) fn trusted(text: &'a str) -> Self {
+        debug_assert!(Self::parse(text).is_ok());
+        Self(text)
+    }
+
+    /// The name as it came.
+    #[must_use]
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// Whether a leading wildcard must not match it [MQTT-4.7.2-1].
+    #[must_use]
+    pub fn starts_with_dollar(self) -> bool {
+        self.0.as_bytes().first() == Some(&b'$')
+    }
+}
+
+/// A topic filter, without any `$share` prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Filter<'a>(&'a str);
+
+impl<'a> Filter<'a> {
+    /// Checks `text` [MQTT-4.7.1-1, 4.7.1-2, 4.7.3-1, 4.7.3-2].
+    ///
+    /// # Errors
+    /// The rule that `text` breaks.
+    pub fn parse(text: &'a str) -> Result<Self, TopicError> {
+        if text.is_empty() {
+            return Err(TopicError::Empty);
+        }
+        let mut levels = 0;
+        let mut ended = false;
+        for level in text.split('/') {
+            levels += 1;
+            if ended {
+                return Err(TopicError::MultiLevelWildcard);
+            }
+            match level {
+                "#" => ended = true,
+                "+" => {}
+                _ if level.contains('#') => return Err(TopicError::MultiLevelWildcard),
+                _ if level.contains('+') => return Err(TopicError::SingleLevelWildcard),
+                _ if level.contains('\0') => return Err(TopicError::Nul),
+                _ => {}
+            }
+        }
+        if levels > MAX_TOPIC_LEVELS {
+            return Err(TopicError::TooManyLevels);
+        }
+        Ok(Self(text))
+    }
+
+    /// For text that came out of a [`Filter`] and was stored as a string since.
+    #[must_use]
+    pub(crate) fn trusted(text: &'a str) -> Self {
+        debug_assert!(Self::parse(text).is_ok());
+        Self(text)
+    }
+
+    /// The filter as it came.
+    #[must_use]
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// Whether it holds `+` or `#`.
+    #[must_use]
+    pub fn has_wildcard(self) -> bool {
+        self.0.bytes().any(|byte| byte == b'+' || byte == b'#')
+    }
+
+    /// Whether `name` matches, by section 4.7 of both standards: the naive reading, level by level,
+    /// that everything faster is tested against.
+    #[must_use]
+    pub fn matches(self, name: Name<'_>) -> bool {
+        if name.starts_with_dollar() && matches!(self.0.as_bytes().first(), Some(b'+' | b'#')) {
+            return false; // [MQTT-4.7.2-1]
+        }
+        let mut levels = name.0.split('/');
+        for wanted in self.0.split('/') {
+            match (wanted, levels.next()) {
+                ("#", _) => return true, // also "sport/#" for "sport"
+                (_, None) => return false,
+                ("+", Some(_)) => {}
+                (wanted, Some(level)) if wanted == level => {}
+                _ => return false,
+            }
+        }
+        levels.next().is_none()
+    }
+}
+
+/// What a SUBSCRIBE or UNSUBSCRIBE names: a filter, and the group where it is shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Subscription<'a> {
+    /// The ShareName of `$share/name/filter`.
+    pub share: Option<&'a str>,
+    /// What topic names are matched against.
+    pub filter: Filter<'a>,
+}
+
+impl<'a> Subscription<'a> {
+    /// Takes `text` apart [MQTT-4.8.2-1, 4.8.2-2].
+    ///
+    /// # Errors
+    /// The rule that `text` breaks.
+    pub fn parse(text: &'a str) -> Result<Self, TopicError> {
+        if text == "$share" {
+            return Err(TopicError::ShareName);
+        }
+        let Some(rest) = text.strip_prefix(SHARE_PREFIX) else {
+            return Ok(Self { share: None, filter: Filter::parse(text)? });
+        };
+        let (name, filter) = rest.split_once('/').unwrap_or((rest, ""));
+        if name.is_empty() || name.contains(['+', '#', '\0']) {
+            return Err(TopicError::ShareName);
+        }
+        if filter.is_empty() {
+            return Err(TopicError::ShareFilter);
+        }
+        Ok(Self { share: Some(name), filter: Filter::parse(filter)? })
+    }
+
+    /// For text that was parsed before and stored as a string since.
+    #[must_use]
+    pub(crate) fn trusted(text: &'a str) -> Self {
+        match text.strip_prefix(SHARE_PREFIX).and_then(|rest| rest.split_once('/')) {
+            Some((name, filter)) => Self { share: Some(name), filter: Filter::trusted(filter) },
+            None => Self { share: None, filter: Filter::trusted(text) },
+        }
+    }
+}
