@@ -184,6 +184,13 @@ impl<'a> Subscription<'a> {
         Ok(Self { share: Some(name), filter: Filter::parse(filter)? })
     }
 
+    /// The text that it was parsed from.
+    #[must_use]
+    pub fn to_text(self) -> String {
+        let filter = self.filter.as_str();
+        self.share.map_or_else(|| filter.to_owned(), |name| format!("{SHARE_PREFIX}{name}/{filter}"))
+    }
+
     /// For text that was parsed before and stored as a string since.
     #[must_use]
     pub(crate) fn trusted(text: &'a str) -> Self {

@@ -12,13 +12,13 @@
 
 use std::sync::Arc;
 
-use crate::route::{Member, SessionKey, ShardId};
+use crate::message::MessageView;
+use crate::route::{Member, SessionKey, ShardId, stable_hash};
+use crate::session::ReplayKey;
 use crate::stats::Stats;
 use crate::time::Time;
 use crate::topic::{Name, Subscription};
 use crate::wire::QoS;
-
-use crate::message::MessageView;
 
 /// Publishes for one other shard: heads in one vector, bytes in another, both used again.
 #[derive(Debug, Default)]
@@ -257,10 +257,6 @@ impl Control {
     }
 }
 
-/// A delivery of retained messages to one new subscription, on the shard of the subscriber.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ReplayKey(pub u64);
-
 /// The place of a shard's batches while a turn runs: one open batch, and those that are full or
 /// were held back by a full channel.
 #[derive(Debug, Default)]
@@ -313,13 +309,10 @@ impl LiveLane {
 /// Stable over the life of a process; nothing outside of it may rely on it.
 #[must_use]
 pub fn home(text: &str, shards: usize) -> ShardId {
-    use std::hash::{BuildHasher, Hasher};
-    // A fixed seed: all shards must agree. Nobody gains from aiming clients at one shard: a client
-    // id can be chosen, but so can the load that one client makes.
-    let mut hasher = foldhash::fast::FixedState::with_seed(0x5348_4152_444d_5131).build_hasher();
-    hasher.write(text.as_bytes());
+    // All shards must agree, so the hash has no secret. Nobody gains from aiming clients at one
+    // shard: a client id can be chosen, but so can the load that one client makes.
     let shards = shards.max(1) as u64;
-    ShardId::new(usize::try_from(hasher.finish() % shards).unwrap_or(0))
+    ShardId::new(usize::try_from(stable_hash(text) % shards).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -5,31 +5,12 @@
 //! for its socket, those that the driver has already taken included.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
-
 use crate::limits::MAX_EVENTS_PER_TURN;
 use crate::route::ShardId;
+use crate::session::{ConnKey, Peer, Ticket};
 
 use super::batch::{Batch, Control, LiveLane};
 use super::event::Event;
-
-/// A connection of this shard: the driver's slot, and how often that slot was used before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnKey {
-    /// The slot.
-    pub index: u32,
-    /// Tells this connection from those that had the slot before it.
-    pub generation: u32,
-}
-
-/// Where a connection came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Which `[[listener]]` took it, counted from 0.
-    pub listener: u16,
-    /// The client's address.
-    pub address: SocketAddr,
-}
 
 /// A connection to be closed once its last bytes are sent. The core has forgotten it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +31,6 @@ pub struct Handoff {
     /// Where it came from.
     pub peer: Peer,
 }
-
-/// Names a question that was put to a slow authenticator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
 
 /// A question that the policy could not answer at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
