@@ -12,7 +12,7 @@
 //! | [`route`] | subscriptions, interest of other shards, shared groups, retained messages |
 
 pub mod limits;
-
+pub mod message;
 pub mod route;
 pub mod time;
 pub mod topic;
