@@ -54,7 +54,10 @@ impl OutgoingAliases {
     #[must_use]
     pub fn new(topic_alias_maximum: u16) -> Option<Self> {
         let maximum = topic_alias_maximum.min(MAX_OUTGOING_ALIASES);
-        (maximum > 0).then(|| Self { maximum, topics: HashMap::default() })
+        (maximum > 0).then(|| Self {
+            maximum,
+            topics: HashMap::default(),
+        })
     }
 
     /// How to name `topic`. Changes nothing: see [`OutgoingAliases::introduce`].
@@ -86,7 +89,10 @@ mod tests {
         aliases.set(1, "a");
         aliases.set(1, "b");
         aliases.set(3, "c");
-        assert_eq!((aliases.get(1), aliases.get(2), aliases.get(3)), (Some("b"), None, Some("c")));
+        assert_eq!(
+            (aliases.get(1), aliases.get(2), aliases.get(3)),
+            (Some("b"), None, Some("c"))
+        );
     }
 
     #[test]

@@ -148,7 +148,9 @@ impl Session {
     /// The subscription to `filter`, as the client wrote it.
     #[must_use]
     pub fn subscription(&self, filter: &str) -> Option<usize> {
-        self.subscriptions.iter().position(|entry| &*entry.filter == filter)
+        self.subscriptions
+            .iter()
+            .position(|entry| &*entry.filter == filter)
     }
 
     /// When something is due while no client is connected: the will, or the end of the session.

@@ -53,7 +53,13 @@ pub struct Window {
 
 impl Default for Window {
     fn default() -> Self {
-        Self { slots: VecDeque::new(), first: 1, unacknowledged: 0, cursor: 0, in_flight: 0 }
+        Self {
+            slots: VecDeque::new(),
+            first: 1,
+            unacknowledged: 0,
+            cursor: 0,
+            in_flight: 0,
+        }
     }
 }
 
@@ -85,7 +91,10 @@ impl Window {
     /// Notes that `delivery` is sent now and gives it its identifier. The caller has asked
     /// [`Window::takes_new`].
     pub fn send(&mut self, delivery: Delivery) -> PacketId {
-        assert!(self.takes_new(), "a window takes nothing new before the old was sent again");
+        assert!(
+            self.takes_new(),
+            "a window takes nothing new before the old was sent again"
+        );
         let identifier = self.identifier(self.slots.len());
         self.slots.push_back(Slot::Published(delivery));
         self.unacknowledged += 1;
@@ -121,7 +130,9 @@ impl Window {
 
     /// PUBACK, or PUBREC with an error: the exchange of a message of QoS `qos` is over.
     pub fn finish(&mut self, identifier: PacketId, qos: QoS) -> Acknowledged {
-        let Some(position) = self.position(identifier) else { return Acknowledged::Unknown };
+        let Some(position) = self.position(identifier) else {
+            return Acknowledged::Unknown;
+        };
         match &self.slots[position] {
             Slot::Published(delivery) if delivery.qos == qos => {}
             _ => return Acknowledged::Unknown,
@@ -131,7 +142,9 @@ impl Window {
 
     /// PUBREC: the client owns the message now [MQTT-4.3.3-4].
     pub fn receive(&mut self, identifier: PacketId) -> Acknowledged {
-        let Some(position) = self.position(identifier) else { return Acknowledged::Unknown };
+        let Some(position) = self.position(identifier) else {
+            return Acknowledged::Unknown;
+        };
         match &self.slots[position] {
             Slot::Published(delivery) if delivery.qos == QoS::ExactlyOnce => {
                 self.slots[position] = Slot::Released;
@@ -144,7 +157,9 @@ impl Window {
 
     /// PUBCOMP: the exchange is over.
     pub fn complete(&mut self, identifier: PacketId) -> Acknowledged {
-        let Some(position) = self.position(identifier) else { return Acknowledged::Unknown };
+        let Some(position) = self.position(identifier) else {
+            return Acknowledged::Unknown;
+        };
         match &self.slots[position] {
             Slot::Released => Acknowledged::Completed(self.done(position)),
             Slot::Published(_) | Slot::Done => Acknowledged::Unknown,
@@ -169,7 +184,11 @@ impl Window {
         while matches!(self.slots.front(), Some(Slot::Done)) {
             self.slots.pop_front();
             self.cursor = self.cursor.saturating_sub(1);
-            self.first = if self.first == u16::MAX { 1 } else { self.first + 1 };
+            self.first = if self.first == u16::MAX {
+                1
+            } else {
+                self.first + 1
+            };
         }
         if self.slots.is_empty() && self.slots.capacity() > 64 {
             self.slots = VecDeque::new();
@@ -182,7 +201,10 @@ impl Window {
 
     fn identifier(&self, position: usize) -> PacketId {
         let circle = (usize::from(self.first) - 1 + position) % IDENTIFIERS;
-        u16::try_from(circle + 1).ok().and_then(PacketId::new).unwrap_or(PacketId::MIN)
+        u16::try_from(circle + 1)
+            .ok()
+            .and_then(PacketId::new)
+            .unwrap_or(PacketId::MIN)
     }
 
     fn position(&self, identifier: PacketId) -> Option<usize> {
@@ -244,12 +266,12 @@ mod tests {
             let (identifier, qos, released, _) = self.0[at];
             let two = qos == QoS::ExactlyOnce;
             let (answer, ends, releases) = match operation {
-                Operation::PubAck(_) => {
-                    (window.finish(identifier, QoS::AtLeastOnce), !two, false)
-                }
-                Operation::PubRecError(_) => {
-                    (window.finish(identifier, QoS::ExactlyOnce), two && !released, false)
-                }
+                Operation::PubAck(_) => (window.finish(identifier, QoS::AtLeastOnce), !two, false),
+                Operation::PubRecError(_) => (
+                    window.finish(identifier, QoS::ExactlyOnce),
+                    two && !released,
+                    false,
+                ),
                 Operation::PubRec(_) => (window.receive(identifier), false, two),
                 _ => (window.complete(identifier), two && released, false),
             };
@@ -316,7 +338,10 @@ mod tests {
         }
         assert!(!window.takes_new());
         let first = PacketId::MIN;
-        assert!(matches!(window.finish(first, QoS::AtLeastOnce), Acknowledged::Completed(_)));
+        assert!(matches!(
+            window.finish(first, QoS::AtLeastOnce),
+            Acknowledged::Completed(_)
+        ));
         assert_eq!(window.send(delivery(QoS::AtLeastOnce)), first);
     }
 }

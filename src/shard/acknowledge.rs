@@ -17,7 +17,9 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         session.window.finish(ack.packet_id, QoS::AtLeastOnce);
         self.pump(key, now, out);
     }
@@ -32,7 +34,9 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         if ack.reason.is_error() {
             session.window.finish(ack.packet_id, QoS::ExactlyOnce);
             return self.pump(key, now, out);
@@ -54,7 +58,9 @@ impl Shard {
         ack: &Ack<'_>,
         out: &mut Outbox,
     ) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         let reason = if session.received.remove(ack.packet_id) {
             ReasonCode::Success
         } else {
@@ -71,7 +77,9 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         session.window.complete(ack.packet_id);
         self.pump(key, now, out);
     }

@@ -92,7 +92,8 @@ impl Batch {
         let topic = message.topic.as_str();
         self.bytes.extend_from_slice(topic.as_bytes());
         if target.is_some() {
-            self.bytes.extend_from_slice(crate::topic::SHARE_PREFIX.as_bytes());
+            self.bytes
+                .extend_from_slice(crate::topic::SHARE_PREFIX.as_bytes());
             self.bytes.extend_from_slice(share.as_bytes());
             self.bytes.push(b'/');
             self.bytes.extend_from_slice(filter.as_bytes());
@@ -248,7 +249,9 @@ impl Control {
     #[must_use]
     pub fn is_counted(&self) -> bool {
         match self {
-            Self::Interest { .. } | Self::Join { .. } | Self::Leave { .. } | Self::Retain(_) => true,
+            Self::Interest { .. } | Self::Join { .. } | Self::Leave { .. } | Self::Retain(_) => {
+                true
+            }
             Self::RetainedQuery { .. }
             | Self::RetainedChunk { .. }
             | Self::Answer { .. }
@@ -335,15 +338,29 @@ mod tests {
     fn frames_come_out_as_they_went_in() {
         let mut batch = Batch::default();
         batch.push(&view("a/b", b"one"));
-        let session = SessionKey { index: 3, generation: 9 };
+        let session = SessionKey {
+            index: 3,
+            generation: 9,
+        };
         let filter = Filter::parse("a/+").unwrap();
-        batch.push_shared(&view("a/c", b""), session, Subscription { share: Some("g"), filter });
+        batch.push_shared(
+            &view("a/c", b""),
+            session,
+            Subscription {
+                share: Some("g"),
+                filter,
+            },
+        );
         let frames: Vec<_> = batch.frames().collect();
         assert_eq!(frames[0].message.topic.as_str(), "a/b");
         assert_eq!(frames[0].message.payload, b"one");
         assert!(matches!(frames[0].target, Target::Subscribers));
         assert_eq!(frames[1].message.topic.as_str(), "a/c");
-        let Target::Member { session: member, subscription } = frames[1].target else {
+        let Target::Member {
+            session: member,
+            subscription,
+        } = frames[1].target
+        else {
             panic!("the second frame is for a member");
         };
         assert_eq!((member, subscription.share), (session, Some("g")));
@@ -356,6 +373,9 @@ mod tests {
         for client in 0..8_000 {
             counts[home(&format!("vehicle-{client}"), 8).index()] += 1;
         }
-        assert!(counts.iter().all(|&count| (800..1_200).contains(&count)), "{counts:?}");
+        assert!(
+            counts.iter().all(|&count| (800..1_200).contains(&count)),
+            "{counts:?}"
+        );
     }
 }

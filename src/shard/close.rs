@@ -6,9 +6,8 @@ use crate::session::{NEVER_EXPIRES, Phase};
 use crate::stats::DropReason;
 use crate::time::Time;
 use crate::topic::Subscription;
-use crate::wire::{Disconnect, Packet, ReasonCode};
+use crate::wire::{Disconnect, Packet, ReasonCode, UserProperties};
 
-use super::connect::NO_USER_PROPERTIES;
 use super::outbox::Close;
 use super::publish::Publisher;
 use super::tables::TimerKey;
@@ -38,12 +37,20 @@ pub(super) struct Ending {
 impl Ending {
     /// The broker ends it because of `fault`.
     pub(super) fn fault(fault: Fault) -> Self {
-        Self { tell: Some(fault), ..Self::silent(Cause::Server(fault.reason_code())) }
+        Self {
+            tell: Some(fault),
+            ..Self::silent(Cause::Server(fault.reason_code()))
+        }
     }
 
     /// The broker ends it without another word.
     pub(super) fn silent(cause: Cause) -> Self {
-        Self { cause, tell: None, without_will: false, close_socket: true }
+        Self {
+            cause,
+            tell: None,
+            without_will: false,
+            close_socket: true,
+        }
     }
 }
 
@@ -54,7 +61,10 @@ impl Shard {
             CloseCause::Eof => Cause::Eof,
             CloseCause::Io(errno) => Cause::Io(errno),
         };
-        let ending = Ending { close_socket: false, ..Ending::silent(cause) };
+        let ending = Ending {
+            close_socket: false,
+            ..Ending::silent(cause)
+        };
         self.disconnect(conn, ending, now, out);
     }
 
@@ -79,12 +89,19 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) {
-        let Some(connection) = self.connections.get(conn) else { return };
+        let Some(connection) = self.connections.get(conn) else {
+            return;
+        };
         let address = connection.peer.address;
         let session = connection.session().and_then(|key| self.sessions.get(key));
         let client_id = session.map_or_else(Box::default, |session| session.client_id.clone());
         self.stats.violations += 1;
-        out.event(Event::Violation { client_id, address, fault, offset });
+        out.event(Event::Violation {
+            client_id,
+            address,
+            fault,
+            offset,
+        });
         self.disconnect(conn, Ending::fault(fault), now, out);
     }
 
@@ -96,7 +113,9 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) -> Result<(), Fault> {
-        let Some(connection) = self.connections.get(conn) else { return Ok(()) };
+        let Some(connection) = self.connections.get(conn) else {
+            return Ok(());
+        };
         if !client_may_send(disconnect.reason) {
             return Err(Fault::DisconnectReason);
         }
@@ -129,9 +148,12 @@ impl Shard {
         if let Some(fault) = ending.tell {
             self.tell(conn, fault, out);
         }
-        let Some(connection) = self.connections.remove(conn) else { return };
-        let _ =
-            self.timers.move_to(TimerKey::Connection(conn), connection.timer, Time::NEVER);
+        let Some(connection) = self.connections.remove(conn) else {
+            return;
+        };
+        let _ = self
+            .timers
+            .move_to(TimerKey::Connection(conn), connection.timer, Time::NEVER);
         self.stats.connections -= 1;
         self.answers.remove(&conn);
         if ending.close_socket {
@@ -151,9 +173,14 @@ impl Shard {
 
     /// The session of a connection that ended: over at once, or kept for its interval.
     fn leave_session(&mut self, key: SessionKey, ending: Ending, now: Time, out: &mut Outbox) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         let client_id = session.client_id.clone();
-        out.event(Event::Disconnected { client_id, cause: ending.cause });
+        out.event(Event::Disconnected {
+            client_id,
+            cause: ending.cause,
+        });
         session.connection = None;
         session.window.rewind();
         if ending.without_will {
@@ -179,13 +206,16 @@ impl Shard {
     pub(super) fn arm_session(&mut self, key: SessionKey) {
         if let Some(session) = self.sessions.get_mut(key) {
             session.timer =
-                self.timers.move_to(TimerKey::Session(key), session.timer, session.deadline());
+                self.timers
+                    .move_to(TimerKey::Session(key), session.timer, session.deadline());
         }
     }
 
     /// Tells a client why its connection ends: CONNACK before the session, DISCONNECT with it.
     fn tell(&mut self, conn: ConnKey, fault: Fault, out: &mut Outbox) {
-        let Some(connection) = self.connections.get(conn) else { return };
+        let Some(connection) = self.connections.get(conn) else {
+            return;
+        };
         let reason = fault.reason_code();
         if connection.session().is_none() {
             // Nobody who sent something else than a CONNECT gets a CONNACK.
@@ -206,7 +236,7 @@ impl Shard {
                 reason,
                 session_expiry_interval: None, // [MQTT-3.14.2-1]
                 reason_string,
-                user_properties: NO_USER_PROPERTIES,
+                user_properties: UserProperties::default(),
                 server_reference: None,
             };
             Packet::Disconnect(disconnect).encode(connection.version, &mut packet);
@@ -222,14 +252,20 @@ impl Shard {
     /// Ends a session: its subscriptions, its messages, its will.
     pub(super) fn end_session(&mut self, key: SessionKey, now: Time, out: &mut Outbox) {
         self.publish_will(key, now, out); // [MQTT-3.1.2-8], at the latest when the session ends
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         let subscriptions = std::mem::take(&mut session.subscriptions);
         for entry in &subscriptions {
             self.withdraw(key, Subscription::trusted(&entry.filter), out);
         }
         self.cancel_replays(key, None);
-        let Some(mut session) = self.sessions.remove(key) else { return };
-        let _ = self.timers.move_to(TimerKey::Session(key), session.timer, Time::NEVER);
+        let Some(mut session) = self.sessions.remove(key) else {
+            return;
+        };
+        let _ = self
+            .timers
+            .move_to(TimerKey::Session(key), session.timer, Time::NEVER);
         self.stats.queued -= session.queue.len() as u64;
         self.stats.queued_bytes -= session.queue_bytes;
         let mut discarded = 0;
@@ -240,15 +276,23 @@ impl Shard {
                 discarded += 1;
             }
         }
-        self.stats.drop_messages(DropReason::SessionEnded, discarded);
-        out.event(Event::SessionEnded { client_id: session.client_id, discarded });
+        self.stats
+            .drop_messages(DropReason::SessionEnded, discarded);
+        out.event(Event::SessionEnded {
+            client_id: session.client_id,
+            discarded,
+        });
     }
 
     /// Publishes the will of a session, if it has one left.
     pub(super) fn publish_will(&mut self, key: SessionKey, now: Time, out: &mut Outbox) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         session.will_at = Time::NEVER;
-        let Some(will) = session.will.take() else { return };
+        let Some(will) = session.will.take() else {
+            return;
+        };
         let message = will.message.view();
         if !self.policy.publish(&session.client_id, message.topic) {
             return; // a will may do no more than a PUBLISH of the same client
@@ -258,7 +302,10 @@ impl Shard {
             .map_or(Time::NEVER, |seconds| now.plus_secs(seconds.into()));
         self.stats.wills_published += 1;
         // [MQTT-3.1.2-14] [MQTT-3.1.2-15]: retained or not, as CONNECT said.
-        let message = MessageView { expires_at, ..message };
+        let message = MessageView {
+            expires_at,
+            ..message
+        };
         self.publish(&message, Publisher::BROKER, now, out);
     }
 }

@@ -6,8 +6,7 @@ use crate::route::SessionKey;
 use crate::session::{Connection, NEVER_EXPIRES, OutgoingAliases, Phase, Session, Will};
 use crate::time::Time;
 use crate::wire::{
-    ConnAck, ConnAckProperties, Connect, Packet, PacketType, QoS, ReasonCode, UserProperties,
-    Version,
+    ConnAck, ConnAckProperties, Connect, Packet, PacketType, QoS, ReasonCode, Version,
 };
 
 use super::batch::home;
@@ -38,7 +37,9 @@ impl Shard {
         if first_byte >> 4 != PacketType::Connect as u8 {
             return Err(Fault::FirstPacketNotConnect); // [MQTT-3.1.0-1]
         }
-        let Some(connection) = self.connections.get_mut(conn) else { return Ok(Flow::Next) };
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return Ok(Flow::Next);
+        };
         connection.version = answer_version(body);
         let connect = Connect::decode(body)?;
         connection.version = connect.version;
@@ -47,7 +48,10 @@ impl Shard {
             self.hand_over(conn, owner, unread, out);
             return Ok(Flow::Next);
         }
-        let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
+        let assigned = connect
+            .client_id
+            .is_empty()
+            .then(|| self.assign_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         if let Some(reason) = refusal(&connect, &self.settings) {
             self.refuse(conn, client_id, reason, now, out);
@@ -68,8 +72,12 @@ impl Shard {
             Decision::Deny(reason) => Answered::Deny(reason),
             Decision::Pending => return,
         };
-        let Some(conn) = self.questions.remove(&ticket) else { return };
-        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let Some(conn) = self.questions.remove(&ticket) else {
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return;
+        };
         connection.phase = Phase::Handshake;
         self.answers.insert(conn, answered);
         self.resume(conn, now, out);
@@ -84,13 +92,21 @@ impl Shard {
         unread: &[u8],
         out: &mut Outbox,
     ) {
-        let Some(connection) = self.connections.remove(conn) else { return };
-        let _ =
-            self.timers.move_to(TimerKey::Connection(conn), connection.timer, Time::NEVER);
+        let Some(connection) = self.connections.remove(conn) else {
+            return;
+        };
+        let _ = self
+            .timers
+            .move_to(TimerKey::Connection(conn), connection.timer, Time::NEVER);
         self.stats.connections -= 1;
         self.stats.packets_received -= 1;
         self.stats.bytes_received -= unread.len() as u64; // counted again where it is read again
-        out.handoffs.push(Handoff { conn, to, unread: unread.to_vec(), peer: connection.peer });
+        out.handoffs.push(Handoff {
+            conn,
+            to,
+            unread: unread.to_vec(),
+            peer: connection.peer,
+        });
     }
 
     /// A client id that no other client has and whose session belongs on this shard [MQTT-3.1.3-6].
@@ -152,10 +168,16 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) {
-        let Some(connection) = self.connections.get(conn) else { return };
+        let Some(connection) = self.connections.get(conn) else {
+            return;
+        };
         let address = connection.peer.address;
         self.stats.connects_refused += 1;
-        out.event(Event::Refused { client_id: client_id.into(), address, reason });
+        out.event(Event::Refused {
+            client_id: client_id.into(),
+            address,
+            reason,
+        });
         self.send_connack(conn, reason, out);
         self.disconnect(conn, Ending::silent(Cause::Server(reason)), now, out);
     }
@@ -191,8 +213,9 @@ impl Shard {
         session.will = connect.will.as_ref().map(|will| Box::new(keep_will(will)));
         session.will_at = Time::NEVER;
         session.expires_at = Time::NEVER;
-        session.timer =
-            self.timers.move_to(TimerKey::Session(key), session.timer, Time::NEVER);
+        session.timer = self
+            .timers
+            .move_to(TimerKey::Session(key), session.timer, Time::NEVER);
         let keep_alive = keep_alive(connect, &self.settings);
         establish(connection, key, connect, keep_alive, &self.settings);
         connection.last_packet = now;
@@ -202,8 +225,7 @@ impl Shard {
             connection.silent_at(),
         );
         self.stats.clients_connected += 1;
-        self.stats.clients_maximum =
-            self.stats.clients_maximum.max(self.stats.clients_connected);
+        self.stats.clients_maximum = self.stats.clients_maximum.max(self.stats.clients_connected);
         out.established.push(conn);
         out.event(Event::Connected {
             client_id: client_id.into(),
@@ -225,7 +247,10 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) -> (SessionKey, bool) {
-        if let Some(old) = self.sessions.find(client_id).and_then(|key| self.sessions.get(key))
+        if let Some(old) = self
+            .sessions
+            .find(client_id)
+            .and_then(|key| self.sessions.get(key))
             && let Some(conn) = old.connection
         {
             self.stats.takeovers += 1;
@@ -274,8 +299,7 @@ impl Shard {
                     .then_some(settings.topic_alias_maximum),
                 wildcard_subscription_available: (!settings.wildcard_subscription_available)
                     .then_some(false),
-                subscription_identifiers_available: (!settings
-                    .subscription_identifiers_available)
+                subscription_identifiers_available: (!settings.subscription_identifiers_available)
                     .then_some(false),
                 shared_subscription_available: (!settings.shared_subscription_available)
                     .then_some(false),
@@ -360,12 +384,14 @@ fn establish(
     let properties = &connect.properties;
     connection.phase = Phase::Connected(session);
     connection.request_problem_information = properties.request_problem_information;
-    connection.receive_maximum =
-        properties.receive_maximum.unwrap_or(u16::MAX).min(settings.max_inflight);
+    connection.receive_maximum = properties
+        .receive_maximum
+        .unwrap_or(u16::MAX)
+        .min(settings.max_inflight);
     connection.maximum_packet_size = properties.maximum_packet_size.unwrap_or(u32::MAX);
     connection.keep_alive_us = u64::from(keep_alive) * 1_500_000; // [MQTT-3.1.2-22]
     connection.expiry_was_zero = expiry_interval(connect, settings) == 0;
-    let aliases = OutgoingAliases::new(properties.topic_alias_maximum.unwrap_or(0));
+    let aliases = OutgoingAliases::new(properties.topic_alias_maximum);
     connection.outgoing_aliases = aliases.map(Box::new);
 }
 
@@ -386,6 +412,3 @@ fn keep_will(will: &crate::wire::Will<'_>) -> Will {
         message_expiry_interval: will.message_expiry_interval,
     }
 }
-
-/// For packets that carry none.
-pub(super) const NO_USER_PROPERTIES: UserProperties<'static> = UserProperties::EMPTY;

@@ -72,7 +72,13 @@ impl<'a> Fanout<'a> {
         encoder.bytes.clear();
         encoder.bytes.shrink_to(Encoder::KEPT_BYTES);
         encoder.frames = [None; 8];
-        Self { message, now, kept: None, encoder, shared: receivers > 1 }
+        Self {
+            message,
+            now,
+            kept: None,
+            encoder,
+            shared: receivers > 1,
+        }
     }
 
     pub(super) fn keep(&mut self) -> Rc<Message> {
@@ -96,7 +102,11 @@ impl<'a> Fanout<'a> {
                 let packet_id = head(version, &self.message, copy, None, self.now)
                     .encode(&mut self.encoder.bytes);
                 let end = self.encoder.bytes.len();
-                *self.encoder.frames[layout].insert(Encoded { start, end, packet_id })
+                *self.encoder.frames[layout].insert(Encoded {
+                    start,
+                    end,
+                    packet_id,
+                })
             }
         };
         let at = output.len();
@@ -163,7 +173,9 @@ impl Shard {
         if copy.qos == QoS::AtMostOnce {
             return self.deliver_at_most_once(key, &copy, matched.group, fanout, out);
         }
-        let Some(session) = self.sessions.get_mut(key) else { return true };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return true;
+        };
         let conn = session.connection;
         let connection = conn.and_then(|conn| self.connections.get_mut(conn));
         let delivery = Delivery {
@@ -181,7 +193,10 @@ impl Shard {
                     && out.backlog(connection.key) < self.settings.max_output_bytes =>
             {
                 let packet_id = session.window.send(delivery); // [MQTT-4.3.2-1] [MQTT-4.3.3-1]
-                let copy = Copy { packet_id: Some(packet_id), ..copy };
+                let copy = Copy {
+                    packet_id: Some(packet_id),
+                    ..copy
+                };
                 if !send_fanout(connection, &copy, fanout, &mut self.stats, out) {
                     session.window.finish(packet_id, copy.qos); // as if sent [MQTT-3.1.2-25]
                 }
@@ -199,9 +214,14 @@ impl Shard {
         fanout: &mut Fanout<'_>,
         out: &mut Outbox,
     ) -> bool {
-        let Some(session) = self.sessions.get(key) else { return true };
-        let connection = session.connection.and_then(|conn| self.connections.get_mut(conn));
-        let queues = self.settings.queue_qos0 && (connection.is_none() || !session.queue.is_empty());
+        let Some(session) = self.sessions.get(key) else {
+            return true;
+        };
+        let connection = session
+            .connection
+            .and_then(|conn| self.connections.get_mut(conn));
+        let queues =
+            self.settings.queue_qos0 && (connection.is_none() || !session.queue.is_empty());
         if queues {
             let delivery = Delivery {
                 message: fanout.keep(),
@@ -227,7 +247,9 @@ impl Shard {
     /// Lets a message wait in the queue of its session, within the limits. `false` if there is no
     /// room and the publisher is to know.
     fn enqueue(&mut self, key: SessionKey, delivery: Delivery, out: &mut Outbox) -> bool {
-        let Some(session) = self.sessions.get_mut(key) else { return true };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return true;
+        };
         let size = delivery.message.size() as u64;
         let settings = &self.settings;
         while session.queue.len() >= settings.max_queued_messages as usize
@@ -296,8 +318,13 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) {
-        let conn = self.sessions.get(key).and_then(|session| session.connection);
-        let Some(connection) = conn.and_then(|conn| self.connections.get_mut(conn)) else { return };
+        let conn = self
+            .sessions
+            .get(key)
+            .and_then(|session| session.connection);
+        let Some(connection) = conn.and_then(|conn| self.connections.get_mut(conn)) else {
+            return;
+        };
         let copy = Copy {
             qos: QoS::AtMostOnce,
             retain: delivery.retain,
@@ -311,7 +338,9 @@ impl Shard {
 
     /// Sends the oldest message of the queue, unless it is too old.
     fn send_queued(&mut self, key: SessionKey, conn: ConnKey, now: Time, out: &mut Outbox) {
-        let Some(delivery) = self.dequeue(key) else { return };
+        let Some(delivery) = self.dequeue(key) else {
+            return;
+        };
         let (Some(session), Some(connection)) =
             (self.sessions.get_mut(key), self.connections.get_mut(conn))
         else {
@@ -324,10 +353,22 @@ impl Shard {
         let message = Rc::clone(&delivery.message);
         let identifiers = delivery.identifiers.clone();
         let (qos, retain) = (delivery.qos, delivery.retain);
-        let packet_id =
-            (qos > QoS::AtMostOnce).then(|| session.window.send(delivery));
-        let copy = Copy { qos, retain, dup: false, packet_id, identifiers: &identifiers };
-        let sent = send_publish(connection, &message.view(), &copy, now, &mut self.stats, out);
+        let packet_id = (qos > QoS::AtMostOnce).then(|| session.window.send(delivery));
+        let copy = Copy {
+            qos,
+            retain,
+            dup: false,
+            packet_id,
+            identifiers: &identifiers,
+        };
+        let sent = send_publish(
+            connection,
+            &message.view(),
+            &copy,
+            now,
+            &mut self.stats,
+            out,
+        );
         if let (false, Some(packet_id)) = (sent, packet_id) {
             session.window.finish(packet_id, qos); // as if sent [MQTT-3.1.2-25]
         }
@@ -342,7 +383,9 @@ fn resend(
     stats: &mut Stats,
     out: &mut Outbox,
 ) {
-    let Some((packet_id, slot)) = session.window.resend() else { return };
+    let Some((packet_id, slot)) = session.window.resend() else {
+        return;
+    };
     let Slot::Published(delivery) = slot else {
         let release = Ack::new(packet_id, ReasonCode::Success);
         return send_ack(connection, AckKind::PubRel, &release, stats, out);
@@ -389,7 +432,13 @@ fn send_fanout(
     let output = out.write(connection.key);
     let before = output.len();
     fanout.encode(connection.version, copy, output);
-    count_publish(connection, output, before, fanout.message.payload.len(), stats)
+    count_publish(
+        connection,
+        output,
+        before,
+        fanout.message.payload.len(),
+        stats,
+    )
 }
 
 /// Sends one PUBLISH, encoded for this client. `false` if it is larger than the client takes.

@@ -17,10 +17,7 @@ use super::{ConnKey, Outbox, Shard};
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Waiter {
     /// The acknowledgement `number` of a connection.
-    Publish {
-        conn: ConnKey,
-        number: u64,
-    },
+    Publish { conn: ConnKey, number: u64 },
     /// A SUBACK.
     Subscribe(u64),
 }
@@ -49,12 +46,16 @@ struct Peer {
 
 impl Mesh {
     pub(super) fn new(shards: usize) -> Self {
-        Self { peers: (0..shards).map(|_| Peer::default()).collect() }
+        Self {
+            peers: (0..shards).map(|_| Peer::default()).collect(),
+        }
     }
 
     /// Counts a live frame with QoS > 0.
     pub(super) fn sent_live(&mut self, to: ShardId, waiter: Option<Waiter>) {
-        let Some(peer) = self.peers.get_mut(to.index()) else { return };
+        let Some(peer) = self.peers.get_mut(to.index()) else {
+            return;
+        };
         peer.live_sent += 1;
         if let Some(waiter) = waiter {
             peer.live_waiters.push_back((peer.live_sent, waiter));
@@ -69,7 +70,9 @@ impl Mesh {
         waiter: Option<Waiter>,
         out: &mut Outbox,
     ) {
-        let Some(peer) = self.peers.get_mut(to.index()) else { return };
+        let Some(peer) = self.peers.get_mut(to.index()) else {
+            return;
+        };
         if message.is_counted() {
             peer.control_sent += 1;
             if !matches!(message, Control::Retain(_)) {
@@ -89,7 +92,10 @@ impl Mesh {
         message: impl Fn() -> Control,
         out: &mut Outbox,
     ) {
-        for to in (0..self.peers.len()).map(ShardId::new).filter(|&to| to != me) {
+        for to in (0..self.peers.len())
+            .map(ShardId::new)
+            .filter(|&to| to != me)
+        {
             self.control(to, message(), None, out);
         }
     }
@@ -100,7 +106,8 @@ impl Mesh {
         let mut waiting = 0;
         for (index, peer) in self.peers.iter_mut().enumerate() {
             if index != me.index() && peer.routes_sent > peer.control_answered {
-                peer.control_waiters.push_back((peer.control_sent, Waiter::Subscribe(serial)));
+                peer.control_waiters
+                    .push_back((peer.control_sent, Waiter::Subscribe(serial)));
                 waiting += 1;
             }
         }
@@ -114,7 +121,11 @@ impl Mesh {
             if done != peer.answered {
                 peer.answered = done;
                 let refused = std::mem::take(&mut peer.refused);
-                let answer = Control::Answer { live: done.0, control: done.1, refused };
+                let answer = Control::Answer {
+                    live: done.0,
+                    control: done.1,
+                    refused,
+                };
                 out.control(ShardId::new(index), answer);
             }
         }
@@ -128,16 +139,20 @@ impl Mesh {
         control: u64,
         refused: &[u64],
     ) -> Vec<(Waiter, bool)> {
-        let Some(peer) = self.peers.get_mut(from.index()) else { return Vec::new() };
+        let Some(peer) = self.peers.get_mut(from.index()) else {
+            return Vec::new();
+        };
         peer.control_answered = control;
         let mut settled = Vec::new();
-        while let Some((number, waiter)) =
-            peer.live_waiters.pop_front_if(|(number, _)| *number <= live)
+        while let Some((number, waiter)) = peer
+            .live_waiters
+            .pop_front_if(|(number, _)| *number <= live)
         {
             settled.push((waiter, refused.binary_search(&number).is_ok()));
         }
-        while let Some((_, waiter)) =
-            peer.control_waiters.pop_front_if(|(number, _)| *number <= control)
+        while let Some((_, waiter)) = peer
+            .control_waiters
+            .pop_front_if(|(number, _)| *number <= control)
         {
             settled.push((waiter, false));
         }
@@ -157,13 +172,18 @@ impl Shard {
                     let mut fanout = Fanout::new(frame.message, &mut encoder, receivers, now);
                     !self.publish_local(&matches, None, &mut fanout, out)
                 }
-                Target::Member { session, subscription } => {
+                Target::Member {
+                    session,
+                    subscription,
+                } => {
                     let mut fanout = Fanout::new(frame.message, &mut encoder, 1, now);
                     self.deliver_to_member(session, subscription, &mut fanout, out)
                 }
             };
             self.encoder = encoder;
-            let Some(peer) = self.mesh.peers.get_mut(from.index()) else { continue };
+            let Some(peer) = self.mesh.peers.get_mut(from.index()) else {
+                continue;
+            };
             if frame.message.qos > crate::wire::QoS::AtMostOnce {
                 peer.live_done += 1;
                 if !accepted {
@@ -191,10 +211,16 @@ impl Shard {
                 let filter = crate::topic::Filter::trusted(&filter);
                 self.routes.set_interest(filter, from, wanted);
             }
-            Control::Join { subscription, member } => {
+            Control::Join {
+                subscription,
+                member,
+            } => {
                 self.member_changed(&subscription, Ok(member));
             }
-            Control::Leave { subscription, session } => {
+            Control::Leave {
+                subscription,
+                session,
+            } => {
                 self.member_changed(&subscription, Err((from, session)));
             }
             Control::Retain(batch) => {
@@ -203,13 +229,25 @@ impl Shard {
                 }
                 out.recycle(batch);
             }
-            Control::RetainedQuery { replay, filter, after } => {
+            Control::RetainedQuery {
+                replay,
+                filter,
+                after,
+            } => {
                 self.on_retained_query(from, replay, &filter, after.as_deref(), out);
             }
-            Control::RetainedChunk { replay, messages, after } => {
+            Control::RetainedChunk {
+                replay,
+                messages,
+                after,
+            } => {
                 self.on_retained_chunk(from, replay, messages, after, now, out);
             }
-            Control::Answer { live, control, refused } => {
+            Control::Answer {
+                live,
+                control,
+                refused,
+            } => {
                 for (waiter, refused) in self.mesh.settle(from, live, control, &refused) {
                     match waiter {
                         Waiter::Publish { conn, number } => {

@@ -116,12 +116,7 @@ enum Flow {
 impl Shard {
     /// A shard without connections, sessions and retained messages.
     #[must_use]
-    pub fn new(
-        identity: Identity,
-        settings: Settings,
-        policy: Box<dyn Policy>,
-        now: Time,
-    ) -> Self {
+    pub fn new(identity: Identity, settings: Settings, policy: Box<dyn Policy>, now: Time) -> Self {
         let mut random = Random::new(identity.seed);
         let mut timers = Timers::default();
         let housekeeping = timers.move_to(TimerKey::Housekeeping, Time::NEVER, now.plus_secs(1));
@@ -153,15 +148,18 @@ impl Shard {
     pub fn open(&mut self, conn: ConnKey, peer: Peer, now: Time, _out: &mut Outbox) {
         let mut connection = Connection::new(conn, peer, now);
         let deadline = now.plus_millis(self.settings.connect_timeout_ms);
-        connection.timer =
-            self.timers.move_to(TimerKey::Connection(conn), Time::NEVER, deadline);
+        connection.timer = self
+            .timers
+            .move_to(TimerKey::Connection(conn), Time::NEVER, deadline);
         self.connections.insert(connection);
         self.stats.connections += 1;
     }
 
     /// Bytes came from the socket of `conn`. Packets may be split and joined at will.
     pub fn ingest(&mut self, conn: ConnKey, bytes: &[u8], now: Time, out: &mut Outbox) {
-        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return;
+        };
         self.stats.bytes_received += bytes.len() as u64;
         if connection.partial.is_empty() && !is_held(connection) {
             let used = self.work_off(conn, bytes, now, out);
@@ -176,7 +174,9 @@ impl Shard {
 
     /// The bytes that were kept back for `conn` are worked off, if nothing holds them any longer.
     fn resume(&mut self, conn: ConnKey, now: Time, out: &mut Outbox) {
-        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return;
+        };
         if is_held(connection) || connection.partial.is_empty() {
             return;
         }
@@ -195,7 +195,9 @@ impl Shard {
         let mut at = 0;
         while at < bytes.len() {
             // Gone, handed over, or told to wait: what is left is not ours to read now.
-            let Some(connection) = self.connections.get_mut(conn) else { break };
+            let Some(connection) = self.connections.get_mut(conn) else {
+                break;
+            };
             if is_held(connection) {
                 break;
             }
@@ -206,7 +208,11 @@ impl Shard {
             let offset = connection.consumed;
             let outcome = match frame(&bytes[at..], maximum) {
                 Ok(Framing::Incomplete) => break,
-                Ok(Framing::Packet { first_byte, body, size }) => {
+                Ok(Framing::Packet {
+                    first_byte,
+                    body,
+                    size,
+                }) => {
                     connection.last_packet = now;
                     connection.consumed += size as u64;
                     let packet = &bytes[at..];
@@ -250,7 +256,9 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) -> Result<(), Fault> {
-        let Some(connection) = self.connections.get(conn) else { return Ok(()) };
+        let Some(connection) = self.connections.get(conn) else {
+            return Ok(());
+        };
         let version = connection.version;
         if first_byte >> 4 == PacketType::Publish as u8 {
             let publish = Publish::decode(version, first_byte, body)?;
@@ -327,7 +335,9 @@ impl Shard {
 
     /// Appends a packet to the output of `conn`, in its version.
     fn send(&mut self, conn: ConnKey, packet: &Packet<'_>, out: &mut Outbox) {
-        let Some(connection) = self.connections.get(conn) else { return };
+        let Some(connection) = self.connections.get(conn) else {
+            return;
+        };
         let output = out.write(conn);
         let before = output.len();
         packet.encode(connection.version, output);

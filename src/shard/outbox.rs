@@ -4,10 +4,10 @@
 //! its lane or with the runtime, never both; the outbox knows of each connection how many bytes wait
 //! for its socket, those that the driver has already taken included.
 
-use std::collections::VecDeque;
 use crate::limits::MAX_EVENTS_PER_TURN;
 use crate::route::ShardId;
 use crate::session::{ConnKey, Peer, Ticket};
+use std::collections::VecDeque;
 
 use super::batch::{Batch, Control, LiveLane};
 use super::event::Event;
@@ -152,7 +152,9 @@ impl Outbox {
     /// Bytes that wait here for the driver.
     #[must_use]
     pub fn output_len(&self, conn: ConnKey) -> usize {
-        self.outputs.get(conn.index as usize).map_or(0, |output| output.bytes.len())
+        self.outputs
+            .get(conn.index as usize)
+            .map_or(0, |output| output.bytes.len())
     }
 
     /// Says how many bytes of `conn` the driver itself still has to send.
@@ -210,13 +212,18 @@ impl Outbox {
 
     /// All control messages for `to`.
     pub fn take_control(&mut self, to: ShardId) -> Vec<Control> {
-        self.control.get_mut(to.index()).map(std::mem::take).unwrap_or_default()
+        self.control
+            .get_mut(to.index())
+            .map(std::mem::take)
+            .unwrap_or_default()
     }
 
     /// Whether control messages wait for `to`.
     #[must_use]
     pub fn has_control(&self, to: ShardId) -> bool {
-        self.control.get(to.index()).is_some_and(|messages| !messages.is_empty())
+        self.control
+            .get(to.index())
+            .is_some_and(|messages| !messages.is_empty())
     }
 
     /// The channel was full: these go first next time.
@@ -270,7 +277,9 @@ impl Outbox {
 
     /// Appends to the open batch for `to`.
     pub(super) fn live(&mut self, to: ShardId, append: impl FnOnce(&mut Batch)) {
-        let Some(lane) = self.live.get_mut(to.index()) else { return };
+        let Some(lane) = self.live.get_mut(to.index()) else {
+            return;
+        };
         let batch = lane.open(&mut self.spare_batches);
         let before = batch.size();
         append(batch);

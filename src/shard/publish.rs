@@ -23,7 +23,10 @@ pub(super) struct Publisher {
 
 impl Publisher {
     /// Nobody waits, nobody is left out.
-    pub(super) const BROKER: Self = Self { session: None, waiter: None };
+    pub(super) const BROKER: Self = Self {
+        session: None,
+        waiter: None,
+    };
 }
 
 /// What became of a publish, as far as it is known at once.
@@ -49,7 +52,9 @@ impl Shard {
     ) -> Result<(), Fault> {
         self.stats.publishes_received += 1;
         self.stats.publish_bytes_received += publish.payload.len() as u64;
-        let Some(connection) = self.connections.get_mut(conn) else { return Ok(()) };
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return Ok(());
+        };
         if !publish.properties.subscription_identifiers.is_empty() {
             return Err(Fault::SubscriptionIdentifierFromClient); // [MQTT-3.3.4-6]
         }
@@ -60,7 +65,14 @@ impl Shard {
             return Err(Fault::RetainNotSupported); // [MQTT-3.2.2-14]
         }
         let Some(alias) = publish.properties.topic_alias else {
-            return self.publish_from(conn, session, Name::trusted(publish.topic), publish, now, out);
+            return self.publish_from(
+                conn,
+                session,
+                Name::trusted(publish.topic),
+                publish,
+                now,
+                out,
+            );
         };
         if alias > self.settings.topic_alias_maximum {
             return Err(Fault::TopicAliasTooLarge); // [MQTT-3.3.2-9]
@@ -103,11 +115,16 @@ impl Shard {
             && !self.take_packet_id(conn, key, kind, packet_id)?
         {
             // A QoS 2 message that came before: answered, not delivered again [MQTT-4.3.3-10].
-            let before = Published { matched: true, ..Published::default() };
+            let before = Published {
+                matched: true,
+                ..Published::default()
+            };
             self.acknowledge(conn, key, kind, packet_id, before, out);
             return Ok(());
         }
-        let Some(session) = self.sessions.get(key) else { return Ok(()) };
+        let Some(session) = self.sessions.get(key) else {
+            return Ok(());
+        };
         if !self.policy.publish(&session.client_id, topic) {
             if let Some((kind, packet_id)) = acknowledge {
                 self.owe(
@@ -125,10 +142,14 @@ impl Shard {
             return Ok(());
         }
         let mut stitched = Vec::new();
-        let properties = publish.properties.forwarded.as_contiguous().unwrap_or_else(|| {
-            publish.properties.forwarded.write_to(&mut stitched);
-            &stitched
-        });
+        let properties = publish
+            .properties
+            .forwarded
+            .as_contiguous()
+            .unwrap_or_else(|| {
+                publish.properties.forwarded.write_to(&mut stitched);
+                &stitched
+            });
         let message = MessageView {
             topic,
             properties,
@@ -143,9 +164,20 @@ impl Shard {
         let waiter = acknowledge.and_then(|_| {
             let connection = self.connections.get(conn)?;
             let waiting = connection.acknowledgements.len() as u64;
-            Some(Waiter::Publish { conn, number: connection.first_acknowledgement + waiting })
+            Some(Waiter::Publish {
+                conn,
+                number: connection.first_acknowledgement + waiting,
+            })
         });
-        let published = self.publish(&message, Publisher { session: Some(key), waiter }, now, out);
+        let published = self.publish(
+            &message,
+            Publisher {
+                session: Some(key),
+                waiter,
+            },
+            now,
+            out,
+        );
         if let Some((kind, packet_id)) = acknowledge {
             self.acknowledge(conn, key, kind, packet_id, published, out);
         }
@@ -201,20 +233,21 @@ impl Shard {
             Published { matched: false, .. } => ReasonCode::NoMatchingSubscribers,
             _ => ReasonCode::Success,
         };
-        let owed = Acknowledgement { kind, packet_id, reason, waiting: published.waiting };
+        let owed = Acknowledgement {
+            kind,
+            packet_id,
+            reason,
+            waiting: published.waiting,
+        };
         self.owe(conn, session, owed, out);
     }
 
     /// Queues an acknowledgement, and sends what is ready: in the order of the PUBLISHes
     /// [MQTT-4.6.0-2] [MQTT-4.6.0-3].
-    fn owe(
-        &mut self,
-        conn: ConnKey,
-        session: SessionKey,
-        owed: Acknowledgement,
-        out: &mut Outbox,
-    ) {
-        let Some(connection) = self.connections.get_mut(conn) else { return };
+    fn owe(&mut self, conn: ConnKey, session: SessionKey, owed: Acknowledgement, out: &mut Outbox) {
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return;
+        };
         if connection.acknowledgements.is_empty() && owed.waiting == 0 {
             connection.first_acknowledgement += 1;
             self.send_acknowledgement(conn, session, owed, out);
@@ -224,15 +257,13 @@ impl Shard {
     }
 
     /// A shard has answered for the acknowledgement `number` of `conn`.
-    pub(super) fn answered(
-        &mut self,
-        conn: ConnKey,
-        number: u64,
-        refused: bool,
-        out: &mut Outbox,
-    ) {
-        let Some(connection) = self.connections.get_mut(conn) else { return };
-        let Some(session) = connection.session() else { return };
+    pub(super) fn answered(&mut self, conn: ConnKey, number: u64, refused: bool, out: &mut Outbox) {
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return;
+        };
+        let Some(session) = connection.session() else {
+            return;
+        };
         let position = usize::try_from(number - connection.first_acknowledgement).ok();
         let owed = position.and_then(|position| connection.acknowledgements.get_mut(position));
         let Some(owed) = owed else { return };
@@ -241,7 +272,10 @@ impl Shard {
             owed.reason = ReasonCode::QuotaExceeded;
         }
         while let Some(connection) = self.connections.get_mut(conn)
-            && connection.acknowledgements.front().is_some_and(|owed| owed.waiting == 0)
+            && connection
+                .acknowledgements
+                .front()
+                .is_some_and(|owed| owed.waiting == 0)
             && let Some(owed) = connection.acknowledgements.pop_front()
         {
             connection.first_acknowledgement += 1;
@@ -325,7 +359,10 @@ impl Shard {
             // One copy for overlapping subscriptions, with the highest QoS and every identifier
             // [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4] [MQTT-3.3.5-1 3.1.1].
             let session = first.session;
-            let overlap = rest.iter().take_while(|receiver| receiver.session == session).count();
+            let overlap = rest
+                .iter()
+                .take_while(|receiver| receiver.session == session)
+                .count();
             let (same, others) = rest.split_at(overlap);
             rest = others;
             let own = publisher == Some(session);
@@ -385,7 +422,8 @@ impl Shard {
         batch.push(message);
         let waiter = waiter.filter(|_| message.qos > QoS::AtMostOnce);
         published.waiting += u32::from(waiter.is_some());
-        self.mesh.control(keeper, Control::Retain(batch), waiter, out);
+        self.mesh
+            .control(keeper, Control::Retain(batch), waiter, out);
     }
 
     /// This shard keeps the retained messages of this topic.

@@ -74,11 +74,23 @@ impl Shard {
         };
         let sources = shards
             .into_iter()
-            .map(|shard| Source { shard, after: None, state: State::Unready })
+            .map(|shard| Source {
+                shard,
+                after: None,
+                state: State::Unready,
+            })
             .collect();
         let key = ReplayKey(self.next_serial());
         let seen = HashSet::default();
-        self.replays.insert(key, Replay { session, entry, sources, seen });
+        self.replays.insert(
+            key,
+            Replay {
+                session,
+                entry,
+                sources,
+                seen,
+            },
+        );
         if let Some(session) = self.sessions.get_mut(session) {
             session.replays.push(key);
         }
@@ -95,7 +107,10 @@ impl Shard {
     ) {
         for key in keys {
             if let Some(replay) = self.replays.get_mut(key) {
-                replay.sources.iter_mut().for_each(|source| source.state = State::Idle);
+                replay
+                    .sources
+                    .iter_mut()
+                    .for_each(|source| source.state = State::Idle);
             }
         }
         self.continue_replays(session, out);
@@ -103,11 +118,15 @@ impl Shard {
 
     /// Ends the replays of a session, all or those of one filter.
     pub(super) fn cancel_replays(&mut self, session: SessionKey, filter: Option<&str>) {
-        let Some(session) = self.sessions.get_mut(session) else { return };
+        let Some(session) = self.sessions.get_mut(session) else {
+            return;
+        };
         let replays = &mut self.replays;
         session.replays.retain(|key| {
             let keeps = filter.is_some_and(|filter| {
-                replays.get(key).is_some_and(|replay| &*replay.entry.filter != filter)
+                replays
+                    .get(key)
+                    .is_some_and(|replay| &*replay.entry.filter != filter)
             });
             if !keeps {
                 replays.remove(key);
@@ -118,7 +137,9 @@ impl Shard {
 
     /// The client gets a live retained message on `topic`.
     pub(super) fn note_live(&mut self, session: SessionKey, topic: &str) {
-        let Some(session) = self.sessions.get(session) else { return };
+        let Some(session) = self.sessions.get(session) else {
+            return;
+        };
         for key in &session.replays {
             if let Some(replay) = self.replays.get_mut(key) {
                 replay.seen.insert(stable_hash(topic));
@@ -128,17 +149,23 @@ impl Shard {
 
     /// Asks for the next chunks, if the client has room for them.
     pub(super) fn continue_replays(&mut self, key: SessionKey, out: &mut Outbox) {
-        let Some(session) = self.sessions.get(key) else { return };
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
         if session.replays.is_empty() || session.queue.len() >= ROOM {
             return;
         }
-        let Some(conn) = session.connection else { return }; // goes on when the client is back
+        let Some(conn) = session.connection else {
+            return;
+        }; // goes on when the client is back
         if out.backlog(conn) > Outbox::LOW_WATERMARK {
             out.want_writable(conn);
             return;
         }
         for &replay_key in &session.replays {
-            let Some(replay) = self.replays.get_mut(&replay_key) else { continue };
+            let Some(replay) = self.replays.get_mut(&replay_key) else {
+                continue;
+            };
             for source in &mut replay.sources {
                 if source.state != State::Idle {
                     continue;
@@ -162,7 +189,9 @@ impl Shard {
     /// Reads a chunk of this shard's own retained messages for every replay that asked.
     pub(super) fn read_own_retained(&mut self, now: Time, out: &mut Outbox) {
         for key in std::mem::take(&mut self.ready_replays) {
-            let Some(replay) = self.replays.get(&key) else { continue };
+            let Some(replay) = self.replays.get(&key) else {
+                continue;
+            };
             let me = self.identity.shard;
             let after = replay
                 .sources
@@ -189,7 +218,11 @@ impl Shard {
         for message in &found {
             messages.push(&message.view());
         }
-        let chunk = Control::RetainedChunk { replay, messages, after };
+        let chunk = Control::RetainedChunk {
+            replay,
+            messages,
+            after,
+        };
         self.mesh.control(from, chunk, None, out);
     }
 
@@ -200,7 +233,10 @@ impl Shard {
             messages: RETAINED_CHUNK,
             bytes: RETAINED_CHUNK_BYTES,
         };
-        match self.retained.scan(Filter::trusted(filter), after, budget, &mut found) {
+        match self
+            .retained
+            .scan(Filter::trusted(filter), after, budget, &mut found)
+        {
             Scan::Complete => (found, None),
             Scan::More { after } => (found, Some(after)),
         }
@@ -216,7 +252,10 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) {
-        let found = messages.frames().map(|frame| frame.message.to_message()).collect();
+        let found = messages
+            .frames()
+            .map(|frame| frame.message.to_message())
+            .collect();
         self.replayed(replay, from, found, after, now, out);
         out.recycle(messages);
     }
@@ -231,18 +270,30 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) {
-        let Some(replay) = self.replays.get_mut(&key) else { return };
+        let Some(replay) = self.replays.get_mut(&key) else {
+            return;
+        };
         let session_key = replay.session;
-        let connected =
-            self.sessions.get(session_key).is_some_and(|session| session.connection.is_some());
-        let Some(source) = replay.sources.iter_mut().find(|source| source.shard == from) else {
+        let connected = self
+            .sessions
+            .get(session_key)
+            .is_some_and(|session| session.connection.is_some());
+        let Some(source) = replay
+            .sources
+            .iter_mut()
+            .find(|source| source.shard == from)
+        else {
             return;
         };
         if !connected {
             source.state = State::Idle; // asked for again when the client is back
             return;
         }
-        source.state = if after.is_some() { State::Idle } else { State::Done };
+        source.state = if after.is_some() {
+            State::Idle
+        } else {
+            State::Done
+        };
         source.after = after;
         let mut deliveries = Vec::with_capacity(found.len());
         for message in found {
@@ -251,7 +302,11 @@ impl Shard {
             }
             deliveries.push(retained_delivery(message, &replay.entry));
         }
-        if replay.sources.iter().all(|source| source.state == State::Done) {
+        if replay
+            .sources
+            .iter()
+            .all(|source| source.state == State::Done)
+        {
             self.replays.remove(&key);
             if let Some(session) = self.sessions.get_mut(session_key) {
                 session.replays.retain(|other| *other != key);

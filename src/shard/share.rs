@@ -15,7 +15,6 @@ use crate::wire::QoS;
 
 use super::batch::Control;
 use super::deliver::{Encoder, Fanout, Matched};
-use super::mesh::Waiter;
 use super::publish::{Published, Publisher};
 use super::{Outbox, Shard};
 
@@ -49,7 +48,10 @@ impl Shard {
         published: &mut Published,
         out: &mut Outbox,
     ) -> bool {
-        let Some(Member { shard, receiver, .. }) = self.routes.pick(group, choice, None) else {
+        let Some(Member {
+            shard, receiver, ..
+        }) = self.routes.pick(group, choice, None)
+        else {
             return false;
         };
         if shard == self.identity.shard {
@@ -57,10 +59,17 @@ impl Shard {
             published.refused |= refused;
             return true;
         }
-        let Some((share, filter)) = self.routes.group_name(group) else { return false };
+        let Some((share, filter)) = self.routes.group_name(group) else {
+            return false;
+        };
         let filter = crate::topic::Filter::trusted(filter);
-        let subscription = Subscription { share: Some(share), filter };
-        out.live(shard, |batch| batch.push_shared(&fanout.message, receiver.session, subscription));
+        let subscription = Subscription {
+            share: Some(share),
+            filter,
+        };
+        out.live(shard, |batch| {
+            batch.push_shared(&fanout.message, receiver.session, subscription)
+        });
         self.expect_answer(shard, fanout.message.qos, publisher.waiter, published);
         true
     }
@@ -90,7 +99,14 @@ impl Shard {
         }
         let choice = self.choice(None, fanout.message.topic);
         let mut published = Published::default();
-        if !self.deliver_to_group(group, choice, Publisher::BROKER, fanout, &mut published, out) {
+        if !self.deliver_to_group(
+            group,
+            choice,
+            Publisher::BROKER,
+            fanout,
+            &mut published,
+            out,
+        ) {
             self.stats.drop_messages(DropReason::NoMember, 1);
         }
         !published.refused
@@ -106,7 +122,9 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) -> bool {
-        let Some(group) = delivery.group else { return false };
+        let Some(group) = delivery.group else {
+            return false;
+        };
         if sent && delivery.qos == QoS::ExactlyOnce {
             return false;
         }
@@ -115,7 +133,14 @@ impl Shard {
         let mut encoder = Encoder::default();
         let mut fanout = Fanout::new(message, &mut encoder, 1, now);
         let mut published = Published::default();
-        self.deliver_to_group(group, choice, Publisher::BROKER, &mut fanout, &mut published, out)
+        self.deliver_to_group(
+            group,
+            choice,
+            Publisher::BROKER,
+            &mut fanout,
+            &mut published,
+            out,
+        )
     }
 
     /// A session takes its share of a group, or changes the options of it.
@@ -128,12 +153,23 @@ impl Shard {
     ) {
         let subscription = Subscription::trusted(&entry.filter);
         let receiver = receiver(session, entry);
-        let member = Member { shard: self.identity.shard, receiver, available };
-        self.routes.join(subscription.share.unwrap_or_default(), subscription.filter, member);
+        let member = Member {
+            shard: self.identity.shard,
+            receiver,
+            available,
+        };
+        self.routes.join(
+            subscription.share.unwrap_or_default(),
+            subscription.filter,
+            member,
+        );
         let filter = &entry.filter;
         self.mesh.broadcast(
             self.identity.shard,
-            || Control::Join { subscription: Arc::clone(filter), member },
+            || Control::Join {
+                subscription: Arc::clone(filter),
+                member,
+            },
             out,
         );
     }
@@ -141,11 +177,17 @@ impl Shard {
     /// Tells the groups of a session whether it can take messages now: it is connected, and not many
     /// wait for it. So a slow member does not stop its group.
     pub(super) fn update_availability(&mut self, key: SessionKey, out: &mut Outbox) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         if session.shared == 0 {
             return;
         }
-        let limit = if session.available { BUSY_FROM } else { FREE_FROM };
+        let limit = if session.available {
+            BUSY_FROM
+        } else {
+            FREE_FROM
+        };
         let available = session.connection.is_some() && session.queue.len() < limit;
         if available == session.available {
             return;

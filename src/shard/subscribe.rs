@@ -12,11 +12,10 @@ use crate::session::{ReplayKey, SubscriptionEntry};
 use crate::topic::Subscription;
 use crate::wire::{
     Packet, PacketId, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions,
-    UnsubAck, Unsubscribe,
+    UnsubAck, Unsubscribe, UserProperties,
 };
 
 use super::batch::Control;
-use super::connect::NO_USER_PROPERTIES;
 use super::share::receiver;
 use super::{ConnKey, Fault, Outbox, Shard};
 
@@ -73,7 +72,8 @@ impl Shard {
         if waiting == 0 {
             self.subscribed(pending, out);
         } else {
-            self.subscribes.insert(serial, PendingSubscribe { waiting, ..pending });
+            self.subscribes
+                .insert(serial, PendingSubscribe { waiting, ..pending });
         }
         Ok(())
     }
@@ -91,7 +91,9 @@ impl Shard {
         let Ok(subscription) = Subscription::parse(text) else {
             return ReasonCode::TopicFilterInvalid; // [MQTT-4.7.1-1] [MQTT-4.8.2-1] [MQTT-4.8.2-2]
         };
-        let Some(session) = self.sessions.get(key) else { return ReasonCode::UnspecifiedError };
+        let Some(session) = self.sessions.get(key) else {
+            return ReasonCode::UnspecifiedError;
+        };
         let position = session.subscription(text);
         if let Some(reason) = self.unavailable(subscription, identifier) {
             return reason;
@@ -114,7 +116,9 @@ impl Shard {
             identifier,
         };
         let is_new = position.is_none();
-        let Some(session) = self.sessions.get_mut(key) else { return ReasonCode::UnspecifiedError };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return ReasonCode::UnspecifiedError;
+        };
         match position {
             Some(position) => session.subscriptions[position] = entry.clone(), // [MQTT-3.8.4-3]
             None => session.subscriptions.push(entry.clone()),
@@ -128,9 +132,9 @@ impl Shard {
         } else {
             self.listen(key, subscription, &entry, out);
             let sends = match options.retain_handling {
-                RetainHandling::Send => true,             // [MQTT-3.3.1-9]
-                RetainHandling::SendIfNew => is_new,      // [MQTT-3.3.1-10]
-                RetainHandling::DoNotSend => false,       // [MQTT-3.3.1-11]
+                RetainHandling::Send => true,        // [MQTT-3.3.1-9]
+                RetainHandling::SendIfNew => is_new, // [MQTT-3.3.1-10]
+                RetainHandling::DoNotSend => false,  // [MQTT-3.3.1-11]
             };
             if sends {
                 wanted.push(self.prepare_replay(key, entry));
@@ -164,12 +168,17 @@ impl Shard {
         entry: &SubscriptionEntry,
         out: &mut Outbox,
     ) {
-        let subscribed = self.routes.subscribe(subscription.filter, receiver(key, entry));
+        let subscribed = self
+            .routes
+            .subscribe(subscription.filter, receiver(key, entry));
         if subscribed.first {
             let filter = &entry.filter;
             self.mesh.broadcast(
                 self.identity.shard,
-                || Control::Interest { filter: Arc::clone(filter), wanted: true },
+                || Control::Interest {
+                    filter: Arc::clone(filter),
+                    wanted: true,
+                },
                 out,
             );
         }
@@ -177,7 +186,9 @@ impl Shard {
 
     /// A shard has answered for the SUBSCRIBE `serial`.
     pub(super) fn interest_known(&mut self, serial: u64, out: &mut Outbox) {
-        let Some(pending) = self.subscribes.get_mut(&serial) else { return };
+        let Some(pending) = self.subscribes.get_mut(&serial) else {
+            return;
+        };
         pending.waiting -= 1;
         if pending.waiting == 0
             && let Some(pending) = self.subscribes.remove(&serial)
@@ -188,7 +199,14 @@ impl Shard {
 
     /// Every shard knows: SUBACK, then retained messages.
     fn subscribed(&mut self, pending: PendingSubscribe, out: &mut Outbox) {
-        let PendingSubscribe { conn, session, packet_id, mut codes, wanted, .. } = pending;
+        let PendingSubscribe {
+            conn,
+            session,
+            packet_id,
+            mut codes,
+            wanted,
+            ..
+        } = pending;
         if let Some(connection) = self.connections.get(conn) {
             if !connection.version.is_v5() {
                 for code in codes.iter_mut().filter(|code| **code >= 0x80) {
@@ -198,7 +216,7 @@ impl Shard {
             let suback = SubAck {
                 packet_id, // [MQTT-3.8.4-2]
                 reason_string: None,
-                user_properties: NO_USER_PROPERTIES,
+                user_properties: UserProperties::default(),
                 codes: &codes,
             };
             self.send(conn, &Packet::SubAck(suback), out);
@@ -221,7 +239,7 @@ impl Shard {
         let unsuback = UnsubAck {
             packet_id: unsubscribe.packet_id, // [MQTT-3.10.4-4] [MQTT-3.10.4-5]
             reason_string: None,
-            user_properties: NO_USER_PROPERTIES,
+            user_properties: UserProperties::default(),
             codes: &codes,
         };
         self.send(conn, &Packet::UnsubAck(unsuback), out);
@@ -231,7 +249,9 @@ impl Shard {
         let Ok(subscription) = Subscription::parse(text) else {
             return ReasonCode::TopicFilterInvalid;
         };
-        let Some(session) = self.sessions.get_mut(key) else { return ReasonCode::UnspecifiedError };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return ReasonCode::UnspecifiedError;
+        };
         // Compared character by character [MQTT-3.10.4-1].
         let Some(position) = session.subscription(text) else {
             return ReasonCode::NoSubscriptionExisted;
@@ -257,15 +277,19 @@ impl Shard {
             }
             self.routes.leave(share, filter, me, key);
             let subscription: Arc<str> = subscription.to_text().into();
-            let leave =
-                || Control::Leave { subscription: Arc::clone(&subscription), session: key };
+            let leave = || Control::Leave {
+                subscription: Arc::clone(&subscription),
+                session: key,
+            };
             self.mesh.broadcast(me, leave, out);
             return;
         }
         if self.routes.unsubscribe(filter, key).last {
             let filter: Arc<str> = filter.as_str().into();
-            let interest =
-                || Control::Interest { filter: Arc::clone(&filter), wanted: false };
+            let interest = || Control::Interest {
+                filter: Arc::clone(&filter),
+                wanted: false,
+            };
             self.mesh.broadcast(me, interest, out);
         }
     }

@@ -61,7 +61,10 @@ impl Sys {
         }
         let uptime = now.micros_since(self.started) / 1_000_000;
         let mut values = topics(&sum);
-        values.push(("$SYS/broker/version", format!("shardmq version {}", env!("CARGO_PKG_VERSION"))));
+        values.push((
+            "$SYS/broker/version",
+            format!("shardmq version {}", env!("CARGO_PKG_VERSION")),
+        ));
         values.push(("$SYS/broker/uptime", format!("{uptime} seconds")));
         values.retain(|(topic, value)| self.published.get(topic) != Some(value));
         self.published.extend(values.iter().cloned());
@@ -83,19 +86,34 @@ fn topics(sum: &Stats) -> Vec<(&'static str, String)> {
         ("$SYS/broker/clients/expired", sum.sessions_expired),
         ("$SYS/broker/messages/received", sum.packets_received),
         ("$SYS/broker/messages/sent", sum.packets_sent),
-        ("$SYS/broker/publish/messages/received", sum.publishes_received),
+        (
+            "$SYS/broker/publish/messages/received",
+            sum.publishes_received,
+        ),
         ("$SYS/broker/publish/messages/sent", sum.publishes_sent),
         ("$SYS/broker/publish/messages/dropped", dropped),
-        ("$SYS/broker/publish/bytes/received", sum.publish_bytes_received),
+        (
+            "$SYS/broker/publish/bytes/received",
+            sum.publish_bytes_received,
+        ),
         ("$SYS/broker/publish/bytes/sent", sum.publish_bytes_sent),
         ("$SYS/broker/bytes/received", sum.bytes_received),
         ("$SYS/broker/bytes/sent", sum.bytes_sent),
         ("$SYS/broker/subscriptions/count", sum.subscriptions),
-        ("$SYS/broker/shared_subscriptions/count", sum.shared_subscriptions),
+        (
+            "$SYS/broker/shared_subscriptions/count",
+            sum.shared_subscriptions,
+        ),
         ("$SYS/broker/retained messages/count", sum.retained),
         ("$SYS/broker/messages/stored", sum.retained + sum.queued),
-        ("$SYS/broker/store/messages/count", sum.retained + sum.queued),
-        ("$SYS/broker/store/messages/bytes", sum.retained_bytes + sum.queued_bytes),
+        (
+            "$SYS/broker/store/messages/count",
+            sum.retained + sum.queued,
+        ),
+        (
+            "$SYS/broker/store/messages/bytes",
+            sum.retained_bytes + sum.queued_bytes,
+        ),
     ]
     .map(|(topic, value)| (topic, value.to_string()))
     .into()
@@ -107,7 +125,9 @@ impl Shard {
         let stats = self.stats();
         if self.identity.shard.index() != PUBLISHER {
             let report = Control::Report(Box::new(stats));
-            return self.mesh.control(ShardId::new(PUBLISHER), report, None, out);
+            return self
+                .mesh
+                .control(ShardId::new(PUBLISHER), report, None, out);
         }
         self.sys.report(self.identity.shard, stats);
         for (topic, value) in self.sys.changes(now) {

@@ -24,11 +24,17 @@ impl Connections {
     }
 
     pub(super) fn get(&self, key: ConnKey) -> Option<&Connection> {
-        self.0.get(key.index as usize)?.as_deref().filter(|connection| connection.key == key)
+        self.0
+            .get(key.index as usize)?
+            .as_deref()
+            .filter(|connection| connection.key == key)
     }
 
     pub(super) fn get_mut(&mut self, key: ConnKey) -> Option<&mut Connection> {
-        self.0.get_mut(key.index as usize)?.as_deref_mut().filter(|connection| connection.key == key)
+        self.0
+            .get_mut(key.index as usize)?
+            .as_deref_mut()
+            .filter(|connection| connection.key == key)
     }
 
     pub(super) fn remove(&mut self, key: ConnKey) -> Option<Box<Connection>> {
@@ -37,7 +43,11 @@ impl Connections {
     }
 
     pub(super) fn keys(&self) -> Vec<ConnKey> {
-        self.0.iter().flatten().map(|connection| connection.key).collect()
+        self.0
+            .iter()
+            .flatten()
+            .map(|connection| connection.key)
+            .collect()
     }
 }
 
@@ -92,7 +102,10 @@ impl Sessions {
         });
         let hash = self.hasher.hash_one(&*session.client_id);
         let slot = &mut self.slots[index as usize];
-        let key = SessionKey { index, generation: slot.0 };
+        let key = SessionKey {
+            index,
+            generation: slot.0,
+        };
         slot.1 = Some(Box::new(session));
         let (slots, hasher) = (&self.slots, &self.hasher);
         self.by_client.insert_unique(hash, key, |&key| {
@@ -188,7 +201,10 @@ mod tests {
         let second = sessions.insert(Session::new("b"));
         assert_eq!(first.index, second.index);
         assert!(sessions.get(first).is_none());
-        assert_eq!((sessions.find("a"), sessions.find("b")), (None, Some(second)));
+        assert_eq!(
+            (sessions.find("a"), sessions.find("b")),
+            (None, Some(second))
+        );
         assert_eq!(sessions.len(), 1);
     }
 

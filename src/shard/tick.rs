@@ -17,11 +17,15 @@ impl Shard {
     /// Does what is due at `now`.
     pub fn tick(&mut self, now: Time, out: &mut Outbox) {
         for _ in 0..BATCH {
-            let Some(key) = self.timers.pop(now) else { return };
+            let Some(key) = self.timers.pop(now) else {
+                return;
+            };
             match key {
                 TimerKey::Connection(conn) => self.connection_due(conn, now, out),
                 TimerKey::Session(session) => {
-                    let Some(state) = self.sessions.get_mut(session) else { continue };
+                    let Some(state) = self.sessions.get_mut(session) else {
+                        continue;
+                    };
                     state.timer = Time::NEVER;
                     if state.expires_at <= now {
                         self.stats.sessions_expired += 1;
@@ -41,7 +45,9 @@ impl Shard {
 
     /// The deadline of a connection has come: looked at again, because packets do not move it.
     fn connection_due(&mut self, conn: ConnKey, now: Time, out: &mut Outbox) {
-        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return;
+        };
         connection.timer = Time::NEVER;
         let fault = match connection.phase {
             Phase::Handshake | Phase::Authenticating(_) => Fault::ConnectTimeout,
@@ -50,7 +56,8 @@ impl Shard {
         let silent_at = connection.silent_at();
         if fault == Fault::KeepAliveTimeout && silent_at > now {
             connection.timer =
-                self.timers.move_to(TimerKey::Connection(conn), Time::NEVER, silent_at);
+                self.timers
+                    .move_to(TimerKey::Connection(conn), Time::NEVER, silent_at);
             return;
         }
         self.disconnect(conn, Ending::fault(fault), now, out);
@@ -64,6 +71,7 @@ impl Shard {
             self.report(now, out);
         }
         self.housekeeping =
-            self.timers.move_to(TimerKey::Housekeeping, Time::NEVER, now.plus_secs(1));
+            self.timers
+                .move_to(TimerKey::Housekeeping, Time::NEVER, now.plus_secs(1));
     }
 }
