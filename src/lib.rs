@@ -13,7 +13,6 @@
 
 pub mod limits;
 pub mod message;
-
 pub mod route;
 pub mod time;
 pub mod topic;
