@@ -35,7 +35,7 @@ pub enum TopicError {
 pub struct Name<'a>(&'a str);
 
 impl<'a> Name<'a> {
-    /// Checks `text` [MQTT-3.3.2-2, 4.7.3-1, 4.7.3-2].
+    /// Checks `text` [MQTT-3.3.2-2] [MQTT-4.7.3-1] [MQTT-4.7.3-2].
     ///
     /// # Errors
     /// The rule that `text` breaks.
@@ -83,7 +83,8 @@ impl<'a> Name<'a> {
 pub struct Filter<'a>(&'a str);
 
 impl<'a> Filter<'a> {
-    /// Checks `text` [MQTT-4.7.1-1, 4.7.1-2, 4.7.3-1, 4.7.3-2].
+    /// Checks `text` [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.3-1]
+    /// [MQTT-4.7.3-2].
     ///
     /// # Errors
     /// The rule that `text` breaks.
@@ -163,7 +164,7 @@ pub struct Subscription<'a> {
 }
 
 impl<'a> Subscription<'a> {
-    /// Takes `text` apart [MQTT-4.8.2-1, 4.8.2-2].
+    /// Takes `text` apart [MQTT-4.8.2-1] [MQTT-4.8.2-2].
     ///
     /// # Errors
     /// The rule that `text` breaks.
