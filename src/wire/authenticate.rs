@@ -2,8 +2,9 @@
 
 use super::acknowledge::reason_code;
 use super::framing::write_fixed_header;
-use super::properties::{Property, Section, Span, write_optional};
+use super::properties::{Property, Section, write_optional};
 use super::reader::Reader;
+use super::selection::Span;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{PacketType, ReasonCode, UserProperties, Violation};
 

@@ -1,9 +1,10 @@
 //! CONNECT, section 3.1.
 
 use super::framing::write_fixed_header;
-use super::properties::{Property, Section, Span, write_optional};
+use super::properties::{Property, Section, write_optional};
 use super::publish::topic_name;
 use super::reader::Reader;
+use super::selection::Span;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{Forwarded, PacketType, QoS, UserProperties, Version, Violation};
 use crate::topic::Name;

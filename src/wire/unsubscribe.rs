@@ -2,8 +2,9 @@
 
 use super::acknowledge::{ReasonProperties, reason_properties};
 use super::framing::write_fixed_header;
-use super::properties::{Property, Section, Span};
+use super::properties::{Property, Section};
 use super::reader::Reader;
+use super::selection::Span;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{PacketId, PacketType, ReasonCode, UserProperties, Version, Violation};
 
