@@ -116,7 +116,7 @@ const KNOWN: &[Known] = &[
         MqttBytes,
         WeRefuse("SubscriptionOptionsReserved"),
         &[PacketType::Subscribe],
-        "it masks the reserved bits away, [MQTT-3-8.3-4 3.1.1]",
+        "it masks the reserved bits away, section 3.8.3 of 3.1.1",
     ),
     (
         MqttBytes,
@@ -206,7 +206,7 @@ const KNOWN: &[Known] = &[
         ProtocolCore,
         WeRefuse("SubscriptionOptionsReserved"),
         &[PacketType::Subscribe],
-        "it reads the options of version 5 before version 5, [MQTT-3-8.3-4 3.1.1]",
+        "it reads the options of version 5 before version 5, section 3.8.3 of 3.1.1",
     ),
     (
         ProtocolCore,

@@ -187,8 +187,12 @@ impl Write for Body<'_> {
 mod tests {
     use super::*;
 
-    const KINDS: [AckKind; 4] =
-        [AckKind::PubAck, AckKind::PubRec, AckKind::PubRel, AckKind::PubComp];
+    const KINDS: [AckKind; 4] = [
+        AckKind::PubAck,
+        AckKind::PubRec,
+        AckKind::PubRel,
+        AckKind::PubComp,
+    ];
 
     #[test]
     fn reason_and_properties_may_be_left_out() {
@@ -200,7 +204,10 @@ mod tests {
             assert_eq!(Ack::decode(kind, Version::V3_1_1, &[0, 1]), Ok(bare));
             let trailing = Ack::decode(kind, Version::V3_1_1, &[0, 1, 0]);
             assert_eq!(trailing, Err(Violation::TrailingBytes));
-            assert_eq!(Ack::decode(kind, Version::V5, &[0, 0]), Err(Violation::PacketIdZero));
+            assert_eq!(
+                Ack::decode(kind, Version::V5, &[0, 0]),
+                Err(Violation::PacketIdZero)
+            );
             let trailing = Ack::decode(kind, Version::V5, &[0, 1, 0, 0, 0]);
             assert_eq!(trailing, Err(Violation::TrailingBytes));
         }
@@ -216,11 +223,16 @@ mod tests {
                 AckKind::PubRel | AckKind::PubComp => &[0x00, 0x92],
             };
             for code in 0..=u8::MAX {
-                let decoded = Ack::decode(kind, Version::V5, &[0, 1, code]);
+                let body = [0, 1, code];
+                let decoded = Ack::decode(kind, Version::V5, &body);
                 if allowed.contains(&code) {
                     assert_eq!(decoded.map(|ack| ack.reason.as_u8()), Ok(code));
                 } else {
-                    assert_eq!(decoded, Err(Violation::ReasonCodeNotAllowed), "{kind:?} {code}");
+                    assert_eq!(
+                        decoded,
+                        Err(Violation::ReasonCodeNotAllowed),
+                        "{kind:?} {code}"
+                    );
                 }
             }
         }
@@ -234,8 +246,13 @@ mod tests {
         refused.encode(AckKind::PubRec, Version::V3_1_1, &mut out);
         let released = Ack::new(PacketId::MIN, ReasonCode::Success);
         released.encode(AckKind::PubRel, Version::V5, &mut out);
-        Ack { reason_string: Some("x"), ..released }.encode(AckKind::PubComp, Version::V5, &mut out);
-        let expected = b"\x50\x03\0\x01\x97\x50\x02\0\x01\x62\x02\0\x01\x70\x08\0\x01\0\x04\x1F\0\x01x";
+        Ack {
+            reason_string: Some("x"),
+            ..released
+        }
+        .encode(AckKind::PubComp, Version::V5, &mut out);
+        let expected =
+            b"\x50\x03\0\x01\x97\x50\x02\0\x01\x62\x02\0\x01\x70\x08\0\x01\0\x04\x1F\0\x01x";
         assert_eq!(out, expected);
     }
 
@@ -244,7 +261,10 @@ mod tests {
         let body = b"\0\x01\x00\x12\x26\0\x01a\0\x01b\x1F\0\x01r\x26\0\x01c\0\x01d";
         let ack = Ack::decode(AckKind::PubAck, Version::V5, body).unwrap();
         assert_eq!(ack.reason_string, Some("r"));
-        assert_eq!(ack.user_properties.iter().collect::<Vec<_>>(), [("a", "b"), ("c", "d")]);
+        assert_eq!(
+            ack.user_properties.iter().collect::<Vec<_>>(),
+            [("a", "b"), ("c", "d")]
+        );
         assert_eq!(ack.user_properties.len(), 14);
         let body = b"\0\x01\x00\x03\x23\0\x01";
         let foreign = Ack::decode(AckKind::PubAck, Version::V5, body);

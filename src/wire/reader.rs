@@ -179,8 +179,13 @@ mod tests {
     #[test]
     fn strings_are_utf8_without_nul() {
         // [MQTT-1.5.4-1] [MQTT-1.5.3-1 3.1.1]: surrogates, overlong forms, beyond U+10FFFF.
-        for bytes in [&b"\xED\xA0\x80"[..], b"\xED\xBF\xBF", b"\xC0\xAF", b"\xF4\x90\x80\x80", b"a\xFF"]
-        {
+        for bytes in [
+            &b"\xED\xA0\x80"[..],
+            b"\xED\xBF\xBF",
+            b"\xC0\xAF",
+            b"\xF4\x90\x80\x80",
+            b"a\xFF",
+        ] {
             assert_eq!(text(bytes), Err(Violation::StringNotUtf8), "{bytes:02X?}");
             let long = [&[b'x'; 80], bytes].concat();
             assert_eq!(text(&long), Err(Violation::StringNotUtf8), "{bytes:02X?}");
@@ -190,7 +195,11 @@ mod tests {
             for place in 0..length {
                 let mut bytes = vec![b'x'; length];
                 bytes[place] = 0;
-                assert_eq!(text(&bytes), Err(Violation::StringWithNul), "{place} of {length}");
+                assert_eq!(
+                    text(&bytes),
+                    Err(Violation::StringWithNul),
+                    "{place} of {length}"
+                );
             }
         }
         // [MQTT-1.5.4-3] [MQTT-1.5.3-3 3.1.1]
@@ -205,7 +214,11 @@ mod tests {
         assert_eq!(read(&[0x80, 0x01]), Ok(128));
         assert_eq!(read(&[0xFF, 0xFF, 0xFF, 0x7F]), Ok(268_435_455));
         // [MQTT-1.5.5-1]
-        for bytes in [&[0x80, 0x00][..], &[0xFF, 0x80, 0x00], &[0x80, 0x80, 0x80, 0x00]] {
+        for bytes in [
+            &[0x80, 0x00][..],
+            &[0xFF, 0x80, 0x00],
+            &[0x80, 0x80, 0x80, 0x00],
+        ] {
             assert_eq!(read(bytes), Err(Violation::VariableByteIntegerNotMinimal));
         }
         assert_eq!(read(&[0x80; 4]), Err(Violation::VariableByteIntegerTooLong));
@@ -216,7 +229,10 @@ mod tests {
     #[test]
     fn a_packet_identifier_is_not_zero() {
         // [MQTT-2.2.1-3] [MQTT-2.2.1-4] [MQTT-2.3.1-1 3.1.1]
-        assert_eq!(Reader::new(&[0, 0]).packet_id(), Err(Violation::PacketIdZero));
+        assert_eq!(
+            Reader::new(&[0, 0]).packet_id(),
+            Err(Violation::PacketIdZero)
+        );
         assert_eq!(Reader::new(&[0, 1]).packet_id(), Ok(PacketId::MIN));
         assert_eq!(Reader::new(&[1]).packet_id(), Err(Violation::Truncated));
     }
