@@ -117,7 +117,7 @@ pub(crate) const fn high_bit(word: u64) -> u64 {
 #[inline]
 const fn reserved_in_names(word: u64) -> u64 {
     const DIFFERENCE: u8 = b'+' ^ b'#';
-    let wildcard = (word | EACH_BYTE * DIFFERENCE as u64) ^ (EACH_BYTE * b'+' as u64);
+    let wildcard = (word | (EACH_BYTE * DIFFERENCE as u64)) ^ (EACH_BYTE * b'+' as u64);
     zero_byte(word) | zero_byte(wildcard)
 }
 
