@@ -16,7 +16,7 @@ pub enum TopicError {
     Empty,
     /// U+0000 [MQTT-4.7.3-2].
     Nul,
-    /// `+` or `#` in a topic name [MQTT-3.3.2-2].
+    /// `+` or `#` in a topic name [MQTT-3.3.2-2] [MQTT-4.7.0-1].
     WildcardInName,
     /// `#` that is not alone in the last level [MQTT-4.7.1-1].
     MultiLevelWildcard,
@@ -117,7 +117,7 @@ pub(crate) const fn high_bit(word: u64) -> u64 {
 #[inline]
 const fn reserved_in_names(word: u64) -> u64 {
     const DIFFERENCE: u8 = b'+' ^ b'#';
-    let wildcard = (word | EACH_BYTE * DIFFERENCE as u64) ^ (EACH_BYTE * b'+' as u64);
+    let wildcard = (word | (EACH_BYTE * DIFFERENCE as u64)) ^ (EACH_BYTE * b'+' as u64);
     zero_byte(word) | zero_byte(wildcard)
 }
 
