@@ -14,11 +14,14 @@
 //! | [`policy`] | who may come in and who may do what |
 //! | [`stats`] | the counters of one shard |
 //! | [`shard`] | the whole broker of one core, and what it leaves to be done |
+//! | [`runtime`] | everything that touches the operating system |
 
 pub mod limits;
 pub mod message;
 pub mod policy;
 pub mod route;
+#[cfg(feature = "runtime")]
+pub mod runtime;
 pub mod session;
 pub mod shard;
 pub mod stats;
