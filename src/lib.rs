@@ -10,7 +10,9 @@
 //! | [`wire`] | bytes to borrowed packets and back, versions 3.1, 3.1.1 and 5.0 |
 //! | [`message`] | an application message, borrowed while it passes and owned once it stays |
 //! | [`route`] | subscriptions, interest of other shards, shared groups, retained messages |
+//! | [`config`] | every key once: name, documentation, unit, default, bounds |
 
+pub mod config;
 pub mod limits;
 
 pub mod route;
