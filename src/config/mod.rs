@@ -33,6 +33,14 @@ pub const FORMAT_VERSION: u64 = 1;
 /// What every override from the environment starts with.
 pub const ENVIRONMENT_PREFIX: &str = "SHARDMQ__";
 
+/// Reads an address as a listener's `bind` is read, for the command line.
+///
+/// # Errors
+/// If it is not an IP address and a port, with what was probably meant.
+pub fn parse_address(text: &str) -> Result<std::net::SocketAddr, Problem> {
+    value::Value::read(value::Raw::Bare(text), Kind::Address)
+}
+
 impl Config {
     /// Reads a configuration file on top of the defaults. `source` names it in errors.
     ///
