@@ -84,6 +84,17 @@ pub const RETAINED_CHUNK_BYTES: usize = 256 * 1024;
 /// does not hold the shard: about 0.2 ms.
 pub const RETAINED_SCAN: usize = 4096;
 
+/// Topics whose matches a shard remembers; about 200 bytes each where one session listens.
+pub const ROUTE_CACHE_TOPICS: usize = 65_536;
+
+/// Bytes of the matches that a shard remembers. A hundred thousand listeners of one topic are
+/// 1.6 MB.
+pub const ROUTE_CACHE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Members of a shared group among which a hash decides by the highest score; of a larger group as
+/// many are looked at. About 2 ns each.
+pub const GROUP_RENDEZVOUS: usize = 128;
+
 /// Log events that one turn of a shard may hand out; what is more is counted.
 pub const MAX_EVENTS_PER_TURN: usize = 256;
 

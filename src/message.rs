@@ -46,7 +46,8 @@ impl MessageView<'_> {
     #[must_use]
     pub fn to_message(self) -> Rc<Message> {
         let topic = self.topic.as_str().as_bytes();
-        let mut bytes = Vec::with_capacity(topic.len() + self.properties.len() + self.payload.len());
+        let mut bytes =
+            Vec::with_capacity(topic.len() + self.properties.len() + self.payload.len());
         bytes.extend_from_slice(topic);
         bytes.extend_from_slice(self.properties);
         bytes.extend_from_slice(self.payload);

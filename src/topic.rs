@@ -172,7 +172,10 @@ impl<'a> Subscription<'a> {
             return Err(TopicError::ShareName);
         }
         let Some(rest) = text.strip_prefix(SHARE_PREFIX) else {
-            return Ok(Self { share: None, filter: Filter::parse(text)? });
+            return Ok(Self {
+                share: None,
+                filter: Filter::parse(text)?,
+            });
         };
         let (name, filter) = rest.split_once('/').unwrap_or((rest, ""));
         if name.is_empty() || name.contains(['+', '#', '\0']) {
@@ -181,15 +184,37 @@ impl<'a> Subscription<'a> {
         if filter.is_empty() {
             return Err(TopicError::ShareFilter);
         }
-        Ok(Self { share: Some(name), filter: Filter::parse(filter)? })
+        Ok(Self {
+            share: Some(name),
+            filter: Filter::parse(filter)?,
+        })
+    }
+
+    /// The text that it was parsed from.
+    #[must_use]
+    pub fn to_text(self) -> String {
+        let filter = self.filter.as_str();
+        self.share.map_or_else(
+            || filter.to_owned(),
+            |name| format!("{SHARE_PREFIX}{name}/{filter}"),
+        )
     }
 
     /// For text that was parsed before and stored as a string since.
     #[must_use]
     pub(crate) fn trusted(text: &'a str) -> Self {
-        match text.strip_prefix(SHARE_PREFIX).and_then(|rest| rest.split_once('/')) {
-            Some((name, filter)) => Self { share: Some(name), filter: Filter::trusted(filter) },
-            None => Self { share: None, filter: Filter::trusted(text) },
+        match text
+            .strip_prefix(SHARE_PREFIX)
+            .and_then(|rest| rest.split_once('/'))
+        {
+            Some((name, filter)) => Self {
+                share: Some(name),
+                filter: Filter::trusted(filter),
+            },
+            None => Self {
+                share: None,
+                filter: Filter::trusted(text),
+            },
         }
     }
 }

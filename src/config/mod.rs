@@ -17,14 +17,12 @@ mod error;
 mod layers;
 mod print;
 mod schema;
+mod settings;
 mod suggest;
 mod value;
 
 pub use error::{ConfigError, Origin, Problem};
-pub use schema::{
-    Config, Listener, ListenerType, Log, LogFormat, LogLevel, Mqtt, Net, QueueOverflow,
-    SharedSubscriptionStrategy,
-};
+pub use schema::{Config, Listener, ListenerType, Log, LogFormat, LogLevel, Mqtt, Net};
 pub use value::{Bounds, Key, Kind, Unit};
 
 /// The version of the file format that this program writes and the newest that it reads.

@@ -7,8 +7,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::Problem;
-use super::value::{Bounds, Key, Kind, Raw, Unit, Value, words};
+use super::value::{Bounds, Key, Kind, Raw, Unit, Value, Words, words};
 use crate::limits;
+use crate::route::Strategy;
+use crate::shard::QueueOverflow;
+use crate::wire::QoS;
 
 /// A group of keys.
 pub(super) trait Section {
@@ -134,15 +137,10 @@ section! {
     pub struct Listener {
         /// Name in logs and in the environment: SHARDMQ__LISTENER__LOCAL__BIND sets `bind` of this.
         name: String = String::from("local"), Kind::Word, restart;
-        /// IP address and port. 0.0.0.0:1883 takes IPv4 from everywhere, [::]:1883 IPv6 too.
+        /// IP address and port. 0.0.0.0:1883 takes IPv4 from everywhere, [::]:1883 IPv6.
         bind: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)), Kind::Address, restart;
         /// What is spoken on it.
         r#type: ListenerType = ListenerType::Tcp, Kind::Choice(ListenerType::WORDS), restart;
-        /// Connections that it holds at a time, all shards together; 0 for as many as the system
-        /// gives. What is more is closed at once and counted.
-        max_connections: u32 = 0, count(0, U32), restart;
-        /// Connections that wait to be accepted. The kernel cuts it to net.core.somaxconn.
-        backlog: u32 = 4096, count(1, i32::MAX as u64), restart;
     }
 }
 
@@ -163,7 +161,7 @@ section! {
         /// 0 for none.
         topic_alias_maximum: u16 = limits::DEFAULT_TOPIC_ALIAS_MAXIMUM, count(0, U16), restart;
         /// The highest QoS that a client may publish with; DISCONNECT 0x9B for a higher one.
-        maximum_qos: u8 = 2, count(0, 2), restart;
+        maximum_qos: QoS = QoS::ExactlyOnce, count(0, 2), restart;
         /// Whether messages may be retained.
         retain_available: bool = true, Kind::Switch, restart;
         /// Whether topic filters may hold the wildcards + and #.
@@ -173,9 +171,9 @@ section! {
         /// Whether Subscription Identifiers are taken.
         subscription_identifiers_available: bool = true, Kind::Switch, restart;
         /// Which member of a group gets the next message of a shared subscription.
-        shared_subscription_strategy: SharedSubscriptionStrategy =
-            SharedSubscriptionStrategy::RoundRobin,
-            Kind::Choice(SharedSubscriptionStrategy::WORDS), restart;
+        shared_subscription_strategy: Strategy =
+            Strategy::RoundRobin,
+            Kind::Choice(Strategy::WORDS), restart;
         /// The highest Keep Alive in seconds; a version 5 client that asks for a higher one, or for
         /// none, is told this instead, an older one is refused. 0 accepts every interval.
         max_keep_alive: u16 = 0, seconds(0, U16), restart;
@@ -218,6 +216,14 @@ section! {
         /// 0 for the lowest latency.
         gather_us: u32 = 200,
             Kind::Number(Unit::Microseconds, Bounds { least: 0, greatest: 10_000 }), restart;
+        /// Connections at a time, all listeners and shards together; what is more is closed at once
+        /// and counted. The open files limit of the process may allow fewer.
+        max_connections: usize = 1_000_000, count(1, U32), restart;
+        /// Connections that wait to be accepted, per shard and listener. The kernel cuts it to
+        /// net.core.somaxconn.
+        backlog: u32 = 4096, count(1, i32::MAX as u64), restart;
+        /// How long clients have to take their last bytes when the broker stops.
+        shutdown_grace: u32 = 5, seconds(0, 3_600), restart;
     }
 }
 
@@ -232,67 +238,61 @@ section! {
     }
 }
 
-words! {
-    /// What is spoken on a listener.
-    pub enum ListenerType {
-        /// MQTT in the clear.
-        Tcp = "tcp",
-    }
+/// What is spoken on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerType {
+    /// MQTT in the clear.
+    Tcp,
 }
 
-words! {
-    /// What gives way when a client's queue is full.
-    pub enum QueueOverflow {
-        /// The oldest message that waits.
-        DropOldest = "drop_oldest",
-        /// The new message.
-        DropNew = "drop_new",
-        /// The new message, and its publisher is told.
-        Reject = "reject",
-    }
+/// The least important lines that are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Nothing.
+    Off,
+    /// What needs somebody's attention.
+    Error,
+    /// What may need it.
+    Warn,
+    /// What a broker did.
+    Info,
+    /// What clients did.
+    Debug,
+    /// Everything.
+    Trace,
 }
 
-words! {
-    /// Which member of a group gets the next message of a shared subscription.
-    pub enum SharedSubscriptionStrategy {
-        /// One after another.
-        RoundRobin = "round_robin",
-        /// Any.
-        Random = "random",
-        /// The same one until it leaves.
-        Sticky = "sticky",
-        /// One per publisher.
-        HashClientId = "hash_client_id",
-        /// One per topic.
-        HashTopic = "hash_topic",
-    }
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// All fields.
+    Full,
+    /// A shorter one.
+    Compact,
 }
 
+words! { ListenerType { Tcp = "tcp", } }
 words! {
-    /// The least important lines that are logged.
-    pub enum LogLevel {
-        /// Nothing.
+    LogLevel {
         Off = "off",
-        /// What needs somebody's attention.
         Error = "error",
-        /// What may need it.
         Warn = "warn",
-        /// What a broker did.
         Info = "info",
-        /// What clients did.
         Debug = "debug",
-        /// Everything.
         Trace = "trace",
     }
 }
-
+words! { LogFormat { Full = "full", Compact = "compact", } }
 words! {
-    /// How a line of the log looks.
-    pub enum LogFormat {
-        /// All fields.
-        Full = "full",
-        /// A shorter one.
-        Compact = "compact",
+    QueueOverflow { DropOldest = "drop_oldest", DropNew = "drop_new", Reject = "reject", }
+}
+words! {
+    Strategy {
+        RoundRobin = "round_robin",
+        Random = "random",
+        Sticky = "sticky",
+        HashClientId = "hash_client_id",
+        HashTopic = "hash_topic",
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::error::Problem;
 use crate::limits;
+use crate::wire::QoS;
 
 /// One key, as declared.
 #[derive(Debug)]
@@ -422,22 +423,20 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// Declares an enum whose variants are the words of a key.
+/// A type whose values are a few words.
+pub(super) trait Words: Copy + 'static {
+    /// The values and the words for them, as they stand in the file.
+    const ALL: &'static [(Self, &'static str)];
+    /// The words.
+    const WORDS: &'static [&'static str];
+}
+
+/// Names the words of an enum, which stands here or elsewhere.
 macro_rules! words {
-    ($(#[$meta:meta])* pub enum $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)+ }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name { $($(#[$variant_meta])* $variant,)+ }
-
-        impl $name {
-            /// The words, as they stand in the file.
-            pub const WORDS: &'static [&'static str] = &[$($word),+];
-
-            /// The word for it.
-            #[must_use]
-            pub fn word(self) -> &'static str {
-                match self { $(Self::$variant => $word,)+ }
-            }
+    ($name:ident { $($variant:ident = $word:literal,)+ }) => {
+        impl $crate::config::value::Words for $name {
+            const ALL: &'static [(Self, &'static str)] = &[$((Self::$variant, $word)),+];
+            const WORDS: &'static [&'static str] = &[$($word),+];
         }
 
         impl $crate::config::value::Value for $name {
@@ -445,38 +444,43 @@ macro_rules! words {
                 raw: $crate::config::value::Raw<'_>,
                 kind: $crate::config::Kind,
             ) -> Result<Self, $crate::config::Problem> {
-                match $crate::config::value::read_word(raw, kind, Self::WORDS)? {
-                    $($word => Ok(Self::$variant),)+
-                    other => unreachable!("{other} is not among the words of the same declaration"),
-                }
+                $crate::config::value::read_word(raw, kind)
             }
 
             fn write(&self, _kind: $crate::config::Kind) -> String {
-                format!("\"{}\"", self.word())
+                // Without a wildcard, so that a new variant cannot be forgotten here.
+                match self { $(Self::$variant => concat!("\"", $word, "\"").to_owned(),)+ }
             }
         }
     };
 }
 pub(super) use words;
 
-/// Finds which of `words` was written.
-pub(super) fn read_word(
-    raw: Raw<'_>,
-    kind: Kind,
-    words: &'static [&'static str],
-) -> Result<&'static str, Problem> {
+/// Finds which word was written.
+pub(super) fn read_word<T: Words>(raw: Raw<'_>, kind: Kind) -> Result<T, Problem> {
     let (Raw::Text(text) | Raw::Bare(text)) = raw else {
         return Err(raw.wrong_type(kind));
     };
-    words
-        .iter()
-        .copied()
-        .find(|word| *word == text)
-        .ok_or_else(|| Problem::UnknownWord {
-            found: text.to_owned(),
-            words,
-            likely: super::suggest::closest(text, words.iter().copied()),
+    let found = T::ALL.iter().find(|(_, word)| *word == text);
+    found.map(|(value, _)| *value).ok_or_else(|| Problem::UnknownWord {
+        found: text.to_owned(),
+        words: T::WORDS,
+        likely: super::suggest::closest(text, T::WORDS.iter().copied()),
+    })
+}
+
+impl Value for QoS {
+    fn read(raw: Raw<'_>, kind: Kind) -> Result<Self, Problem> {
+        let bits = u8::read(raw, kind)?;
+        Self::from_bits(bits).ok_or_else(|| Problem::OutOfRange {
+            found: raw.shown(),
+            allowed: kind.allowed(),
         })
+    }
+
+    fn write(&self, _kind: Kind) -> String {
+        self.bits().to_string()
+    }
 }
 
 #[cfg(test)]

@@ -12,13 +12,13 @@
 
 use std::sync::Arc;
 
-use crate::route::{Member, SessionKey, ShardId};
+use crate::message::MessageView;
+use crate::route::{Member, SessionKey, ShardId, stable_hash};
+use crate::session::ReplayKey;
 use crate::stats::Stats;
 use crate::time::Time;
 use crate::topic::{Name, Subscription};
 use crate::wire::QoS;
-
-use crate::message::MessageView;
 
 /// Publishes for one other shard: heads in one vector, bytes in another, both used again.
 #[derive(Debug, Default)]
@@ -92,7 +92,8 @@ impl Batch {
         let topic = message.topic.as_str();
         self.bytes.extend_from_slice(topic.as_bytes());
         if target.is_some() {
-            self.bytes.extend_from_slice(crate::topic::SHARE_PREFIX.as_bytes());
+            self.bytes
+                .extend_from_slice(crate::topic::SHARE_PREFIX.as_bytes());
             self.bytes.extend_from_slice(share.as_bytes());
             self.bytes.push(b'/');
             self.bytes.extend_from_slice(filter.as_bytes());
@@ -248,7 +249,9 @@ impl Control {
     #[must_use]
     pub fn is_counted(&self) -> bool {
         match self {
-            Self::Interest { .. } | Self::Join { .. } | Self::Leave { .. } | Self::Retain(_) => true,
+            Self::Interest { .. } | Self::Join { .. } | Self::Leave { .. } | Self::Retain(_) => {
+                true
+            }
             Self::RetainedQuery { .. }
             | Self::RetainedChunk { .. }
             | Self::Answer { .. }
@@ -256,10 +259,6 @@ impl Control {
         }
     }
 }
-
-/// A delivery of retained messages to one new subscription, on the shard of the subscriber.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ReplayKey(pub u64);
 
 /// The place of a shard's batches while a turn runs: one open batch, and those that are full or
 /// were held back by a full channel.
@@ -313,13 +312,10 @@ impl LiveLane {
 /// Stable over the life of a process; nothing outside of it may rely on it.
 #[must_use]
 pub fn home(text: &str, shards: usize) -> ShardId {
-    use std::hash::{BuildHasher, Hasher};
-    // A fixed seed: all shards must agree. Nobody gains from aiming clients at one shard: a client
-    // id can be chosen, but so can the load that one client makes.
-    let mut hasher = foldhash::fast::FixedState::with_seed(0x5348_4152_444d_5131).build_hasher();
-    hasher.write(text.as_bytes());
+    // All shards must agree, so the hash has no secret. Nobody gains from aiming clients at one
+    // shard: a client id can be chosen, but so can the load that one client makes.
     let shards = shards.max(1) as u64;
-    ShardId::new(usize::try_from(hasher.finish() % shards).unwrap_or(0))
+    ShardId::new(usize::try_from(stable_hash(text) % shards).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -342,15 +338,29 @@ mod tests {
     fn frames_come_out_as_they_went_in() {
         let mut batch = Batch::default();
         batch.push(&view("a/b", b"one"));
-        let session = SessionKey { index: 3, generation: 9 };
+        let session = SessionKey {
+            index: 3,
+            generation: 9,
+        };
         let filter = Filter::parse("a/+").unwrap();
-        batch.push_shared(&view("a/c", b""), session, Subscription { share: Some("g"), filter });
+        batch.push_shared(
+            &view("a/c", b""),
+            session,
+            Subscription {
+                share: Some("g"),
+                filter,
+            },
+        );
         let frames: Vec<_> = batch.frames().collect();
         assert_eq!(frames[0].message.topic.as_str(), "a/b");
         assert_eq!(frames[0].message.payload, b"one");
         assert!(matches!(frames[0].target, Target::Subscribers));
         assert_eq!(frames[1].message.topic.as_str(), "a/c");
-        let Target::Member { session: member, subscription } = frames[1].target else {
+        let Target::Member {
+            session: member,
+            subscription,
+        } = frames[1].target
+        else {
             panic!("the second frame is for a member");
         };
         assert_eq!((member, subscription.share), (session, Some("g")));
@@ -363,6 +373,9 @@ mod tests {
         for client in 0..8_000 {
             counts[home(&format!("vehicle-{client}"), 8).index()] += 1;
         }
-        assert!(counts.iter().all(|&count| (800..1_200).contains(&count)), "{counts:?}");
+        assert!(
+            counts.iter().all(|&count| (800..1_200).contains(&count)),
+            "{counts:?}"
+        );
     }
 }

@@ -94,7 +94,9 @@ impl Fault {
                 "Session Expiry Interval set from 0 in DISCONNECT [MQTT-3.14.2-2]"
             }
             Self::DisconnectReason => "a client may not send this reason",
-            Self::AuthenticationNotStarted => "AUTH without an Authentication Method [MQTT-4.12.0-6]",
+            Self::AuthenticationNotStarted => {
+                "AUTH without an Authentication Method [MQTT-4.12.0-6]"
+            }
             Self::KeepAliveTimeout => "nothing came for 1.5 times Keep Alive [MQTT-3.1.2-22]",
             Self::ConnectTimeout => "CONNECT did not come in time",
             Self::SessionTakenOver => "another connection took this client id [MQTT-3.1.4-3]",

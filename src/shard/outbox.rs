@@ -4,32 +4,13 @@
 //! its lane or with the runtime, never both; the outbox knows of each connection how many bytes wait
 //! for its socket, those that the driver has already taken included.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
-
 use crate::limits::MAX_EVENTS_PER_TURN;
 use crate::route::ShardId;
+use crate::session::{ConnKey, Peer, Ticket};
+use std::collections::VecDeque;
 
 use super::batch::{Batch, Control, LiveLane};
 use super::event::Event;
-
-/// A connection of this shard: the driver's slot, and how often that slot was used before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnKey {
-    /// The slot.
-    pub index: u32,
-    /// Tells this connection from those that had the slot before it.
-    pub generation: u32,
-}
-
-/// Where a connection came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Which `[[listener]]` took it, counted from 0.
-    pub listener: u16,
-    /// The client's address.
-    pub address: SocketAddr,
-}
 
 /// A connection to be closed once its last bytes are sent. The core has forgotten it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +31,6 @@ pub struct Handoff {
     /// Where it came from.
     pub peer: Peer,
 }
-
-/// Names a question that was put to a slow authenticator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
 
 /// A question that the policy could not answer at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,7 +152,9 @@ impl Outbox {
     /// Bytes that wait here for the driver.
     #[must_use]
     pub fn output_len(&self, conn: ConnKey) -> usize {
-        self.outputs.get(conn.index as usize).map_or(0, |output| output.bytes.len())
+        self.outputs
+            .get(conn.index as usize)
+            .map_or(0, |output| output.bytes.len())
     }
 
     /// Says how many bytes of `conn` the driver itself still has to send.
@@ -233,13 +212,18 @@ impl Outbox {
 
     /// All control messages for `to`.
     pub fn take_control(&mut self, to: ShardId) -> Vec<Control> {
-        self.control.get_mut(to.index()).map(std::mem::take).unwrap_or_default()
+        self.control
+            .get_mut(to.index())
+            .map(std::mem::take)
+            .unwrap_or_default()
     }
 
     /// Whether control messages wait for `to`.
     #[must_use]
     pub fn has_control(&self, to: ShardId) -> bool {
-        self.control.get(to.index()).is_some_and(|messages| !messages.is_empty())
+        self.control
+            .get(to.index())
+            .is_some_and(|messages| !messages.is_empty())
     }
 
     /// The channel was full: these go first next time.
@@ -293,7 +277,9 @@ impl Outbox {
 
     /// Appends to the open batch for `to`.
     pub(super) fn live(&mut self, to: ShardId, append: impl FnOnce(&mut Batch)) {
-        let Some(lane) = self.live.get_mut(to.index()) else { return };
+        let Some(lane) = self.live.get_mut(to.index()) else {
+            return;
+        };
         let batch = lane.open(&mut self.spare_batches);
         let before = batch.size();
         append(batch);

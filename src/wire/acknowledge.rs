@@ -1,0 +1,180 @@
+//! PUBACK, PUBREC, PUBREL and PUBCOMP, sections 3.4 to 3.7: one layout, four types.
+
+use super::framing::write_fixed_header;
+use super::properties::{Property, Section, Selection, write_optional};
+use super::reader::Reader;
+use super::sink::{Sink, Write, variable_byte_integer_size};
+use super::{PacketId, PacketType, ReasonCode, UserProperties, Version, Violation};
+
+/// Which of the four acknowledgements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AckKind {
+    /// The answer to a PUBLISH of QoS 1.
+    PubAck,
+    /// The answer to a PUBLISH of QoS 2.
+    PubRec,
+    /// The answer to a PUBREC.
+    PubRel,
+    /// The answer to a PUBREL.
+    PubComp,
+}
+
+impl AckKind {
+    /// Its packet type.
+    #[must_use]
+    #[inline]
+    pub const fn packet_type(self) -> PacketType {
+        match self {
+            Self::PubAck => PacketType::PubAck,
+            Self::PubRec => PacketType::PubRec,
+            Self::PubRel => PacketType::PubRel,
+            Self::PubComp => PacketType::PubComp,
+        }
+    }
+}
+
+/// An acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack<'a> {
+    /// Of the PUBLISH it belongs to.
+    pub packet_id: PacketId,
+    /// Always [`ReasonCode::Success`] before version 5.
+    pub reason: ReasonCode,
+    /// For people.
+    pub reason_string: Option<&'a str>,
+    /// For whoever agreed on them.
+    pub user_properties: UserProperties<'a>,
+}
+
+impl<'a> Ack<'a> {
+    /// An acknowledgement with nothing but its reason.
+    #[must_use]
+    #[inline]
+    pub fn new(packet_id: PacketId, reason: ReasonCode) -> Self {
+        Self {
+            packet_id,
+            reason,
+            reason_string: None,
+            user_properties: UserProperties::default(),
+        }
+    }
+
+    /// Decodes what follows the fixed header.
+    ///
+    /// # Errors
+    /// The rule that the packet breaks.
+    #[inline]
+    pub fn decode(kind: AckKind, version: Version, body: &'a [u8]) -> Result<Self, Violation> {
+        let mut reader = Reader::new(body);
+        let mut ack = Self::new(reader.packet_id()?, ReasonCode::Success);
+        if reader.is_empty() {
+            return Ok(ack);
+        }
+        if !version.is_v5() {
+            return Err(Violation::TrailingBytes);
+        }
+        // [MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.6.2-1] [MQTT-3.7.2-1]
+        ack.reason = reason_code(&mut reader, kind.packet_type())?;
+        if !reader.is_empty() {
+            (ack.reason_string, ack.user_properties) = reason_properties(&mut reader)?;
+        }
+        reader.finish()?;
+        Ok(ack)
+    }
+
+    /// Appends the packet to `out`, in the shortest form there is.
+    #[inline]
+    pub fn encode(&self, kind: AckKind, version: Version, out: &mut Vec<u8>) {
+        let body = Body {
+            version,
+            packet: self,
+        };
+        write_fixed_header(out, kind.packet_type().first_byte(), body.written_size());
+        body.write(out);
+    }
+
+    /// Bytes of the packet, fixed header included.
+    #[must_use]
+    pub fn size(&self, version: Version) -> usize {
+        let body = Body {
+            version,
+            packet: self,
+        }
+        .written_size();
+        1 + variable_byte_integer_size(body) + body
+    }
+}
+
+/// Reads a reason code that a packet of this type may carry.
+#[inline]
+pub(super) fn reason_code(
+    reader: &mut Reader<'_>,
+    packet: PacketType,
+) -> Result<ReasonCode, Violation> {
+    ReasonCode::from_u8(reader.byte()?)
+        .filter(|code| code.is_allowed_in(packet))
+        .ok_or(Violation::ReasonCodeNotAllowed)
+}
+
+/// Reads a property section that holds a Reason String and User Properties at most.
+pub(super) fn reason_properties<'a>(
+    reader: &mut Reader<'a>,
+) -> Result<(Option<&'a str>, UserProperties<'a>), Violation> {
+    let mut section = Section::read(reader)?;
+    let mut reason_string = None;
+    let mut user_properties = Selection::default();
+    while let Some(property) = section.next()? {
+        match property {
+            Property::ReasonString(text) => reason_string = Some(text),
+            Property::UserProperty(..) => section.select(&mut user_properties),
+            _ => return Err(Violation::PropertyNotAllowed),
+        }
+    }
+    Ok((reason_string, UserProperties::new(user_properties)))
+}
+
+/// Writes what [`reason_properties`] reads, the Property Length included.
+pub(super) struct ReasonProperties<'a> {
+    pub(super) reason_string: Option<&'a str>,
+    pub(super) user_properties: UserProperties<'a>,
+}
+
+impl ReasonProperties<'_> {
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.reason_string.is_none() && self.user_properties.is_empty()
+    }
+}
+
+impl Write for ReasonProperties<'_> {
+    #[inline]
+    fn write<S: Sink>(&self, out: &mut S) {
+        write_optional(out, self.reason_string, Property::ReasonString);
+        self.user_properties.write(out);
+    }
+}
+
+struct Body<'a> {
+    version: Version,
+    packet: &'a Ack<'a>,
+}
+
+impl Write for Body<'_> {
+    #[inline]
+    fn write<S: Sink>(&self, out: &mut S) {
+        let ack = self.packet;
+        out.two_byte_integer(ack.packet_id.get());
+        let properties = ReasonProperties {
+            reason_string: ack.reason_string,
+            user_properties: ack.user_properties,
+        };
+        let bare = properties.is_empty();
+        if !self.version.is_v5() || (bare && ack.reason == ReasonCode::Success) {
+            return;
+        }
+        out.byte(ack.reason.as_u8());
+        if !bare {
+            properties.write_with_length(out);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! DISCONNECT, section 3.14.
+
+use super::acknowledge::reason_code;
+use super::framing::write_fixed_header;
+use super::properties::{Property, Section, Selection, write_optional};
+use super::reader::Reader;
+use super::sink::{Sink, Write, variable_byte_integer_size};
+use super::{PacketType, ReasonCode, UserProperties, Version, Violation};
+
+/// A DISCONNECT packet. Before version 5 only a client sends it, and it says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Disconnect<'a> {
+    /// Why.
+    pub reason: ReasonCode,
+    /// Seconds. Only a client may send it [MQTT-3.14.2-2].
+    pub session_expiry_interval: Option<u32>,
+    /// For people.
+    pub reason_string: Option<&'a str>,
+    /// For whoever agreed on them.
+    pub user_properties: UserProperties<'a>,
+    /// Where to go instead.
+    pub server_reference: Option<&'a str>,
+}
+
+impl<'a> Disconnect<'a> {
+    /// Decodes what follows the fixed header.
+    ///
+    /// # Errors
+    /// The rule that the packet breaks.
+    pub fn decode(version: Version, body: &'a [u8]) -> Result<Self, Violation> {
+        let mut reader = Reader::new(body);
+        let mut packet = Self::default();
+        if reader.is_empty() {
+            return Ok(packet);
+        }
+        if !version.is_v5() {
+            return Err(Violation::TrailingBytes);
+        }
+        // [MQTT-3.14.2-1]
+        packet.reason = reason_code(&mut reader, PacketType::Disconnect)?;
+        if !reader.is_empty() {
+            packet.read_properties(&mut reader)?;
+        }
+        reader.finish()?;
+        Ok(packet)
+    }
+
+    fn read_properties(&mut self, reader: &mut Reader<'a>) -> Result<(), Violation> {
+        let mut section = Section::read(reader)?;
+        let mut user_properties = Selection::default();
+        while let Some(property) = section.next()? {
+            match property {
+                Property::SessionExpiryInterval(seconds) => {
+                    self.session_expiry_interval = Some(seconds);
+                }
+                Property::ReasonString(text) => self.reason_string = Some(text),
+                Property::UserProperty(..) => section.select(&mut user_properties),
+                Property::ServerReference(text) => self.server_reference = Some(text),
+                _ => return Err(Violation::PropertyNotAllowed),
+            }
+        }
+        self.user_properties = UserProperties::new(user_properties);
+        Ok(())
+    }
+
+    /// Appends the packet to `out`, in the shortest form there is.
+    pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
+        let body = Body {
+            version,
+            packet: self,
+        };
+        write_fixed_header(
+            out,
+            PacketType::Disconnect.first_byte(),
+            body.written_size(),
+        );
+        body.write(out);
+    }
+
+    /// Bytes of the packet, fixed header included.
+    #[must_use]
+    pub fn size(&self, version: Version) -> usize {
+        let body = Body {
+            version,
+            packet: self,
+        }
+        .written_size();
+        1 + variable_byte_integer_size(body) + body
+    }
+}
+
+struct Body<'a> {
+    version: Version,
+    packet: &'a Disconnect<'a>,
+}
+
+impl Write for Body<'_> {
+    fn write<S: Sink>(&self, out: &mut S) {
+        let bare = Properties(self.packet).written_size() == 0;
+        if !self.version.is_v5() || (bare && self.packet.reason == ReasonCode::Success) {
+            return;
+        }
+        out.byte(self.packet.reason.as_u8());
+        if !bare {
+            Properties(self.packet).write_with_length(out);
+        }
+    }
+}
+
+struct Properties<'a>(&'a Disconnect<'a>);
+
+impl Write for Properties<'_> {
+    fn write<S: Sink>(&self, out: &mut S) {
+        write_optional(
+            out,
+            self.0.session_expiry_interval,
+            Property::SessionExpiryInterval,
+        );
+        write_optional(out, self.0.reason_string, Property::ReasonString);
+        write_optional(out, self.0.server_reference, Property::ServerReference);
+        self.0.user_properties.write(out);
+    }
+}

@@ -1,0 +1,624 @@
+//! Properties of version 5, section 2.2.2: one by one, and in the three selections that are read
+//! later than the packet was checked.
+//!
+//! A property section is validated once, whole, when its packet is decoded. What a broker needs at
+//! once becomes a field of the packet; the rest ([`Forwarded`], [`UserProperties`],
+//! [`SubscriptionIdentifiers`]) stays the bytes it came as. A selection is a slice of the section
+//! from its first member to its last one. Members of other selections may stand in between, so
+//! reading one skips them: no list is built, and in the usual case, where nothing stands in between,
+//! forwarding is a single copy.
+
+use super::reader::Reader;
+use super::sink::{Sink, Write};
+use super::{QoS, Violation};
+use crate::topic::Name;
+
+/// The Property Identifiers, table 2-4.
+pub(super) mod identifier {
+    pub(crate) const PAYLOAD_FORMAT_INDICATOR: u8 = 0x01;
+    pub(crate) const MESSAGE_EXPIRY_INTERVAL: u8 = 0x02;
+    pub(crate) const CONTENT_TYPE: u8 = 0x03;
+    pub(crate) const RESPONSE_TOPIC: u8 = 0x08;
+    pub(crate) const CORRELATION_DATA: u8 = 0x09;
+    pub(crate) const SUBSCRIPTION_IDENTIFIER: u8 = 0x0B;
+    pub(crate) const SESSION_EXPIRY_INTERVAL: u8 = 0x11;
+    pub(crate) const ASSIGNED_CLIENT_IDENTIFIER: u8 = 0x12;
+    pub(crate) const SERVER_KEEP_ALIVE: u8 = 0x13;
+    pub(crate) const AUTHENTICATION_METHOD: u8 = 0x15;
+    pub(crate) const AUTHENTICATION_DATA: u8 = 0x16;
+    pub(crate) const REQUEST_PROBLEM_INFORMATION: u8 = 0x17;
+    pub(crate) const WILL_DELAY_INTERVAL: u8 = 0x18;
+    pub(crate) const REQUEST_RESPONSE_INFORMATION: u8 = 0x19;
+    pub(crate) const RESPONSE_INFORMATION: u8 = 0x1A;
+    pub(crate) const SERVER_REFERENCE: u8 = 0x1C;
+    pub(crate) const REASON_STRING: u8 = 0x1F;
+    pub(crate) const RECEIVE_MAXIMUM: u8 = 0x21;
+    pub(crate) const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
+    pub(crate) const TOPIC_ALIAS: u8 = 0x23;
+    pub(crate) const MAXIMUM_QOS: u8 = 0x24;
+    pub(crate) const RETAIN_AVAILABLE: u8 = 0x25;
+    pub(crate) const USER_PROPERTY: u8 = 0x26;
+    pub(crate) const MAXIMUM_PACKET_SIZE: u8 = 0x27;
+    pub(crate) const WILDCARD_SUBSCRIPTION_AVAILABLE: u8 = 0x28;
+    pub(crate) const SUBSCRIPTION_IDENTIFIER_AVAILABLE: u8 = 0x29;
+    pub(crate) const SHARED_SUBSCRIPTION_AVAILABLE: u8 = 0x2A;
+}
+
+/// One property and its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    missing_docs,
+    reason = "the names are the standard's, table 2-4; there is no more to say"
+)]
+pub enum Property<'a> {
+    PayloadFormatIndicator(u8),
+    MessageExpiryInterval(u32),
+    ContentType(&'a str),
+    ResponseTopic(&'a str),
+    CorrelationData(&'a [u8]),
+    SubscriptionIdentifier(u32),
+    SessionExpiryInterval(u32),
+    AssignedClientIdentifier(&'a str),
+    ServerKeepAlive(u16),
+    AuthenticationMethod(&'a str),
+    AuthenticationData(&'a [u8]),
+    RequestProblemInformation(bool),
+    WillDelayInterval(u32),
+    RequestResponseInformation(bool),
+    ResponseInformation(&'a str),
+    ServerReference(&'a str),
+    ReasonString(&'a str),
+    ReceiveMaximum(u16),
+    TopicAliasMaximum(u16),
+    TopicAlias(u16),
+    MaximumQoS(QoS),
+    RetainAvailable(bool),
+    UserProperty(&'a str, &'a str),
+    MaximumPacketSize(u32),
+    WildcardSubscriptionAvailable(bool),
+    SubscriptionIdentifierAvailable(bool),
+    SharedSubscriptionAvailable(bool),
+}
+
+/// A byte that is 0 or 1.
+#[inline]
+fn boolean(reader: &mut Reader<'_>) -> Result<bool, Violation> {
+    match reader.byte()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Violation::PropertyValue),
+    }
+}
+
+#[inline]
+fn nonzero<T: Default + PartialEq>(value: T, otherwise: Violation) -> Result<T, Violation> {
+    if value == T::default() {
+        Err(otherwise)
+    } else {
+        Ok(value)
+    }
+}
+
+impl<'a> Property<'a> {
+    /// Reads one property and checks what its own definition says about its value.
+    #[inline]
+    pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, Violation> {
+        // An identifier is a Variable Byte Integer, but all that exist fit its first byte.
+        let identifier = reader.byte()?;
+        Ok(match identifier {
+            identifier::PAYLOAD_FORMAT_INDICATOR => {
+                Self::PayloadFormatIndicator(u8::from(boolean(reader)?))
+            }
+            identifier::MESSAGE_EXPIRY_INTERVAL => {
+                Self::MessageExpiryInterval(reader.four_byte_integer()?)
+            }
+            // [MQTT-3.3.2-19]
+            identifier::CONTENT_TYPE => Self::ContentType(reader.string()?),
+            identifier::RESPONSE_TOPIC => {
+                // [MQTT-3.3.2-13] [MQTT-3.3.2-14]
+                let topic = reader.string()?;
+                Name::parse(topic).map_err(|_| Violation::ResponseTopicInvalid)?;
+                Self::ResponseTopic(topic)
+            }
+            identifier::CORRELATION_DATA => Self::CorrelationData(reader.binary()?),
+            identifier::SUBSCRIPTION_IDENTIFIER => {
+                let identifier = reader.variable_byte_integer()?;
+                Self::SubscriptionIdentifier(nonzero(identifier, Violation::PropertyValue)?)
+            }
+            identifier::TOPIC_ALIAS => {
+                // [MQTT-3.3.2-8]
+                let alias = nonzero(reader.two_byte_integer()?, Violation::TopicAliasZero)?;
+                Self::TopicAlias(alias)
+            }
+            // [MQTT-1.5.7-1]
+            identifier::USER_PROPERTY => Self::UserProperty(reader.string()?, reader.string()?),
+            _ => return Self::read_rare(identifier, reader),
+        })
+    }
+
+    /// Those that no PUBLISH carries, out of the way of those that one does.
+    fn read_rare(identifier: u8, reader: &mut Reader<'a>) -> Result<Self, Violation> {
+        Ok(match identifier {
+            identifier::SESSION_EXPIRY_INTERVAL => {
+                Self::SessionExpiryInterval(reader.four_byte_integer()?)
+            }
+            identifier::ASSIGNED_CLIENT_IDENTIFIER => {
+                Self::AssignedClientIdentifier(reader.string()?)
+            }
+            identifier::SERVER_KEEP_ALIVE => Self::ServerKeepAlive(reader.two_byte_integer()?),
+            identifier::AUTHENTICATION_METHOD => Self::AuthenticationMethod(reader.string()?),
+            identifier::AUTHENTICATION_DATA => Self::AuthenticationData(reader.binary()?),
+            identifier::REQUEST_PROBLEM_INFORMATION => {
+                Self::RequestProblemInformation(boolean(reader)?)
+            }
+            identifier::WILL_DELAY_INTERVAL => Self::WillDelayInterval(reader.four_byte_integer()?),
+            identifier::REQUEST_RESPONSE_INFORMATION => {
+                Self::RequestResponseInformation(boolean(reader)?)
+            }
+            identifier::RESPONSE_INFORMATION => Self::ResponseInformation(reader.string()?),
+            identifier::SERVER_REFERENCE => Self::ServerReference(reader.string()?),
+            identifier::REASON_STRING => Self::ReasonString(reader.string()?),
+            identifier::RECEIVE_MAXIMUM => {
+                let maximum = nonzero(reader.two_byte_integer()?, Violation::PropertyValue)?;
+                Self::ReceiveMaximum(maximum)
+            }
+            identifier::TOPIC_ALIAS_MAXIMUM => Self::TopicAliasMaximum(reader.two_byte_integer()?),
+            identifier::MAXIMUM_QOS => Self::MaximumQoS(match reader.byte()? {
+                0 => QoS::AtMostOnce,
+                1 => QoS::AtLeastOnce,
+                _ => return Err(Violation::PropertyValue),
+            }),
+            identifier::RETAIN_AVAILABLE => Self::RetainAvailable(boolean(reader)?),
+            identifier::MAXIMUM_PACKET_SIZE => {
+                let maximum = nonzero(reader.four_byte_integer()?, Violation::PropertyValue)?;
+                Self::MaximumPacketSize(maximum)
+            }
+            identifier::WILDCARD_SUBSCRIPTION_AVAILABLE => {
+                Self::WildcardSubscriptionAvailable(boolean(reader)?)
+            }
+            identifier::SUBSCRIPTION_IDENTIFIER_AVAILABLE => {
+                Self::SubscriptionIdentifierAvailable(boolean(reader)?)
+            }
+            identifier::SHARED_SUBSCRIPTION_AVAILABLE => {
+                Self::SharedSubscriptionAvailable(boolean(reader)?)
+            }
+            _ => return Err(Violation::PropertyUnknown),
+        })
+    }
+
+    /// Its Property Identifier.
+    #[must_use]
+    pub const fn identifier(&self) -> u8 {
+        match self {
+            Self::PayloadFormatIndicator(_) => identifier::PAYLOAD_FORMAT_INDICATOR,
+            Self::MessageExpiryInterval(_) => identifier::MESSAGE_EXPIRY_INTERVAL,
+            Self::ContentType(_) => identifier::CONTENT_TYPE,
+            Self::ResponseTopic(_) => identifier::RESPONSE_TOPIC,
+            Self::CorrelationData(_) => identifier::CORRELATION_DATA,
+            Self::SubscriptionIdentifier(_) => identifier::SUBSCRIPTION_IDENTIFIER,
+            Self::SessionExpiryInterval(_) => identifier::SESSION_EXPIRY_INTERVAL,
+            Self::AssignedClientIdentifier(_) => identifier::ASSIGNED_CLIENT_IDENTIFIER,
+            Self::ServerKeepAlive(_) => identifier::SERVER_KEEP_ALIVE,
+            Self::AuthenticationMethod(_) => identifier::AUTHENTICATION_METHOD,
+            Self::AuthenticationData(_) => identifier::AUTHENTICATION_DATA,
+            Self::RequestProblemInformation(_) => identifier::REQUEST_PROBLEM_INFORMATION,
+            Self::WillDelayInterval(_) => identifier::WILL_DELAY_INTERVAL,
+            Self::RequestResponseInformation(_) => identifier::REQUEST_RESPONSE_INFORMATION,
+            Self::ResponseInformation(_) => identifier::RESPONSE_INFORMATION,
+            Self::ServerReference(_) => identifier::SERVER_REFERENCE,
+            Self::ReasonString(_) => identifier::REASON_STRING,
+            Self::ReceiveMaximum(_) => identifier::RECEIVE_MAXIMUM,
+            Self::TopicAliasMaximum(_) => identifier::TOPIC_ALIAS_MAXIMUM,
+            Self::TopicAlias(_) => identifier::TOPIC_ALIAS,
+            Self::MaximumQoS(_) => identifier::MAXIMUM_QOS,
+            Self::RetainAvailable(_) => identifier::RETAIN_AVAILABLE,
+            Self::UserProperty(..) => identifier::USER_PROPERTY,
+            Self::MaximumPacketSize(_) => identifier::MAXIMUM_PACKET_SIZE,
+            Self::WildcardSubscriptionAvailable(_) => identifier::WILDCARD_SUBSCRIPTION_AVAILABLE,
+            Self::SubscriptionIdentifierAvailable(_) => {
+                identifier::SUBSCRIPTION_IDENTIFIER_AVAILABLE
+            }
+            Self::SharedSubscriptionAvailable(_) => identifier::SHARED_SUBSCRIPTION_AVAILABLE,
+        }
+    }
+
+    /// Appends it to properties that are being put together, for [`Forwarded::from_bytes`].
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        self.write(out);
+    }
+}
+
+impl Write for Property<'_> {
+    #[inline]
+    fn write<S: Sink>(&self, out: &mut S) {
+        out.byte(self.identifier());
+        match *self {
+            Self::PayloadFormatIndicator(value) => out.byte(value),
+            Self::MaximumQoS(value) => out.byte(value.bits()),
+            Self::RequestProblemInformation(value)
+            | Self::RequestResponseInformation(value)
+            | Self::RetainAvailable(value)
+            | Self::WildcardSubscriptionAvailable(value)
+            | Self::SubscriptionIdentifierAvailable(value)
+            | Self::SharedSubscriptionAvailable(value) => out.byte(u8::from(value)),
+            Self::ServerKeepAlive(value)
+            | Self::ReceiveMaximum(value)
+            | Self::TopicAliasMaximum(value)
+            | Self::TopicAlias(value) => out.two_byte_integer(value),
+            Self::MessageExpiryInterval(value)
+            | Self::SessionExpiryInterval(value)
+            | Self::WillDelayInterval(value)
+            | Self::MaximumPacketSize(value) => out.four_byte_integer(value),
+            Self::SubscriptionIdentifier(value) => out.variable_byte_integer(value as usize),
+            Self::ContentType(text)
+            | Self::ResponseTopic(text)
+            | Self::AssignedClientIdentifier(text)
+            | Self::AuthenticationMethod(text)
+            | Self::ResponseInformation(text)
+            | Self::ServerReference(text)
+            | Self::ReasonString(text) => out.string(text),
+            Self::CorrelationData(bytes) | Self::AuthenticationData(bytes) => out.binary(bytes),
+            Self::UserProperty(name, value) => {
+                out.string(name);
+                out.string(value);
+            }
+        }
+    }
+}
+
+/// Writes a property that may be absent.
+#[inline]
+pub(super) fn write_optional<'a, S: Sink, T>(
+    out: &mut S,
+    value: Option<T>,
+    property: impl FnOnce(T) -> Property<'a>,
+) {
+    if let Some(value) = value {
+        property(value).write(out);
+    }
+}
+
+/// A property section that is being read.
+pub(super) struct Section<'a> {
+    bytes: &'a [u8],
+    reader: Reader<'a>,
+    /// One bit per identifier that was there and may not be there again.
+    seen: u64,
+    /// Where the property that was read last begins.
+    start: usize,
+}
+
+impl<'a> Section<'a> {
+    /// Reads the Property Length; what it counts must be there.
+    #[inline]
+    pub(super) fn read(packet: &mut Reader<'a>) -> Result<Self, Violation> {
+        let length = packet.variable_byte_integer()?;
+        let bytes = packet.take(length as usize)?;
+        Ok(Self {
+            bytes,
+            reader: Reader::new(bytes),
+            seen: 0,
+            start: 0,
+        })
+    }
+
+    #[inline]
+    fn position(&self) -> usize {
+        self.bytes.len() - self.reader.rest().len()
+    }
+
+    /// The next property. Only User Property and Subscription Identifier may come again; the latter
+    /// only in a PUBLISH, which is for SUBSCRIBE to check.
+    #[inline]
+    pub(super) fn next(&mut self) -> Result<Option<Property<'a>>, Violation> {
+        if self.reader.is_empty() {
+            return Ok(None);
+        }
+        self.start = self.position();
+        let property = Property::read(&mut self.reader)?;
+        let bit = 1 << property.identifier();
+        if self.seen & bit != 0 {
+            return Err(Violation::PropertyTwice);
+        }
+        const REPEATABLE: u64 =
+            1 << identifier::USER_PROPERTY | 1 << identifier::SUBSCRIPTION_IDENTIFIER;
+        self.seen |= bit & !REPEATABLE;
+        Ok(Some(property))
+    }
+
+    /// Puts the property that was read last into `selection`.
+    #[inline]
+    pub(super) fn select(&self, selection: &mut Selection<'a>) {
+        let end = self.position();
+        if selection.length == 0 {
+            selection.start = self.start;
+        }
+        selection.length += end - self.start;
+        selection.bytes = &self.bytes[selection.start..end];
+    }
+}
+
+/// A selection of a section's properties: a slice from the first to the last, and how many bytes of
+/// it are theirs.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Selection<'a> {
+    bytes: &'a [u8],
+    start: usize,
+    length: usize,
+}
+
+impl<'a> Selection<'a> {
+    #[inline]
+    const fn of(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            start: 0,
+            length: bytes.len(),
+        }
+    }
+
+    #[inline]
+    const fn is_contiguous(&self) -> bool {
+        self.bytes.len() == self.length
+    }
+
+    /// The stretches of bytes that are the selection's own.
+    #[inline]
+    fn runs(self, belongs: fn(u8) -> bool) -> Runs<'a> {
+        Runs {
+            reader: Reader::new(self.bytes),
+            contiguous: self.is_contiguous(),
+            belongs,
+        }
+    }
+}
+
+struct Runs<'a> {
+    reader: Reader<'a>,
+    contiguous: bool,
+    belongs: fn(u8) -> bool,
+}
+
+impl<'a> Runs<'a> {
+    /// Passes over properties while they belong, or while they do not.
+    fn skip(&mut self, belongs: bool) -> Option<()> {
+        while let Some(&identifier) = self.reader.rest().first() {
+            if (self.belongs)(identifier) != belongs {
+                break;
+            }
+            Property::read(&mut self.reader).ok()?;
+        }
+        Some(())
+    }
+}
+
+impl<'a> Iterator for Runs<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.reader.is_empty() {
+            return None;
+        }
+        if self.contiguous {
+            let whole = self.reader.rest();
+            self.reader = Reader::new(&[]);
+            return Some(whole);
+        }
+        self.skip(false)?;
+        let bytes = self.reader.rest();
+        self.skip(true)?;
+        let run = &bytes[..bytes.len() - self.reader.rest().len()];
+        if run.is_empty() { None } else { Some(run) }
+    }
+}
+
+/// A selection that others see: what is in it, and what it iterates over.
+macro_rules! selection {
+    ($(#[$doc:meta])* $name:ident, $belongs:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Default)]
+        pub struct $name<'a>(Selection<'a>);
+
+        impl<'a> $name<'a> {
+            #[inline]
+            pub(super) const fn new(selection: Selection<'a>) -> Self {
+                Self(selection)
+            }
+
+            /// Whether there is none.
+            #[must_use]
+            #[inline]
+            pub const fn is_empty(&self) -> bool {
+                self.0.length == 0
+            }
+
+            /// Encoded bytes, without a length prefix.
+            #[must_use]
+            #[inline]
+            pub const fn len(&self) -> usize {
+                self.0.length
+            }
+
+            #[inline]
+            fn runs(&self) -> Runs<'a> {
+                self.0.runs($belongs)
+            }
+
+            /// The properties, in the order they came.
+            fn properties(&self) -> impl Iterator<Item = Property<'a>> + use<'a> {
+                let mut reader = Reader::new(self.0.bytes);
+                std::iter::from_fn(move || {
+                    while let Some(&identifier) = reader.rest().first() {
+                        let property = Property::read(&mut reader).ok()?;
+                        if ($belongs)(identifier) {
+                            return Some(property);
+                        }
+                    }
+                    None
+                })
+            }
+        }
+
+        impl PartialEq for $name<'_> {
+            fn eq(&self, other: &Self) -> bool {
+                self.len() == other.len()
+                    && self.runs().flatten().eq(other.runs().flatten())
+            }
+        }
+
+        impl Eq for $name<'_> {}
+
+        impl std::fmt::Debug for $name<'_> {
+            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.debug_list().entries(self.properties()).finish()
+            }
+        }
+
+        impl Write for $name<'_> {
+            #[inline]
+            fn write<S: Sink>(&self, out: &mut S) {
+                for run in self.runs() {
+                    out.bytes(run);
+                }
+            }
+        }
+    };
+}
+
+const fn is_forwarded(identifier: u8) -> bool {
+    matches!(
+        identifier,
+        identifier::PAYLOAD_FORMAT_INDICATOR
+            | identifier::CONTENT_TYPE
+            | identifier::RESPONSE_TOPIC
+            | identifier::CORRELATION_DATA
+            | identifier::USER_PROPERTY
+    )
+}
+
+const fn is_user_property(identifier: u8) -> bool {
+    identifier == identifier::USER_PROPERTY
+}
+
+const fn is_subscription_identifier(identifier: u8) -> bool {
+    identifier == identifier::SUBSCRIPTION_IDENTIFIER
+}
+
+selection! {
+    /// The properties of a message that a broker passes on unaltered and in order: Payload Format
+    /// Indicator, Content Type, Response Topic, Correlation Data and User Properties
+    /// ([MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18]
+    /// [MQTT-3.3.2-20], for wills [MQTT-3.1.3-10]).
+    Forwarded, is_forwarded
+}
+
+impl<'a> Forwarded<'a> {
+    /// Properties that were taken out of a [`Forwarded`] before, or put together with
+    /// [`Property::encode`].
+    #[must_use]
+    #[inline]
+    pub const fn from_bytes(bytes: &'a [u8]) -> Self {
+        Self(Selection::of(bytes))
+    }
+
+    /// Their bytes, if nothing else stands between them.
+    #[must_use]
+    #[inline]
+    pub const fn as_contiguous(&self) -> Option<&'a [u8]> {
+        if self.0.is_contiguous() {
+            Some(self.0.bytes)
+        } else {
+            None
+        }
+    }
+
+    /// Appends their bytes to `out`.
+    #[inline]
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        self.write(out);
+    }
+
+    /// The properties, in the order they came.
+    pub fn iter(&self) -> impl Iterator<Item = Property<'a>> + use<'a> {
+        self.properties()
+    }
+
+    /// The User Properties among them.
+    #[must_use]
+    pub fn user_properties(&self) -> UserProperties<'a> {
+        let mut selection = Selection {
+            bytes: self.0.bytes,
+            start: 0,
+            length: 0,
+        };
+        selection.length = selection.runs_length(is_user_property);
+        UserProperties(selection)
+    }
+}
+
+impl Selection<'_> {
+    /// Bytes of the properties that belong. `length` is not known yet, so nothing is contiguous.
+    fn runs_length(self, belongs: fn(u8) -> bool) -> usize {
+        Runs {
+            reader: Reader::new(self.bytes),
+            contiguous: false,
+            belongs,
+        }
+        .map(<[u8]>::len)
+        .sum()
+    }
+}
+
+selection! {
+    /// The User Properties of a packet.
+    UserProperties, is_user_property
+}
+
+impl<'a> UserProperties<'a> {
+    /// Names and values, in the order they came; a name may come more than once.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        self.properties().filter_map(|property| match property {
+            Property::UserProperty(name, value) => Some((name, value)),
+            _ => None,
+        })
+    }
+}
+
+selection! {
+    /// The Subscription Identifiers that a server put into a PUBLISH.
+    SubscriptionIdentifiers, is_subscription_identifier
+}
+
+impl<'a> SubscriptionIdentifiers<'a> {
+    /// The identifiers, in the order they came.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + use<'a> {
+        self.properties().filter_map(|property| match property {
+            Property::SubscriptionIdentifier(identifier) => Some(identifier),
+            _ => None,
+        })
+    }
+}
+
+/// User Properties that are being put together, to be sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserPropertiesBuf(Vec<u8>);
+
+impl UserPropertiesBuf {
+    /// None yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Adds one at the end.
+    pub fn push(&mut self, name: &str, value: &str) {
+        Property::UserProperty(name, value).write(&mut self.0);
+    }
+
+    /// Them as a packet carries them.
+    #[must_use]
+    pub fn as_user_properties(&self) -> UserProperties<'_> {
+        UserProperties(Selection::of(&self.0))
+    }
+}

@@ -1,0 +1,227 @@
+//! UNSUBSCRIBE and UNSUBACK, sections 3.10 and 3.11.
+
+use super::acknowledge::{ReasonProperties, reason_properties};
+use super::framing::write_fixed_header;
+use super::properties::{Property, Section, Selection};
+use super::reader::Reader;
+use super::sink::{Sink, Write, variable_byte_integer_size};
+use super::{PacketId, PacketType, ReasonCode, UserProperties, Version, Violation};
+
+/// An UNSUBSCRIBE packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsubscribe<'a> {
+    /// To be repeated in the UNSUBACK.
+    pub packet_id: PacketId,
+    /// For whoever agreed on them.
+    pub user_properties: UserProperties<'a>,
+    /// What is unsubscribed from. At least one.
+    pub filters: UnsubscribeFilters<'a>,
+}
+
+/// The filters of an UNSUBSCRIBE: strings, not yet topic filters, because each is answered by itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct UnsubscribeFilters<'a>(&'a [u8]);
+
+impl<'a> UnsubscribeFilters<'a> {
+    /// Filters that were put together with [`UnsubscribeFilters::push`].
+    #[must_use]
+    pub const fn from_bytes(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// Adds a filter to an UNSUBSCRIBE that is being put together.
+    pub fn push(filter: &str, out: &mut Vec<u8>) {
+        out.string(filter);
+    }
+
+    /// The filters, in the order they came.
+    pub fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let mut reader = Reader::new(self.0);
+        std::iter::from_fn(move || reader.string().ok())
+    }
+}
+
+impl std::fmt::Debug for UnsubscribeFilters<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<'a> Unsubscribe<'a> {
+    /// Decodes what follows the fixed header.
+    ///
+    /// # Errors
+    /// The rule that the packet breaks.
+    pub fn decode(version: Version, body: &'a [u8]) -> Result<Self, Violation> {
+        let mut reader = Reader::new(body);
+        let packet_id = reader.packet_id()?;
+        let mut user_properties = Selection::default();
+        if version.is_v5() {
+            let mut section = Section::read(&mut reader)?;
+            while let Some(property) = section.next()? {
+                match property {
+                    Property::UserProperty(..) => section.select(&mut user_properties),
+                    _ => return Err(Violation::PropertyNotAllowed),
+                }
+            }
+        }
+        // [MQTT-3.10.3-2] [MQTT-3.10.3-2 3.1.1]
+        if reader.is_empty() {
+            return Err(Violation::NoTopicFilter);
+        }
+        let filters = UnsubscribeFilters(reader.rest());
+        while !reader.is_empty() {
+            // [MQTT-3.10.3-1] [MQTT-3.10.3-1 3.1.1]
+            reader.string()?;
+        }
+        let user_properties = UserProperties::new(user_properties);
+        Ok(Self {
+            packet_id,
+            user_properties,
+            filters,
+        })
+    }
+
+    /// Appends the packet to `out`.
+    pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
+        let body = UnsubscribeBody {
+            version,
+            packet: self,
+        };
+        write_fixed_header(
+            out,
+            PacketType::Unsubscribe.first_byte(),
+            body.written_size(),
+        );
+        body.write(out);
+    }
+
+    /// Bytes of the packet, fixed header included.
+    #[must_use]
+    pub fn size(&self, version: Version) -> usize {
+        let body = UnsubscribeBody {
+            version,
+            packet: self,
+        }
+        .written_size();
+        1 + variable_byte_integer_size(body) + body
+    }
+}
+
+struct UnsubscribeBody<'a> {
+    version: Version,
+    packet: &'a Unsubscribe<'a>,
+}
+
+impl Write for UnsubscribeBody<'_> {
+    fn write<S: Sink>(&self, out: &mut S) {
+        out.two_byte_integer(self.packet.packet_id.get());
+        if self.version.is_v5() {
+            self.packet.user_properties.write_with_length(out);
+        }
+        for filter in self.packet.filters.iter() {
+            out.string(filter);
+        }
+    }
+}
+
+/// An UNSUBACK packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnsubAck<'a> {
+    /// Of the UNSUBSCRIBE.
+    pub packet_id: PacketId,
+    /// For people.
+    pub reason_string: Option<&'a str>,
+    /// For whoever agreed on them.
+    pub user_properties: UserProperties<'a>,
+    /// One [`ReasonCode`] byte per filter, in the order of the UNSUBSCRIBE [MQTT-3.11.3-1]. Before
+    /// version 5 there are none: they are not sent, and empty when decoded.
+    pub codes: &'a [u8],
+}
+
+impl<'a> UnsubAck<'a> {
+    /// Decodes what follows the fixed header.
+    ///
+    /// # Errors
+    /// The rule that the packet breaks.
+    pub fn decode(version: Version, body: &'a [u8]) -> Result<Self, Violation> {
+        let mut reader = Reader::new(body);
+        let packet_id = reader.packet_id()?;
+        if !version.is_v5() {
+            reader.finish()?;
+            let user_properties = UserProperties::default();
+            return Ok(Self {
+                packet_id,
+                reason_string: None,
+                user_properties,
+                codes: &[],
+            });
+        }
+        let (reason_string, user_properties) = reason_properties(&mut reader)?;
+        let codes = reader.rest();
+        if codes.is_empty() {
+            return Err(Violation::NoReasonCode);
+        }
+        // [MQTT-3.11.3-2]
+        let allowed = |&code: &u8| {
+            ReasonCode::from_u8(code).is_some_and(|code| code.is_allowed_in(PacketType::UnsubAck))
+        };
+        if !codes.iter().all(allowed) {
+            return Err(Violation::ReasonCodeNotAllowed);
+        }
+        Ok(Self {
+            packet_id,
+            reason_string,
+            user_properties,
+            codes,
+        })
+    }
+
+    /// The answers, one per filter.
+    pub fn reasons(&self) -> impl Iterator<Item = ReasonCode> + use<'a> {
+        self.codes
+            .iter()
+            .filter_map(|&code| ReasonCode::from_u8(code))
+    }
+
+    /// Appends the packet to `out`.
+    pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
+        let body = UnsubAckBody {
+            version,
+            packet: self,
+        };
+        write_fixed_header(out, PacketType::UnsubAck.first_byte(), body.written_size());
+        body.write(out);
+    }
+
+    /// Bytes of the packet, fixed header included.
+    #[must_use]
+    pub fn size(&self, version: Version) -> usize {
+        let body = UnsubAckBody {
+            version,
+            packet: self,
+        }
+        .written_size();
+        1 + variable_byte_integer_size(body) + body
+    }
+}
+
+struct UnsubAckBody<'a> {
+    version: Version,
+    packet: &'a UnsubAck<'a>,
+}
+
+impl Write for UnsubAckBody<'_> {
+    fn write<S: Sink>(&self, out: &mut S) {
+        // [MQTT-3.10.4-5] [MQTT-3.10.4-4 3.1.1]
+        out.two_byte_integer(self.packet.packet_id.get());
+        if self.version.is_v5() {
+            ReasonProperties {
+                reason_string: self.packet.reason_string,
+                user_properties: self.packet.user_properties,
+            }
+            .write_with_length(out);
+            out.bytes(self.packet.codes);
+        }
+    }
+}
