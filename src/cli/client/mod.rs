@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
-use shardmq::topic::Name;
+use shardmq::topic::{Name, TopicError};
 use shardmq::wire::{
     Connect, ConnectProperties, Disconnect, Forwarded, ReasonCode, Version, Will,
 };
@@ -194,6 +194,16 @@ impl<'a> Plan<'a> {
     }
 }
 
-fn bad_topic(option: &str, topic: &str, error: impl std::fmt::Display) -> Failure {
-    Failure::Usage(format!("{option} {topic}: {error}"))
+fn bad_topic(option: &str, topic: &str, error: TopicError) -> Failure {
+    let why = match error {
+        TopicError::Empty => "it is empty",
+        TopicError::Nul => "it holds the character U+0000",
+        TopicError::WildcardInName => "messages go to one topic; + and # are for subscriptions",
+        TopicError::MultiLevelWildcard => "# stands alone, and only at the end: a/#",
+        TopicError::SingleLevelWildcard => "+ stands alone between two slashes: a/+/b",
+        TopicError::TooManyLevels => "it has more levels than the broker takes",
+        TopicError::ShareName => "behind $share/ stands the name of a group: $share/group/a/#",
+        TopicError::ShareFilter => "behind the group stands a topic filter: $share/group/a/#",
+    };
+    Failure::Usage(format!("{option} {topic}: {why}"))
 }
