@@ -21,6 +21,8 @@ pub mod limits;
 pub mod message;
 pub mod policy;
 pub mod route;
+#[cfg(feature = "runtime")]
+pub mod runtime;
 pub mod session;
 pub mod shard;
 pub mod stats;
