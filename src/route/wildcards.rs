@@ -85,10 +85,11 @@ impl Shape {
         let mut levels = filter.split('/').enumerate().peekable();
         while let Some((at, level)) = levels.next() {
             let is_last = levels.peek().is_none();
-            if is_last || level == "+" {
-                if let Some((_, level, next)) = nodes.last_mut() {
-                    *next = if *next == *level { at } else { *next };
-                }
+            if (is_last || level == "+")
+                && let Some((_, node, next)) = nodes.last_mut()
+                && *next == *node
+            {
+                *next = at;
             }
             match level {
                 "#" => {

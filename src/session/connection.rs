@@ -65,14 +65,14 @@ pub struct Connection {
     pub timer: Time,
     /// Whether the CONNECT's Session Expiry Interval was 0 [MQTT-3.14.2-2].
     pub expiry_was_zero: bool,
-    /// Whether its socket is not read at present.
-    pub paused: bool,
     /// Bytes of a packet that is not complete.
     pub partial: Vec<u8>,
     /// Bytes that were worked off.
     pub consumed: u64,
     /// PUBACKs and PUBRECs that wait for other shards, and those behind them [MQTT-4.6.0-2].
     pub acknowledgements: VecDeque<Acknowledgement>,
+    /// PUBACKs among them.
+    pub owed_pubacks: u32,
     /// The number of the first of them, counted from the start of the connection.
     pub first_acknowledgement: u64,
     /// Aliases that the client set.
@@ -111,10 +111,10 @@ impl Connection {
             last_packet: now,
             timer: Time::NEVER,
             expiry_was_zero: false,
-            paused: false,
             partial: Vec::new(),
             consumed: 0,
             acknowledgements: VecDeque::new(),
+            owed_pubacks: 0,
             first_acknowledgement: 0,
             incoming_aliases: None,
             outgoing_aliases: None,

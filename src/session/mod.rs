@@ -48,7 +48,7 @@ pub struct Session {
     pub queue_bytes: u64,
     /// QoS 2 messages from the client that PUBREL has not released.
     pub received: Received,
-    /// What the client subscribed to.
+    /// What the client subscribed to, sorted by filter: a SUBSCRIBE may name 100,000 of them.
     pub subscriptions: Vec<SubscriptionEntry>,
     /// Deliveries of retained messages that go on.
     pub replays: SmallVec<[ReplayKey; 1]>,
@@ -145,12 +145,13 @@ impl Session {
         Some(delivery)
     }
 
-    /// The subscription to `filter`, as the client wrote it.
-    #[must_use]
-    pub fn subscription(&self, filter: &str) -> Option<usize> {
+    /// Where the subscription to `filter`, as the client wrote it, is or would be.
+    ///
+    /// # Errors
+    /// The place to insert it.
+    pub fn subscription(&self, filter: &str) -> Result<usize, usize> {
         self.subscriptions
-            .iter()
-            .position(|entry| &*entry.filter == filter)
+            .binary_search_by(|entry| (*entry.filter).cmp(filter))
     }
 
     /// When something is due while no client is connected: the will, or the end of the session.

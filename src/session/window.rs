@@ -7,7 +7,7 @@
 //! leaves one message unacknowledged for 65,535 further ones gets no more of them.
 //!
 //! Invariants: the first slot is not done; slots before `cursor` were sent on the present connection,
-//! those from it on wait to be sent again; `unacknowledged` counts the slots that are not done.
+//! those from it on wait to be sent again, and the cursor never stands on a slot that is done; `unacknowledged` counts the slots that are not done.
 
 use std::collections::VecDeque;
 
@@ -105,21 +105,27 @@ impl Window {
 
     /// A connection came or went: everything that is not done is to be sent again.
     pub fn rewind(&mut self) {
-        self.cursor = 0;
+        self.cursor = 0; // the first slot is never done
         self.in_flight = 0;
     }
 
     /// The next slot that is to be sent again, with its identifier. It counts as sent from here on.
     pub fn resend(&mut self) -> Option<(PacketId, &mut Slot)> {
-        while usize::from(self.cursor) < self.slots.len() {
-            let position = usize::from(self.cursor);
-            self.cursor += 1;
-            if !matches!(self.slots[position], Slot::Done) {
-                self.in_flight += 1;
-                return Some((self.identifier(position), &mut self.slots[position]));
-            }
+        let position = usize::from(self.cursor);
+        if position >= self.slots.len() {
+            return None;
         }
-        None
+        self.cursor += 1;
+        self.in_flight += 1;
+        self.skip_done();
+        Some((self.identifier(position), &mut self.slots[position]))
+    }
+
+    /// The cursor stands on something to be sent, or at the end.
+    fn skip_done(&mut self) {
+        while let Some(Slot::Done) = self.slots.get(usize::from(self.cursor)) {
+            self.cursor += 1;
+        }
     }
 
     /// Whether something is left to be sent again.
@@ -190,6 +196,7 @@ impl Window {
                 self.first + 1
             };
         }
+        self.skip_done();
         if self.slots.is_empty() && self.slots.capacity() > 64 {
             self.slots = VecDeque::new();
         }

@@ -270,6 +270,10 @@ pub(super) struct LiveLane {
 
 impl LiveLane {
     /// The batch to append to, a new one if the last is full.
+    #[expect(
+        clippy::vec_box,
+        reason = "the boxes travel through the channels as they are"
+    )]
     pub(super) fn open(&mut self, spares: &mut Vec<Box<Batch>>) -> &mut Batch {
         use crate::limits::{BATCH_BYTES, BATCH_FRAMES};
         let full = self

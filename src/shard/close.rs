@@ -68,14 +68,14 @@ impl Shard {
         self.disconnect(conn, ending, now, out);
     }
 
-    /// Every connection ends with 0x8B; wills are published [MQTT-3.1.2-8], those with a delay
-    /// too, because the sessions end with the process.
+    /// Wills are published [MQTT-3.1.2-8], those with a delay too, because the sessions end with
+    /// the process; then every connection ends with 0x8B.
     pub fn shutdown(&mut self, now: Time, out: &mut Outbox) {
-        for conn in self.connections.keys() {
-            self.disconnect(conn, Ending::fault(Fault::ShuttingDown), now, out);
-        }
         for key in self.sessions.keys() {
             self.publish_will(key, now, out);
+        }
+        for conn in self.connections.keys() {
+            self.disconnect(conn, Ending::fault(Fault::ShuttingDown), now, out);
         }
     }
 

@@ -80,6 +80,7 @@ impl Shard {
         };
         connection.phase = Phase::Handshake;
         self.answers.insert(conn, answered);
+        out.reading.push((conn, true));
         self.resume(conn, now, out);
     }
 
@@ -148,6 +149,7 @@ impl Shard {
             let ticket = Ticket(self.serial);
             connection.phase = Phase::Authenticating(ticket);
             self.questions.insert(ticket, conn);
+            out.reading.push((conn, false)); // nobody makes us hold more before we know who it is
             out.questions.push(Question {
                 ticket,
                 client_id: client_id.into(),
@@ -258,7 +260,11 @@ impl Shard {
         }
         // Looked up again: an interval of 0 has ended the session with its connection.
         if let Some(key) = self.sessions.find(client_id) {
-            if !connect.clean_start {
+            let expired = self
+                .sessions
+                .get(key)
+                .is_some_and(|old| old.expires_at <= now);
+            if !connect.clean_start && !expired {
                 return (key, true); // [MQTT-3.1.2-5] [MQTT-3.2.2-3]
             }
             self.end_session(key, now, out); // [MQTT-3.1.2-4]

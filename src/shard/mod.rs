@@ -203,7 +203,9 @@ impl Shard {
             }
             let maximum = match connection.phase {
                 Phase::Connected(_) => self.settings.maximum_packet_size,
-                Phase::Handshake | Phase::Authenticating(_) => MAX_CONNECT_PACKET_SIZE,
+                Phase::Handshake | Phase::Authenticating(_) => {
+                    MAX_CONNECT_PACKET_SIZE.min(self.settings.maximum_packet_size)
+                }
             };
             let offset = connection.consumed;
             let outcome = match frame(&bytes[at..], maximum) {
@@ -353,5 +355,5 @@ impl Shard {
 
 /// Whether complete packets of `connection` must wait.
 fn is_held(connection: &Connection) -> bool {
-    connection.paused || matches!(connection.phase, Phase::Authenticating(_))
+    matches!(connection.phase, Phase::Authenticating(_))
 }

@@ -64,6 +64,10 @@ pub struct Outbox {
     spare_outputs: Vec<Vec<u8>>,
     live: Vec<LiveLane>,
     control: Vec<Vec<Control>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "the boxes travel through the channels as they are"
+    )]
     spare_batches: Vec<Box<Batch>>,
     /// Connections to close.
     pub closes: Vec<Close>,

@@ -203,13 +203,8 @@ impl Shard {
         // What is unacknowledged: QoS 1 that waits for its PUBACK, QoS 2 until PUBREL. 3.1.1 knows no
         // Receive Maximum; identifiers bound it.
         if connection.version.is_v5() {
-            let pubacks = connection
-                .acknowledgements
-                .iter()
-                .filter(|owed| owed.kind == AckKind::PubAck)
-                .take(self.settings.receive_maximum.into())
-                .count();
-            if pubacks + session.received.len() >= self.settings.receive_maximum.into() {
+            let unacknowledged = connection.owed_pubacks as usize + session.received.len();
+            if unacknowledged >= self.settings.receive_maximum.into() {
                 return Err(Fault::ReceiveMaximumExceeded); // [MQTT-3.3.4-7]
             }
         }
@@ -252,6 +247,7 @@ impl Shard {
             connection.first_acknowledgement += 1;
             self.send_acknowledgement(conn, session, owed, out);
         } else {
+            connection.owed_pubacks += u32::from(owed.kind == AckKind::PubAck);
             connection.acknowledgements.push_back(owed);
         }
     }
@@ -264,7 +260,8 @@ impl Shard {
         let Some(session) = connection.session() else {
             return;
         };
-        let position = usize::try_from(number - connection.first_acknowledgement).ok();
+        let position = number.checked_sub(connection.first_acknowledgement);
+        let position = position.and_then(|position| usize::try_from(position).ok());
         let owed = position.and_then(|position| connection.acknowledgements.get_mut(position));
         let Some(owed) = owed else { return };
         owed.waiting -= 1;
@@ -279,6 +276,7 @@ impl Shard {
             && let Some(owed) = connection.acknowledgements.pop_front()
         {
             connection.first_acknowledgement += 1;
+            connection.owed_pubacks -= u32::from(owed.kind == AckKind::PubAck);
             self.send_acknowledgement(conn, session, owed, out);
         }
     }

@@ -102,26 +102,26 @@ impl Shard {
             return ReasonCode::NotAuthorized;
         }
         let full = session.subscriptions.len() >= self.settings.max_subscriptions as usize;
-        if position.is_none() && full {
+        if position.is_err() && full {
             return ReasonCode::QuotaExceeded;
         }
         // A QoS that is not supported is granted as the highest that is [MQTT-3.2.2-10].
         let qos = options.qos.min(self.settings.maximum_qos);
         let entry = SubscriptionEntry {
-            filter: position.map_or_else(
-                || text.into(),
-                |position| Arc::clone(&session.subscriptions[position].filter),
-            ),
+            filter: match position {
+                Ok(position) => Arc::clone(&session.subscriptions[position].filter),
+                Err(_) => text.into(),
+            },
             options: SubscriptionOptions { qos, ..options },
             identifier,
         };
-        let is_new = position.is_none();
+        let is_new = position.is_err();
         let Some(session) = self.sessions.get_mut(key) else {
             return ReasonCode::UnspecifiedError;
         };
         match position {
-            Some(position) => session.subscriptions[position] = entry.clone(), // [MQTT-3.8.4-3]
-            None => session.subscriptions.push(entry.clone()),
+            Ok(position) => session.subscriptions[position] = entry.clone(), // [MQTT-3.8.4-3]
+            Err(position) => session.subscriptions.insert(position, entry.clone()),
         }
         if subscription.share.is_some() {
             session.shared += u32::from(is_new);
@@ -253,10 +253,10 @@ impl Shard {
             return ReasonCode::UnspecifiedError;
         };
         // Compared character by character [MQTT-3.10.4-1].
-        let Some(position) = session.subscription(text) else {
+        let Ok(position) = session.subscription(text) else {
             return ReasonCode::NoSubscriptionExisted;
         };
-        session.subscriptions.swap_remove(position);
+        session.subscriptions.remove(position);
         self.withdraw(key, subscription, out);
         self.cancel_replays(key, Some(text));
         ReasonCode::Success

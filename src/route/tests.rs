@@ -1,1 +1,0 @@
-//! The routing against a naive broker.
