@@ -10,10 +10,23 @@
 //! | [`wire`] | bytes to borrowed packets and back, versions 3.1, 3.1.1 and 5.0 |
 //! | [`message`] | an application message, borrowed while it passes and owned once it stays |
 //! | [`route`] | subscriptions, interest of other shards, shared groups, retained messages |
+//! | [`session`] | what is remembered of one client, and of one connection |
+//! | [`policy`] | who may come in and who may do what |
+//! | [`stats`] | the counters of one shard |
+//! | [`shard`] | the whole broker of one core, and what it leaves to be done |
+//! | [`config`] | every key once: name, documentation, unit, default, bounds |
+//! | [`runtime`] | everything that touches the operating system |
 
+pub mod config;
 pub mod limits;
 pub mod message;
+pub mod policy;
 pub mod route;
+#[cfg(feature = "runtime")]
+pub mod runtime;
+pub mod session;
+pub mod shard;
+pub mod stats;
 pub mod time;
 pub mod topic;
 pub mod wire;

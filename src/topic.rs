@@ -16,7 +16,7 @@ pub enum TopicError {
     Empty,
     /// U+0000 [MQTT-4.7.3-2].
     Nul,
-    /// `+` or `#` in a topic name [MQTT-3.3.2-2].
+    /// `+` or `#` in a topic name [MQTT-3.3.2-2] [MQTT-4.7.0-1].
     WildcardInName,
     /// `#` that is not alone in the last level [MQTT-4.7.1-1].
     MultiLevelWildcard,
@@ -236,6 +236,16 @@ impl<'a> Subscription<'a> {
             share: Some(name),
             filter: Filter::parse(filter)?,
         })
+    }
+
+    /// The text that it was parsed from.
+    #[must_use]
+    pub fn to_text(self) -> String {
+        let filter = self.filter.as_str();
+        self.share.map_or_else(
+            || filter.to_owned(),
+            |name| format!("{SHARE_PREFIX}{name}/{filter}"),
+        )
     }
 
     /// For text that was parsed before and stored as a string since.

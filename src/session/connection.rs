@@ -1,0 +1,142 @@
+//! One network connection: what ends with it.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use crate::route::SessionKey;
+use crate::time::Time;
+use crate::wire::{AckKind, PacketId, ReasonCode, Version};
+
+use super::{IncomingAliases, OutgoingAliases};
+
+/// A connection of this shard: the driver's slot, and how often that slot was used before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnKey {
+    /// The slot.
+    pub index: u32,
+    /// Tells this connection from those that had the slot before it.
+    pub generation: u32,
+}
+
+/// Where a connection came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Which `[[listener]]` took it, counted from 0.
+    pub listener: u16,
+    /// The client's address.
+    pub address: SocketAddr,
+}
+
+/// Names a question that was put to a slow authenticator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// CONNECT is not complete.
+    Handshake,
+    /// CONNECT is complete and waits for an authenticator; it stays in `partial` until then.
+    Authenticating(Ticket),
+    /// CONNECT was accepted.
+    Connected(SessionKey),
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// Its key.
+    pub key: ConnKey,
+    /// How far it is.
+    pub phase: Phase,
+    /// What it speaks, known from CONNECT on.
+    pub version: Version,
+    /// Whether version 5 answers may carry reason strings [MQTT-3.1.2-29].
+    pub request_problem_information: bool,
+    /// The client's Receive Maximum, bounded by our own `max_inflight`, and never 0 [MQTT-4.9.0-1].
+    pub receive_maximum: u16,
+    /// The largest packet the client takes, in bytes.
+    pub maximum_packet_size: u32,
+    /// Microseconds without a packet that end the connection, 0 for no bound.
+    pub keep_alive_us: u64,
+    /// When the last packet came.
+    pub last_packet: Time,
+    /// The deadline that stands in the shard's timers for it.
+    pub timer: Time,
+    /// Whether the CONNECT's Session Expiry Interval was 0 [MQTT-3.14.2-2].
+    pub expiry_was_zero: bool,
+    /// Bytes of a packet that is not complete.
+    pub partial: Vec<u8>,
+    /// Bytes that were worked off.
+    pub consumed: u64,
+    /// PUBACKs and PUBRECs that wait for other shards, and those behind them [MQTT-4.6.0-2].
+    pub acknowledgements: VecDeque<Acknowledgement>,
+    /// PUBACKs among them.
+    pub owed_pubacks: u32,
+    /// The number of the first of them, counted from the start of the connection.
+    pub first_acknowledgement: u64,
+    /// Aliases that the client set; they end with the connection [MQTT-3.3.2-7].
+    pub incoming_aliases: Option<Box<IncomingAliases>>,
+    /// Aliases that the broker sets.
+    pub outgoing_aliases: Option<Box<OutgoingAliases>>,
+    /// Where it came from.
+    pub peer: Peer,
+}
+
+/// A PUBACK or PUBREC that is owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// PUBACK or PUBREC.
+    pub kind: AckKind,
+    /// Of which PUBLISH.
+    pub packet_id: PacketId,
+    /// What it will say.
+    pub reason: ReasonCode,
+    /// Shards that have not answered.
+    pub waiting: u32,
+}
+
+impl Connection {
+    /// A connection that was accepted just now.
+    #[must_use]
+    pub fn new(key: ConnKey, peer: Peer, now: Time) -> Self {
+        Self {
+            key,
+            phase: Phase::Handshake,
+            version: Version::V3_1_1,
+            request_problem_information: true,
+            receive_maximum: u16::MAX,
+            maximum_packet_size: u32::MAX,
+            keep_alive_us: 0,
+            last_packet: now,
+            timer: Time::NEVER,
+            expiry_was_zero: false,
+            partial: Vec::new(),
+            consumed: 0,
+            acknowledgements: VecDeque::new(),
+            owed_pubacks: 0,
+            first_acknowledgement: 0,
+            incoming_aliases: None,
+            outgoing_aliases: None,
+            peer,
+        }
+    }
+
+    /// The session, once CONNECT was accepted.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionKey> {
+        match self.phase {
+            Phase::Connected(session) => Some(session),
+            Phase::Handshake | Phase::Authenticating(_) => None,
+        }
+    }
+
+    /// When the client has been silent for too long.
+    #[must_use]
+    pub fn silent_at(&self) -> Time {
+        match self.keep_alive_us {
+            0 => Time::NEVER,
+            limit => self.last_packet.plus_micros(limit),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What the broker remembers of one client, whether it is connected or not.
+//!
+//! The client id names it [MQTT-3.1.3-2], and nothing of it is discarded while its client is connected
+//! [MQTT-4.1.0-1] [MQTT-4.1.0-1 3.1.1]. A session lives on the shard that the hash of its client id names, from its first CONNECT to its
+//! end; connections come to it. What belongs to one connection only is in [`connection`].
+
+mod aliases;
+mod connection;
+mod received;
+mod window;
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::message::Message;
+use crate::route::GroupKey;
+use crate::time::Time;
+use crate::wire::{QoS, SubscriptionOptions};
+
+pub use aliases::{IncomingAliases, Named, OutgoingAliases};
+pub use connection::{Acknowledgement, ConnKey, Connection, Peer, Phase, Ticket};
+pub use received::Received;
+pub use window::{Acknowledged, Slot, Window};
+
+/// A Session Expiry Interval that never passes, in seconds.
+pub const NEVER_EXPIRES: u32 = u32::MAX;
+
+/// The session of one client.
+#[derive(Debug)]
+pub struct Session {
+    /// The client.
+    pub client_id: Box<str>,
+    /// Its connection, if it has one.
+    pub connection: Option<ConnKey>,
+    /// Seconds that it outlives its connection.
+    pub expiry_interval: u32,
+    /// When it ends, [`Time::NEVER`] while connected.
+    pub expires_at: Time,
+    /// The deadline that stands in the shard's timers for it.
+    pub timer: Time,
+    /// Sent and not acknowledged.
+    pub window: Window,
+    /// Not sent yet, oldest first.
+    pub queue: VecDeque<Delivery>,
+    /// Bytes of the messages in `queue`.
+    pub queue_bytes: u64,
+    /// QoS 2 messages from the client that PUBREL has not released.
+    pub received: Received,
+    /// What the client subscribed to, sorted by filter: a SUBSCRIBE may name 100,000 of them.
+    pub subscriptions: Vec<SubscriptionEntry>,
+    /// Deliveries of retained messages that go on.
+    pub replays: SmallVec<[ReplayKey; 1]>,
+    /// The Will Message of the last CONNECT [MQTT-3.1.2-7], until it is published or taken back.
+    pub will: Option<Box<Will>>,
+    /// When the will is published, [`Time::NEVER`] while the client is connected.
+    pub will_at: Time,
+    /// How many of its subscriptions are shared.
+    pub shared: u32,
+    /// What the groups of those were told.
+    pub available: bool,
+}
+
+/// One subscription, as the client made it.
+#[derive(Clone, Debug)]
+pub struct SubscriptionEntry {
+    /// The topic filter, with `$share/name/` where it is shared.
+    pub filter: Arc<str>,
+    /// Its options.
+    pub options: SubscriptionOptions,
+    /// Its Subscription Identifier, 0 for none.
+    pub identifier: u32,
+}
+
+/// A message on its way to one client.
+#[derive(Debug)]
+pub struct Delivery {
+    /// What is sent; shared with everybody else on this shard who keeps it.
+    pub message: Rc<Message>,
+    /// The QoS it is sent with.
+    pub qos: QoS,
+    /// The RETAIN flag it is sent with.
+    pub retain: bool,
+    /// The identifiers of the subscriptions that it matched.
+    pub identifiers: Identifiers,
+    /// The group it was picked from, if its subscription is shared.
+    pub group: Option<GroupKey>,
+}
+
+/// Subscription Identifiers: nearly always none or one.
+pub type Identifiers = SmallVec<[u32; 2]>;
+
+/// A delivery of retained messages to one new subscription, on the shard of the subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReplayKey(pub u64);
+
+/// A Will Message and when it is due.
+#[derive(Debug)]
+pub struct Will {
+    /// The message; its expiry begins when it is published.
+    pub message: Rc<Message>,
+    /// Seconds between the end of the connection and the publication.
+    pub delay_interval: u32,
+    /// Seconds from the publication until it is too old.
+    pub message_expiry_interval: Option<u32>,
+}
+
+impl Session {
+    /// A new session without a connection.
+    #[must_use]
+    pub fn new(client_id: &str) -> Self {
+        Self {
+            client_id: client_id.into(),
+            connection: None,
+            expiry_interval: 0,
+            expires_at: Time::NEVER,
+            timer: Time::NEVER,
+            window: Window::default(),
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            received: Received::default(),
+            subscriptions: Vec::new(),
+            replays: SmallVec::new(),
+            will: None,
+            will_at: Time::NEVER,
+            shared: 0,
+            available: false,
+        }
+    }
+
+    /// Appends to the queue.
+    pub fn enqueue(&mut self, delivery: Delivery) {
+        self.queue_bytes += delivery.message.size() as u64;
+        self.queue.push_back(delivery);
+    }
+
+    /// Takes the oldest from the queue.
+    pub fn dequeue(&mut self) -> Option<Delivery> {
+        let delivery = self.queue.pop_front()?;
+        self.queue_bytes -= delivery.message.size() as u64;
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new(); // an idle session holds no memory for messages
+        }
+        Some(delivery)
+    }
+
+    /// Where the subscription to `filter`, as the client wrote it, is or would be.
+    ///
+    /// # Errors
+    /// The place to insert it.
+    pub fn subscription(&self, filter: &str) -> Result<usize, usize> {
+        self.subscriptions
+            .binary_search_by(|entry| (*entry.filter).cmp(filter))
+    }
+
+    /// When something is due while no client is connected: the will, or the end of the session.
+    #[must_use]
+    pub fn deadline(&self) -> Time {
+        self.will_at.min(self.expires_at)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::message::MessageView;
+    use crate::topic::Name;
+
+    pub(crate) fn delivery(qos: QoS) -> Delivery {
+        let view = MessageView {
+            topic: Name::parse("t").unwrap(),
+            properties: &[],
+            payload: b"p",
+            qos,
+            retain: false,
+            expires_at: Time::NEVER,
+        };
+        Delivery {
+            message: view.to_message(),
+            qos,
+            retain: false,
+            identifiers: Identifiers::new(),
+            group: None,
+        }
+    }
+
+    #[test]
+    fn a_queue_knows_its_bytes() {
+        let mut session = Session::new("c");
+        session.enqueue(delivery(QoS::AtLeastOnce));
+        session.enqueue(delivery(QoS::ExactlyOnce));
+        assert_eq!(session.queue_bytes, 4);
+        assert_eq!(session.dequeue().unwrap().qos, QoS::AtLeastOnce);
+        assert_eq!(session.queue_bytes, 2);
+        assert_eq!(session.dequeue().unwrap().qos, QoS::ExactlyOnce);
+        assert_eq!(session.queue.capacity(), 0);
+        assert!(session.dequeue().is_none());
+    }
+}

@@ -1,0 +1,519 @@
+//! From a routed message to the output of a client: at once where that is possible, through the
+//! queue of its session where it is not.
+
+use std::rc::Rc;
+
+use crate::limits::MAX_PACKET_SIZE;
+use crate::message::{Message, MessageView};
+use crate::route::{GroupKey, SessionKey};
+use crate::session::{Connection, Delivery, Identifiers, Named, Session, Slot};
+use crate::stats::{DropReason, Stats};
+use crate::time::Time;
+use crate::wire::{Ack, AckKind, PacketId, PublishHead, QoS, ReasonCode, Version};
+
+use super::explain::{encode_explained, explanation};
+use super::{ConnKey, Outbox, QueueOverflow, Shard};
+
+/// One publish on its way to the receivers of this shard.
+pub(super) struct Fanout<'a> {
+    pub(super) message: MessageView<'a>,
+    pub(super) now: Time,
+    /// Made by the first receiver that keeps the message, shared by all.
+    kept: Option<Rc<Message>>,
+    encoder: &'a mut Encoder,
+    /// Whether encoding once and copying pays: not for a single receiver.
+    shared: bool,
+}
+
+/// What the subscriptions of one session say of a message.
+pub(super) struct Matched {
+    pub(super) qos: QoS,
+    pub(super) retain_as_published: bool,
+    pub(super) identifiers: Identifiers,
+    pub(super) group: Option<GroupKey>,
+}
+
+/// A message encoded once for each wire layout, to be copied to receiver after receiver with only
+/// the packet identifier patched in.
+#[derive(Debug, Default)]
+pub(super) struct Encoder {
+    bytes: Vec<u8>,
+    frames: [Option<Encoded>; 8],
+}
+
+/// Where one layout stands in the encoder.
+#[derive(Clone, Copy, Debug)]
+struct Encoded {
+    start: usize,
+    end: usize,
+    packet_id: Option<usize>,
+}
+
+/// How one copy of a message is sent.
+struct Copy<'a> {
+    qos: QoS,
+    retain: bool,
+    dup: bool,
+    packet_id: Option<PacketId>,
+    identifiers: &'a [u32],
+}
+
+impl Encoder {
+    /// Bytes of memory it keeps for the next message.
+    const KEPT_BYTES: usize = 256 * 1024;
+}
+
+impl<'a> Fanout<'a> {
+    pub(super) fn new(
+        message: MessageView<'a>,
+        encoder: &'a mut Encoder,
+        receivers: usize,
+        now: Time,
+    ) -> Self {
+        encoder.bytes.clear();
+        encoder.bytes.shrink_to(Encoder::KEPT_BYTES);
+        encoder.frames = [None; 8];
+        Self {
+            message,
+            now,
+            kept: None,
+            encoder,
+            shared: receivers > 1,
+        }
+    }
+
+    pub(super) fn keep(&mut self) -> Rc<Message> {
+        Rc::clone(self.kept.get_or_insert_with(|| self.message.to_message()))
+    }
+
+    /// Appends the frame of this layout to `output`.
+    fn encode(&mut self, version: Version, copy: &Copy<'_>, output: &mut Vec<u8>) {
+        if !self.shared {
+            head(version, &self.message, copy, None, self.now).encode(output);
+            return;
+        }
+        // QoS 1 and 2 differ in the first byte alone, which is patched like the identifier.
+        let layout = usize::from(version.is_v5())
+            | usize::from(copy.retain) << 1
+            | usize::from(copy.packet_id.is_some()) << 2;
+        let encoded = match self.encoder.frames[layout] {
+            Some(encoded) => encoded,
+            None => {
+                let start = self.encoder.bytes.len();
+                let packet_id = head(version, &self.message, copy, None, self.now)
+                    .encode(&mut self.encoder.bytes);
+                let end = self.encoder.bytes.len();
+                *self.encoder.frames[layout].insert(Encoded {
+                    start,
+                    end,
+                    packet_id,
+                })
+            }
+        };
+        let at = output.len();
+        output.extend_from_slice(&self.encoder.bytes[encoded.start..encoded.end]);
+        if let (Some(offset), Some(packet_id)) = (encoded.packet_id, copy.packet_id) {
+            let offset = at + offset - encoded.start;
+            output[offset..offset + 2].copy_from_slice(&packet_id.get().to_be_bytes());
+            output[at] = output[at] & !0b0110 | copy.qos.bits() << 1;
+        }
+    }
+}
+
+/// The PUBLISH that brings `message` to a client.
+fn head<'a>(
+    version: Version,
+    message: &MessageView<'a>,
+    copy: &Copy<'a>,
+    topic_alias: Option<u16>,
+    now: Time,
+) -> PublishHead<'a> {
+    PublishHead {
+        version,
+        dup: copy.dup,
+        qos: copy.qos,
+        retain: copy.retain,
+        topic: message.topic.as_str(),
+        topic_alias,
+        packet_id: copy.packet_id,
+        // What is left of the interval [MQTT-3.3.2-6].
+        message_expiry_interval: (message.expires_at != Time::NEVER).then(|| {
+            let left = message.expires_at.micros_since(now).div_ceil(1_000_000);
+            u32::try_from(left).unwrap_or(u32::MAX)
+        }),
+        subscription_identifiers: copy.identifiers,
+        forwarded: message.properties,
+        payload: message.payload,
+    }
+}
+
+impl Shard {
+    /// Brings a message to one session. `false` if its queue is full and its publisher is to know.
+    pub(super) fn deliver(
+        &mut self,
+        key: SessionKey,
+        matched: Matched,
+        fanout: &mut Fanout<'_>,
+        out: &mut Outbox,
+    ) -> bool {
+        let message = fanout.message;
+        if message.retain {
+            self.note_live(key, message.topic.as_str());
+        }
+        if message.expires_at < fanout.now {
+            self.stats.drop_messages(DropReason::Expired, 1); // [MQTT-3.3.2-5]
+            return true;
+        }
+        let copy = Copy {
+            // [MQTT-3.8.4-8] [MQTT-3.8.4-6 3.1.1] [MQTT-4.8.2-3]
+            qos: matched.qos.min(message.qos),
+            retain: message.retain && matched.retain_as_published, // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+            // Of this transmission alone [MQTT-3.3.1-3] [MQTT-4.3.1-1] [MQTT-4.3.2-2] [MQTT-4.3.3-2].
+            dup: false,
+            packet_id: None,
+            identifiers: &matched.identifiers,
+        };
+        if copy.qos == QoS::AtMostOnce {
+            return self.deliver_at_most_once(key, &copy, matched.group, fanout, out);
+        }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return true;
+        };
+        let conn = session.connection;
+        let connection = conn.and_then(|conn| self.connections.get_mut(conn));
+        let delivery = Delivery {
+            message: fanout.keep(),
+            qos: copy.qos,
+            retain: copy.retain,
+            identifiers: matched.identifiers.clone(),
+            group: matched.group,
+        };
+        match connection {
+            Some(connection)
+                if session.queue.is_empty()
+                    && session.window.takes_new()
+                    && session.window.in_flight() < connection.receive_maximum // [MQTT-3.3.4-9]
+                    && out.backlog(connection.key) < self.settings.max_output_bytes =>
+            {
+                // [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-4.9.0-2]
+                let packet_id = session.window.send(delivery);
+                let copy = Copy {
+                    packet_id: Some(packet_id),
+                    ..copy
+                };
+                if !send_fanout(connection, &copy, fanout, &mut self.stats, out) {
+                    session.window.finish(packet_id, copy.qos); // as if sent [MQTT-3.1.2-25]
+                }
+                true
+            }
+            _ => self.enqueue(key, delivery, out),
+        }
+    }
+
+    fn deliver_at_most_once(
+        &mut self,
+        key: SessionKey,
+        copy: &Copy<'_>,
+        group: Option<GroupKey>,
+        fanout: &mut Fanout<'_>,
+        out: &mut Outbox,
+    ) -> bool {
+        let Some(session) = self.sessions.get(key) else {
+            return true;
+        };
+        let connection = session
+            .connection
+            .and_then(|conn| self.connections.get_mut(conn));
+        let queues =
+            self.settings.queue_qos0 && (connection.is_none() || !session.queue.is_empty());
+        if queues {
+            let delivery = Delivery {
+                message: fanout.keep(),
+                qos: copy.qos,
+                retain: copy.retain,
+                identifiers: copy.identifiers.into(),
+                group,
+            };
+            return self.enqueue(key, delivery, out);
+        }
+        let Some(connection) = connection else {
+            self.stats.drop_messages(DropReason::Offline, 1);
+            return true;
+        };
+        if out.backlog(connection.key) >= self.settings.max_output_bytes {
+            self.stats.drop_messages(DropReason::SlowConsumer, 1);
+            return true;
+        }
+        send_fanout(connection, copy, fanout, &mut self.stats, out);
+        true
+    }
+
+    /// Lets a message wait in the queue of its session [MQTT-4.5.0-1], within the limits. `false` if there is no
+    /// room and the publisher is to know.
+    fn enqueue(&mut self, key: SessionKey, delivery: Delivery, out: &mut Outbox) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return true;
+        };
+        let size = delivery.message.size() as u64;
+        let settings = &self.settings;
+        while session.queue.len() >= settings.max_queued_messages as usize
+            || session.queue_bytes + size > settings.max_queued_bytes
+        {
+            self.stats.drop_messages(DropReason::QueueFull, 1);
+            match settings.queue_overflow {
+                QueueOverflow::Reject => return false,
+                QueueOverflow::DropNew => return true,
+                QueueOverflow::DropOldest => match session.dequeue() {
+                    Some(oldest) => {
+                        self.stats.queued -= 1;
+                        self.stats.queued_bytes -= oldest.message.size() as u64;
+                    }
+                    None => return true, // larger than the whole queue may be
+                },
+            }
+        }
+        session.enqueue(delivery);
+        self.stats.queued += 1;
+        self.stats.queued_bytes += size;
+        self.update_availability(key, out);
+        true
+    }
+
+    /// Takes the oldest message from the queue of a session.
+    fn dequeue(&mut self, key: SessionKey) -> Option<Delivery> {
+        let delivery = self.sessions.get_mut(key)?.dequeue()?;
+        self.stats.queued -= 1;
+        self.stats.queued_bytes -= delivery.message.size() as u64;
+        Some(delivery)
+    }
+
+    /// Sends what the client can take now: first everything that was not acknowledged on an earlier
+    /// connection, in its order [MQTT-4.4.0-1] [MQTT-4.6.0-1], then what waits.
+    pub(super) fn pump(&mut self, key: SessionKey, now: Time, out: &mut Outbox) {
+        while let Some(session) = self.sessions.get_mut(key)
+            && let Some(conn) = session.connection
+            && let Some(connection) = self.connections.get_mut(conn)
+        {
+            let idle = !session.window.has_unsent() && session.queue.is_empty();
+            if idle || session.window.in_flight() >= connection.receive_maximum {
+                break; // an acknowledgement brings us back [MQTT-3.3.4-9]
+            }
+            if out.backlog(conn) >= self.settings.max_output_bytes {
+                out.want_writable(conn);
+                break;
+            }
+            if session.window.has_unsent() {
+                resend(session, connection, now, &mut self.stats, out);
+            } else if session.window.takes_new() {
+                self.send_queued(key, conn, now, out);
+            } else {
+                break;
+            }
+        }
+        self.update_availability(key, out);
+        self.continue_replays(key, out);
+    }
+
+    /// Sends a QoS 0 message that has its place in the output already reserved.
+    pub(super) fn send_at_once(
+        &mut self,
+        key: SessionKey,
+        delivery: &Delivery,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let conn = self
+            .sessions
+            .get(key)
+            .and_then(|session| session.connection);
+        let Some(connection) = conn.and_then(|conn| self.connections.get_mut(conn)) else {
+            return;
+        };
+        let copy = Copy {
+            qos: QoS::AtMostOnce,
+            retain: delivery.retain,
+            dup: false,
+            packet_id: None,
+            identifiers: &delivery.identifiers,
+        };
+        let message = delivery.message.view();
+        send_publish(connection, &message, &copy, now, &mut self.stats, out);
+    }
+
+    /// Sends the oldest message of the queue, unless it is too old.
+    fn send_queued(&mut self, key: SessionKey, conn: ConnKey, now: Time, out: &mut Outbox) {
+        let Some(delivery) = self.dequeue(key) else {
+            return;
+        };
+        let (Some(session), Some(connection)) =
+            (self.sessions.get_mut(key), self.connections.get_mut(conn))
+        else {
+            return;
+        };
+        if delivery.message.expires_at() < now {
+            self.stats.drop_messages(DropReason::Expired, 1); // [MQTT-3.3.2-5]
+            return;
+        }
+        let message = Rc::clone(&delivery.message);
+        let identifiers = delivery.identifiers.clone();
+        let (qos, retain) = (delivery.qos, delivery.retain);
+        let packet_id = (qos > QoS::AtMostOnce).then(|| session.window.send(delivery));
+        let copy = Copy {
+            qos,
+            retain,
+            dup: false,
+            packet_id,
+            identifiers: &identifiers,
+        };
+        let sent = send_publish(
+            connection,
+            &message.view(),
+            &copy,
+            now,
+            &mut self.stats,
+            out,
+        );
+        if let (false, Some(packet_id)) = (sent, packet_id) {
+            session.window.finish(packet_id, qos); // as if sent [MQTT-3.1.2-25]
+        }
+    }
+}
+
+/// Sends again the next message that an earlier connection left unacknowledged.
+fn resend(
+    session: &mut Session,
+    connection: &mut Connection,
+    now: Time,
+    stats: &mut Stats,
+    out: &mut Outbox,
+) {
+    let Some((packet_id, slot)) = session.window.resend() else {
+        return;
+    };
+    // Too old or not: what was sent once is sent to its end [MQTT-4.3.3-7].
+    let Slot::Published(delivery) = slot else {
+        // After PUBREC only PUBREL [MQTT-4.3.3-6].
+        let release = Ack::new(packet_id, ReasonCode::Success);
+        return send_ack(connection, AckKind::PubRel, &release, stats, out);
+    };
+    let copy = Copy {
+        qos: delivery.qos,
+        retain: delivery.retain,
+        dup: true, // [MQTT-3.3.1-1]
+        packet_id: Some(packet_id),
+        identifiers: &delivery.identifiers,
+    };
+    let qos = copy.qos;
+    if !send_publish(connection, &delivery.message.view(), &copy, now, stats, out) {
+        session.window.finish(packet_id, qos); // as if sent [MQTT-3.1.2-25]
+    }
+}
+
+/// Sends an acknowledgement.
+pub(super) fn send_ack(
+    connection: &Connection,
+    kind: AckKind,
+    ack: &Ack<'_>,
+    stats: &mut Stats,
+    out: &mut Outbox,
+) {
+    let output = out.write(connection.key);
+    let before = output.len();
+    let encode = |reason_string, output: &mut Vec<u8>| {
+        Ack {
+            reason_string,
+            ..*ack
+        }
+        .encode(kind, connection.version, output);
+    };
+    encode_explained(
+        connection,
+        explanation(connection, ack.reason),
+        encode,
+        output,
+    );
+    stats.packets_sent += 1;
+    stats.bytes_sent += (output.len() - before) as u64;
+}
+
+/// Sends one copy of a fan-out, from the encoder where its layout is a common one.
+fn send_fanout(
+    connection: &mut Connection,
+    copy: &Copy<'_>,
+    fanout: &mut Fanout<'_>,
+    stats: &mut Stats,
+    out: &mut Outbox,
+) -> bool {
+    if !copy.identifiers.is_empty() || connection.outgoing_aliases.is_some() {
+        return send_publish(connection, &fanout.message, copy, fanout.now, stats, out);
+    }
+    let output = out.write(connection.key);
+    let before = output.len();
+    fanout.encode(connection.version, copy, output);
+    count_publish(
+        connection,
+        output,
+        before,
+        fanout.message.payload.len(),
+        stats,
+    )
+}
+
+/// Sends one PUBLISH, encoded for this client. `false` if it is larger than the client takes.
+fn send_publish(
+    connection: &mut Connection,
+    message: &MessageView<'_>,
+    copy: &Copy<'_>,
+    now: Time,
+    stats: &mut Stats,
+    out: &mut Outbox,
+) -> bool {
+    let topic = message.topic.as_str();
+    let named = match &connection.outgoing_aliases {
+        Some(aliases) => aliases.look_up(topic),
+        None => Named::ByName,
+    };
+    let alias = match named {
+        Named::ByName => None,
+        Named::Introduce(alias) | Named::ByAlias(alias) => Some(alias),
+    };
+    let mut head = head(connection.version, message, copy, alias, now);
+    if matches!(named, Named::ByAlias(_)) {
+        head.topic = "";
+    }
+    if !connection.version.is_v5() {
+        head.subscription_identifiers = &[];
+    }
+    let output = out.write(connection.key);
+    let before = output.len();
+    head.encode(output);
+    let sent = count_publish(connection, output, before, message.payload.len(), stats);
+    if let (true, Named::Introduce(alias)) = (sent, named)
+        && let Some(aliases) = &mut connection.outgoing_aliases
+    {
+        aliases.introduce(topic, alias);
+    }
+    sent
+}
+
+/// Counts the PUBLISH that stands in `output` from `start` on, or takes it back if it is larger than
+/// the client's Maximum Packet Size [MQTT-3.1.2-24].
+fn count_publish(
+    connection: &Connection,
+    output: &mut Vec<u8>,
+    start: usize,
+    payload: usize,
+    stats: &mut Stats,
+) -> bool {
+    let size = output.len() - start;
+    if size > connection.maximum_packet_size.min(MAX_PACKET_SIZE) as usize {
+        output.truncate(start);
+        stats.drop_messages(DropReason::TooLarge, 1);
+        return false;
+    }
+    stats.packets_sent += 1;
+    stats.publishes_sent += 1;
+    stats.publish_bytes_sent += payload as u64;
+    stats.bytes_sent += size as u64;
+    true
+}

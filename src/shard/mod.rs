@@ -1,0 +1,364 @@
+//! The whole broker of one core: a state machine that is given bytes, time and entropy, and leaves
+//! what is to be done in an [`Outbox`].
+//!
+//! Methods of [`Shard`], in the order in which a turn calls them:
+//!
+//! 1. what other shards sent: [`Shard::receive_live`] for every live batch, then
+//!    [`Shard::receive_control`] for the control messages that were taken from their lanes *before*
+//!    the live batches (see [`batch`] for why);
+//! 2. what sockets did: [`Shard::open`], [`Shard::ingest`], [`Shard::writable`], [`Shard::close`], in
+//!    any order, and [`Shard::complete`] for answers of slow authenticators;
+//! 3. [`Shard::tick`] if [`Shard::next_deadline`] has come;
+//! 4. [`Shard::end_turn`], once; then the outbox is drained. If it says `again`, the next turn
+//!    follows without waiting.
+//!
+//! [`Shard::shutdown`] ends it. Invariants:
+//!
+//! - A session lives on the shard that [`home`] names for its client id. A connection whose CONNECT
+//!   names another one is handed over before anything is kept of it. So a client has one session and
+//!   one owner, whatever races, and No Local, takeover and packet identifiers never cross shards.
+//! - Acknowledgements leave a connection in the order of its PUBLISHes [MQTT-4.6.0-2]
+//!   [MQTT-4.6.0-3], although some wait for other shards.
+//! - Messages of one publisher, topic and QoS reach a subscriber in their order [MQTT-4.6.0-5]
+//!   [MQTT-4.6.0-6]: a connection, a lane and an output buffer are first in, first out, and nothing on
+//!   the way sorts or spreads them.
+//! - A message that a client does not get is counted under its [`crate::stats::DropReason`].
+
+pub mod batch;
+
+mod acknowledge;
+mod close;
+mod connect;
+mod deliver;
+mod event;
+mod explain;
+mod fault;
+mod mesh;
+mod outbox;
+mod publish;
+mod random;
+mod replay;
+mod settings;
+mod share;
+mod subscribe;
+mod sys;
+mod tables;
+mod tick;
+
+use std::collections::BTreeMap;
+
+use crate::limits::MAX_CONNECT_PACKET_SIZE;
+use crate::policy::Policy;
+use crate::route::{Retained, Routes, SessionKey, ShardId};
+use crate::session::{Connection, Phase, ReplayKey};
+use crate::stats::Stats;
+use crate::time::Time;
+use crate::wire::{Framing, Packet, PacketType, Publish, frame};
+
+pub use crate::session::{ConnKey, Peer, Ticket};
+pub use batch::{Batch, Control, Frame, Target, home};
+pub use close::CloseCause;
+pub use event::{Cause, Event};
+pub use fault::Fault;
+pub use outbox::{Close, Handoff, Outbox, Question};
+pub use settings::{QueueOverflow, Settings};
+
+use connect::Answered;
+use deliver::Encoder;
+use mesh::Mesh;
+use random::Random;
+use replay::Replay;
+use subscribe::PendingSubscribe;
+use sys::Sys;
+use tables::{Connections, Sessions, TimerKey, Timers};
+
+/// Which shard of how many this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// This shard.
+    pub shard: ShardId,
+    /// All shards, 1 to [`crate::limits::MAX_SHARDS`].
+    pub shards: usize,
+    /// Entropy, another for each shard and each start.
+    pub seed: u64,
+}
+
+/// The broker of one core.
+pub struct Shard {
+    identity: Identity,
+    settings: Settings,
+    policy: Box<dyn Policy>,
+    stats: Stats,
+    connections: Connections,
+    sessions: Sessions,
+    routes: Routes,
+    retained: Retained,
+    timers: Timers,
+    housekeeping: Time,
+    mesh: Mesh,
+    questions: BTreeMap<Ticket, ConnKey>,
+    answers: BTreeMap<ConnKey, Answered>,
+    subscribes: BTreeMap<u64, PendingSubscribe>,
+    replays: BTreeMap<ReplayKey, Replay>,
+    /// Replays with retained messages of this very shard still to be read.
+    ready_replays: Vec<ReplayKey>,
+    encoder: Encoder,
+    sys: Sys,
+    random: Random,
+    serial: u64,
+}
+
+/// Whether a packet was worked off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    /// On to the next one.
+    Next,
+    /// It stays where it is until something else happens.
+    Hold,
+}
+
+impl Shard {
+    /// A shard without connections, sessions and retained messages.
+    #[must_use]
+    pub fn new(identity: Identity, settings: Settings, policy: Box<dyn Policy>, now: Time) -> Self {
+        let mut random = Random::new(identity.seed);
+        let mut timers = Timers::default();
+        let housekeeping = timers.move_to(TimerKey::Housekeeping, Time::NEVER, now.plus_secs(1));
+        Self {
+            sessions: Sessions::new(random.next()),
+            routes: Routes::new(random.next()),
+            retained: Retained::new(random.next()),
+            connections: Connections::default(),
+            stats: Stats::default(),
+            mesh: Mesh::new(identity.shards),
+            questions: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            subscribes: BTreeMap::new(),
+            replays: BTreeMap::new(),
+            ready_replays: Vec::new(),
+            encoder: Encoder::default(),
+            sys: Sys::new(identity.shards, now),
+            serial: 0,
+            housekeeping,
+            timers,
+            random,
+            identity,
+            settings,
+            policy,
+        }
+    }
+
+    /// A socket was accepted, or came from another shard.
+    pub fn open(&mut self, conn: ConnKey, peer: Peer, now: Time, _out: &mut Outbox) {
+        let mut connection = Connection::new(conn, peer, now);
+        let deadline = now.plus_millis(self.settings.connect_timeout_ms);
+        connection.timer = self
+            .timers
+            .move_to(TimerKey::Connection(conn), Time::NEVER, deadline);
+        self.connections.insert(connection);
+        self.stats.connections += 1;
+    }
+
+    /// Bytes came from the socket of `conn`. Packets may be split and joined at will.
+    pub fn ingest(&mut self, conn: ConnKey, bytes: &[u8], now: Time, out: &mut Outbox) {
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return;
+        };
+        self.stats.bytes_received += bytes.len() as u64;
+        if connection.partial.is_empty() && !is_held(connection) {
+            let used = self.work_off(conn, bytes, now, out);
+            if let Some(connection) = self.connections.get_mut(conn) {
+                connection.partial.extend_from_slice(&bytes[used..]);
+            }
+        } else {
+            connection.partial.extend_from_slice(bytes);
+            self.resume(conn, now, out);
+        }
+    }
+
+    /// The bytes that were kept back for `conn` are worked off, if nothing holds them any longer.
+    fn resume(&mut self, conn: ConnKey, now: Time, out: &mut Outbox) {
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return;
+        };
+        if is_held(connection) || connection.partial.is_empty() {
+            return;
+        }
+        let mut partial = std::mem::take(&mut connection.partial);
+        let used = self.work_off(conn, &partial, now, out);
+        if used < partial.len()
+            && let Some(connection) = self.connections.get_mut(conn)
+        {
+            partial.drain(..used);
+            connection.partial = partial;
+        }
+    }
+
+    /// Works off the complete packets at the start of `bytes`; returns how many bytes they were.
+    fn work_off(&mut self, conn: ConnKey, bytes: &[u8], now: Time, out: &mut Outbox) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            // Gone, handed over, or told to wait: what is left is not ours to read now.
+            let Some(connection) = self.connections.get_mut(conn) else {
+                break;
+            };
+            if is_held(connection) {
+                break;
+            }
+            let maximum = match connection.phase {
+                Phase::Connected(_) => self.settings.maximum_packet_size,
+                Phase::Handshake | Phase::Authenticating(_) => {
+                    MAX_CONNECT_PACKET_SIZE.min(self.settings.maximum_packet_size)
+                }
+            };
+            let offset = connection.consumed;
+            let outcome = match frame(&bytes[at..], maximum) {
+                Ok(Framing::Incomplete) => break,
+                Ok(Framing::Packet {
+                    first_byte,
+                    body,
+                    size,
+                }) => {
+                    connection.last_packet = now;
+                    connection.consumed += size as u64;
+                    let packet = &bytes[at..];
+                    at += size;
+                    self.stats.packets_received += 1;
+                    match connection.phase {
+                        Phase::Connected(session) => self
+                            .packet(conn, session, first_byte, body, now, out)
+                            .map(|()| Flow::Next),
+                        Phase::Handshake | Phase::Authenticating(_) => {
+                            self.first_packet(conn, first_byte, body, packet, now, out)
+                        }
+                    }
+                    .inspect(|&flow| {
+                        if flow == Flow::Hold {
+                            at -= size;
+                        }
+                    })
+                }
+                Err(violation) => Err(violation.into()),
+            };
+            match outcome {
+                Ok(Flow::Next) => {}
+                Ok(Flow::Hold) => break,
+                Err(fault) => {
+                    self.fail(conn, fault, offset, now, out);
+                    break;
+                }
+            }
+        }
+        at
+    }
+
+    /// A packet of a client whose CONNECT was accepted. Each is answered as it is read, whatever the
+    /// send quota is [MQTT-3.3.4-10] [MQTT-4.9.0-3].
+    fn packet(
+        &mut self,
+        conn: ConnKey,
+        session: SessionKey,
+        first_byte: u8,
+        body: &[u8],
+        now: Time,
+        out: &mut Outbox,
+    ) -> Result<(), Fault> {
+        let Some(connection) = self.connections.get(conn) else {
+            return Ok(());
+        };
+        let version = connection.version;
+        if first_byte >> 4 == PacketType::Publish as u8 {
+            let publish = Publish::decode(version, first_byte, body)?;
+            return self.on_publish(conn, session, &publish, now, out);
+        }
+        match Packet::decode(version, first_byte, body)? {
+            Packet::Connect(_) => Err(Fault::SecondConnect), // [MQTT-3.1.0-2]
+            Packet::Publish(publish) => self.on_publish(conn, session, &publish, now, out),
+            Packet::PubAck(ack) => {
+                self.on_puback(session, &ack, now, out);
+                Ok(())
+            }
+            Packet::PubRec(ack) => {
+                self.on_pubrec(conn, session, &ack, now, out);
+                Ok(())
+            }
+            Packet::PubRel(ack) => {
+                self.on_pubrel(conn, session, &ack, out);
+                Ok(())
+            }
+            Packet::PubComp(ack) => {
+                self.on_pubcomp(session, &ack, now, out);
+                Ok(())
+            }
+            Packet::Subscribe(subscribe) => self.on_subscribe(conn, session, &subscribe, out),
+            Packet::Unsubscribe(unsubscribe) => {
+                self.on_unsubscribe(conn, session, &unsubscribe, out);
+                Ok(())
+            }
+            Packet::PingReq => {
+                self.send(conn, &Packet::PingResp, out); // [MQTT-3.12.4-1]
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => self.on_disconnect(conn, &disconnect, now, out),
+            Packet::Auth(_) => Err(Fault::AuthenticationNotStarted), // [MQTT-4.12.0-7]
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                Err(Fault::ServerPacket)
+            }
+        }
+    }
+
+    /// Once after all calls of a turn, before the outbox is drained.
+    pub fn end_turn(&mut self, now: Time, out: &mut Outbox) {
+        self.read_own_retained(now, out);
+        self.mesh.answer(out);
+    }
+
+    /// When [`Shard::tick`] has something to do next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Time {
+        self.timers.next()
+    }
+
+    /// What it has counted, and what it holds now.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let shared = self.routes.shared_subscriptions(self.identity.shard);
+        Stats {
+            sessions: self.sessions.len() as u64,
+            subscriptions: (self.routes.subscriptions() + shared) as u64,
+            shared_subscriptions: shared as u64,
+            retained: self.retained.len() as u64,
+            retained_bytes: self.retained.bytes() as u64,
+            ..self.stats
+        }
+    }
+
+    /// The driver has sent most of what waited for `conn`: it takes more.
+    pub fn writable(&mut self, conn: ConnKey, now: Time, out: &mut Outbox) {
+        if let Some(session) = self.connections.get(conn).and_then(Connection::session) {
+            self.pump(session, now, out);
+        }
+    }
+
+    /// Appends a packet to the output of `conn`, in its version.
+    fn send(&mut self, conn: ConnKey, packet: &Packet<'_>, out: &mut Outbox) {
+        let Some(connection) = self.connections.get(conn) else {
+            return;
+        };
+        let output = out.write(conn);
+        let before = output.len();
+        packet.encode(connection.version, output);
+        self.stats.packets_sent += 1;
+        self.stats.bytes_sent += (output.len() - before) as u64;
+    }
+
+    fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+}
+
+/// Whether complete packets of `connection` must wait.
+fn is_held(connection: &Connection) -> bool {
+    matches!(connection.phase, Phase::Authenticating(_))
+}

@@ -1,0 +1,441 @@
+//! A PUBLISH from a client, and the way of any message to everybody who wants it.
+
+use crate::message::MessageView;
+use crate::route::{Matches, SessionKey, ShardId};
+use crate::session::{Acknowledgement, Identifiers};
+use crate::time::Time;
+use crate::topic::Name;
+use crate::wire::{Ack, AckKind, PacketId, Publish, QoS, ReasonCode};
+
+use super::batch::{Control, home};
+use super::deliver::{Fanout, Matched};
+use super::mesh::Waiter;
+use super::{ConnKey, Fault, Outbox, Shard};
+
+/// Who publishes, as far as routing has to know.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Publisher {
+    /// The session, `None` for the broker itself and for wills: it makes No Local work.
+    pub(super) session: Option<SessionKey>,
+    /// Who is told when other shards have answered.
+    pub(super) waiter: Option<Waiter>,
+}
+
+impl Publisher {
+    /// Nobody waits, nobody is left out.
+    pub(super) const BROKER: Self = Self {
+        session: None,
+        waiter: None,
+    };
+}
+
+/// What became of a publish, as far as it is known at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Published {
+    /// Whether anybody wants it.
+    pub(super) matched: bool,
+    /// Whether a session's full queue refused it (`queue_overflow = "reject"`).
+    pub(super) refused: bool,
+    /// Shards that have to answer.
+    pub(super) waiting: u32,
+}
+
+impl Shard {
+    /// PUBLISH: resolves the alias, checks what the client may do, routes, and owes the answer that its
+    /// QoS asks for [MQTT-3.3.4-1].
+    pub(super) fn on_publish(
+        &mut self,
+        conn: ConnKey,
+        session: SessionKey,
+        publish: &Publish<'_>,
+        now: Time,
+        out: &mut Outbox,
+    ) -> Result<(), Fault> {
+        self.stats.publishes_received += 1;
+        self.stats.publish_bytes_received += publish.payload.len() as u64;
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return Ok(());
+        };
+        if !publish.properties.subscription_identifiers.is_empty() {
+            return Err(Fault::SubscriptionIdentifierFromClient); // [MQTT-3.3.4-6]
+        }
+        if publish.qos > self.settings.maximum_qos {
+            return Err(Fault::QoSNotSupported); // [MQTT-3.2.2-11]
+        }
+        if publish.retain && !self.settings.retain_available {
+            return Err(Fault::RetainNotSupported); // [MQTT-3.2.2-14]
+        }
+        let Some(alias) = publish.properties.topic_alias else {
+            return self.publish_from(
+                conn,
+                session,
+                Name::trusted(publish.topic),
+                publish,
+                now,
+                out,
+            );
+        };
+        if alias > self.settings.topic_alias_maximum {
+            // [MQTT-3.3.2-9] [MQTT-3.2.2-17], and [MQTT-3.2.2-18] where none is announced
+            return Err(Fault::TopicAliasTooLarge);
+        }
+        let mut aliases = connection.incoming_aliases.take().unwrap_or_default();
+        let topic = if publish.topic.is_empty() {
+            aliases.get(alias)
+        } else {
+            aliases.set(alias, publish.topic); // [MQTT-3.3.2-12]
+            Some(publish.topic)
+        };
+        let result = match topic {
+            Some(topic) => {
+                self.publish_from(conn, session, Name::trusted(topic), publish, now, out)
+            }
+            None => Err(Fault::TopicAliasUnknown), // [MQTT-3.3.2-8]
+        };
+        if let Some(connection) = self.connections.get_mut(conn) {
+            connection.incoming_aliases = Some(aliases);
+        }
+        result
+    }
+
+    fn publish_from(
+        &mut self,
+        conn: ConnKey,
+        key: SessionKey,
+        topic: Name<'_>,
+        publish: &Publish<'_>,
+        now: Time,
+        out: &mut Outbox,
+    ) -> Result<(), Fault> {
+        let kind = match publish.qos {
+            QoS::AtMostOnce => None,
+            QoS::AtLeastOnce => Some(AckKind::PubAck), // [MQTT-4.3.2-4]
+            QoS::ExactlyOnce => Some(AckKind::PubRec), // [MQTT-4.3.3-8]
+        };
+        let acknowledge = kind.zip(publish.packet_id);
+        if let Some((kind, packet_id)) = acknowledge
+            && !self.take_packet_id(conn, key, kind, packet_id)?
+        {
+            // A QoS 2 message that came before: answered, not delivered again [MQTT-4.3.3-10].
+            let before = Published {
+                matched: true,
+                ..Published::default()
+            };
+            self.acknowledge(conn, key, kind, packet_id, before, out);
+            return Ok(());
+        }
+        let Some(session) = self.sessions.get(key) else {
+            return Ok(());
+        };
+        if !self.policy.publish(&session.client_id, topic) {
+            // 3.1.1 cannot be told: a positive acknowledgement [MQTT-3.3.5-2 3.1.1].
+            if let Some((kind, packet_id)) = acknowledge {
+                self.owe(
+                    conn,
+                    key,
+                    Acknowledgement {
+                        kind,
+                        packet_id,
+                        reason: ReasonCode::NotAuthorized,
+                        waiting: 0,
+                    },
+                    out,
+                );
+            }
+            return Ok(());
+        }
+        let mut stitched = Vec::new();
+        let properties = publish
+            .properties
+            .forwarded
+            .as_contiguous()
+            .unwrap_or_else(|| {
+                publish.properties.forwarded.write_to(&mut stitched);
+                &stitched
+            });
+        let message = MessageView {
+            topic,
+            properties,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            expires_at: publish
+                .properties
+                .message_expiry_interval
+                .map_or(Time::NEVER, |seconds| now.plus_secs(seconds.into())),
+        };
+        let waiter = acknowledge.and_then(|_| {
+            let connection = self.connections.get(conn)?;
+            let waiting = connection.acknowledgements.len() as u64;
+            Some(Waiter::Publish {
+                conn,
+                number: connection.first_acknowledgement + waiting,
+            })
+        });
+        let published = self.publish(
+            &message,
+            Publisher {
+                session: Some(key),
+                waiter,
+            },
+            now,
+            out,
+        );
+        if let Some((kind, packet_id)) = acknowledge {
+            self.acknowledge(conn, key, kind, packet_id, published, out);
+        }
+        Ok(())
+    }
+
+    /// Takes the packet identifier of a QoS 1 or 2 message: `false` if the message came before. With
+    /// QoS 1 every PUBLISH is a new message, DUP or not [MQTT-4.3.2-5].
+    fn take_packet_id(
+        &mut self,
+        conn: ConnKey,
+        key: SessionKey,
+        kind: AckKind,
+        packet_id: PacketId,
+    ) -> Result<bool, Fault> {
+        let (Some(connection), Some(session)) =
+            (self.connections.get(conn), self.sessions.get_mut(key))
+        else {
+            return Ok(false);
+        };
+        if kind == AckKind::PubRec && session.received.contains(packet_id) {
+            return Ok(false);
+        }
+        // What is unacknowledged: QoS 1 that waits for its PUBACK, QoS 2 until PUBREL. 3.1.1 knows no
+        // Receive Maximum; identifiers bound it.
+        if connection.version.is_v5() {
+            let unacknowledged = connection.owed_pubacks as usize + session.received.len();
+            if unacknowledged >= self.settings.receive_maximum.into() {
+                return Err(Fault::ReceiveMaximumExceeded); // [MQTT-3.3.4-7]
+            }
+        }
+        if kind == AckKind::PubRec {
+            session.received.insert(packet_id);
+        }
+        Ok(true)
+    }
+
+    fn acknowledge(
+        &mut self,
+        conn: ConnKey,
+        session: SessionKey,
+        kind: AckKind,
+        packet_id: PacketId,
+        published: Published,
+        out: &mut Outbox,
+    ) {
+        let reason = match published {
+            Published { refused: true, .. } => ReasonCode::QuotaExceeded,
+            Published { matched: false, .. } => ReasonCode::NoMatchingSubscribers,
+            _ => ReasonCode::Success,
+        };
+        let owed = Acknowledgement {
+            kind,
+            packet_id,
+            reason,
+            waiting: published.waiting,
+        };
+        self.owe(conn, session, owed, out);
+    }
+
+    /// Queues an acknowledgement, and sends what is ready: in the order of the PUBLISHes
+    /// [MQTT-4.6.0-2] [MQTT-4.6.0-3].
+    fn owe(&mut self, conn: ConnKey, session: SessionKey, owed: Acknowledgement, out: &mut Outbox) {
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return;
+        };
+        if connection.acknowledgements.is_empty() && owed.waiting == 0 {
+            connection.first_acknowledgement += 1;
+            self.send_acknowledgement(conn, session, owed, out);
+        } else {
+            connection.owed_pubacks += u32::from(owed.kind == AckKind::PubAck);
+            connection.acknowledgements.push_back(owed);
+        }
+    }
+
+    /// A shard has answered for the acknowledgement `number` of `conn`.
+    pub(super) fn answered(&mut self, conn: ConnKey, number: u64, refused: bool, out: &mut Outbox) {
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return;
+        };
+        let Some(session) = connection.session() else {
+            return;
+        };
+        let position = number.checked_sub(connection.first_acknowledgement);
+        let position = position.and_then(|position| usize::try_from(position).ok());
+        let owed = position.and_then(|position| connection.acknowledgements.get_mut(position));
+        let Some(owed) = owed else { return };
+        owed.waiting -= 1;
+        if refused {
+            owed.reason = ReasonCode::QuotaExceeded;
+        }
+        while let Some(connection) = self.connections.get_mut(conn)
+            && connection
+                .acknowledgements
+                .front()
+                .is_some_and(|owed| owed.waiting == 0)
+            && let Some(owed) = connection.acknowledgements.pop_front()
+        {
+            connection.first_acknowledgement += 1;
+            connection.owed_pubacks -= u32::from(owed.kind == AckKind::PubAck);
+            self.send_acknowledgement(conn, session, owed, out);
+        }
+    }
+
+    fn send_acknowledgement(
+        &mut self,
+        conn: ConnKey,
+        session: SessionKey,
+        owed: Acknowledgement,
+        out: &mut Outbox,
+    ) {
+        if owed.kind == AckKind::PubRec
+            && owed.reason.is_error()
+            && let Some(session) = self.sessions.get_mut(session)
+        {
+            session.received.remove(owed.packet_id); // the identifier is free [MQTT-4.3.3-9]
+        }
+        self.send_ack(conn, owed.kind, Ack::new(owed.packet_id, owed.reason), out);
+    }
+
+    /// Brings `message` to everybody on every shard who wants it.
+    pub(super) fn publish(
+        &mut self,
+        message: &MessageView<'_>,
+        publisher: Publisher,
+        now: Time,
+        out: &mut Outbox,
+    ) -> Published {
+        // Only what matches [MQTT-3.3.2-3].
+        let matches = self.routes.matches(message.topic);
+        let mut published = Published {
+            matched: !matches.local.is_empty()
+                || !matches.remote.is_empty()
+                || !matches.groups.is_empty(),
+            ..Published::default()
+        };
+        let mut encoder = std::mem::take(&mut self.encoder);
+        let mut fanout = Fanout::new(*message, &mut encoder, matches.local.len(), now);
+        published.refused = self.publish_local(&matches, publisher.session, &mut fanout, out);
+        for shard in matches.remote.iter() {
+            out.live(shard, |batch| batch.push(message));
+            self.expect_answer(shard, message.qos, publisher.waiter, &mut published);
+        }
+        if !matches.groups.is_empty() {
+            self.publish_shared(&matches, publisher, &mut fanout, &mut published, out);
+        }
+        self.encoder = encoder;
+        if message.retain {
+            // Only then [MQTT-3.3.1-8].
+            self.retain(message, publisher.waiter, &mut published, out);
+        }
+        published
+    }
+
+    /// Counts a live frame to `shard` that it will answer.
+    pub(super) fn expect_answer(
+        &mut self,
+        shard: ShardId,
+        qos: QoS,
+        waiter: Option<Waiter>,
+        published: &mut Published,
+    ) {
+        if qos > QoS::AtMostOnce {
+            self.mesh.sent_live(shard, waiter);
+            published.waiting += u32::from(waiter.is_some());
+        }
+    }
+
+    /// Delivers to this shard's subscribers; `true` if a full queue refused it.
+    pub(super) fn publish_local(
+        &mut self,
+        matches: &Matches,
+        publisher: Option<SessionKey>,
+        fanout: &mut Fanout<'_>,
+        out: &mut Outbox,
+    ) -> bool {
+        let mut refused = false;
+        let mut rest = &matches.local[..];
+        while let Some(first) = rest.first() {
+            // One copy for overlapping subscriptions, with the highest QoS and every identifier
+            // [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4] [MQTT-3.3.5-1 3.1.1].
+            let session = first.session;
+            let overlap = rest
+                .iter()
+                .take_while(|receiver| receiver.session == session)
+                .count();
+            let (same, others) = rest.split_at(overlap);
+            rest = others;
+            let own = publisher == Some(session);
+            let mut wanted = None::<Matched>;
+            for receiver in same {
+                if own && receiver.no_local {
+                    continue; // [MQTT-3.8.3-3]
+                }
+                let matched = wanted.get_or_insert_with(|| Matched {
+                    qos: QoS::AtMostOnce,
+                    retain_as_published: false,
+                    identifiers: Identifiers::new(),
+                    group: None,
+                });
+                matched.qos = matched.qos.max(receiver.qos);
+                matched.retain_as_published |= receiver.retain_as_published;
+                if receiver.identifier != 0 {
+                    matched.identifiers.push(receiver.identifier);
+                }
+            }
+            if let Some(matched) = wanted {
+                refused |= !self.deliver(session, matched, fanout, out);
+            }
+        }
+        refused
+    }
+
+    /// Gives the message to one member of each matching group [MQTT-4.8.2-4].
+    fn publish_shared(
+        &mut self,
+        matches: &Matches,
+        publisher: Publisher,
+        fanout: &mut Fanout<'_>,
+        published: &mut Published,
+        out: &mut Outbox,
+    ) {
+        let choice = self.choice(publisher.session, fanout.message.topic);
+        for &group in &matches.groups {
+            self.deliver_to_group(group, choice, publisher, fanout, published, out);
+        }
+    }
+
+    /// Keeps the message, or forgets the one that was kept [MQTT-3.3.1-5] [MQTT-3.3.1-6].
+    fn retain(
+        &mut self,
+        message: &MessageView<'_>,
+        waiter: Option<Waiter>,
+        published: &mut Published,
+        out: &mut Outbox,
+    ) {
+        let keeper = home(message.topic.as_str(), self.identity.shards);
+        if keeper == self.identity.shard {
+            self.keep(message);
+            return;
+        }
+        let mut batch = out.spare_batch();
+        batch.push(message);
+        let waiter = waiter.filter(|_| message.qos > QoS::AtMostOnce);
+        published.waiting += u32::from(waiter.is_some());
+        self.mesh
+            .control(keeper, Control::Retain(batch), waiter, out);
+    }
+
+    /// This shard keeps the retained messages of this topic.
+    pub(super) fn keep(&mut self, message: &MessageView<'_>) {
+        if message.payload.is_empty() {
+            self.retained.remove(message.topic.as_str()); // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
+        } else {
+            self.retained.set(message.to_message());
+        }
+    }
+}

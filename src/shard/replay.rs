@@ -1,0 +1,357 @@
+//! Retained messages for a new subscription, chunk by chunk at the pace of the reader.
+//!
+//! Each shard keeps the retained messages of its topics, so a filter with a wildcard asks them all,
+//! each with a cursor of its own, and one without asks one. A shard is asked for the next chunk only
+//! when the client has room, so a subscriber to `#` with a million retained topics holds a chunk per
+//! shard in memory, not a million messages, and gets every one of them.
+//!
+//! A retained message is never older than a live one that the client already has: while a replay
+//! goes on, the topics of live retained messages are noted and left out of it; and because control
+//! messages do not overtake live ones, whatever a chunk holds was live on its way before.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+
+use crate::limits::{RETAINED_CHUNK, RETAINED_CHUNK_BYTES, RETAINED_SCAN};
+use crate::message::Message;
+use crate::route::{Scan, ScanBudget, SessionKey, ShardId, stable_hash};
+use crate::session::{Delivery, Identifiers, ReplayKey, SubscriptionEntry};
+use crate::stats::DropReason;
+use crate::time::Time;
+use crate::topic::Filter;
+use crate::wire::QoS;
+
+use super::batch::{Batch, Control, home};
+use super::{Outbox, Shard};
+
+/// Messages that may wait for a client when the next chunk is asked for.
+const ROOM: usize = 32;
+
+/// Retained messages on their way to one subscription.
+pub(super) struct Replay {
+    session: SessionKey,
+    entry: SubscriptionEntry,
+    sources: Vec<Source>,
+    /// Hashes of the topics that the client got live meanwhile.
+    seen: HashSet<u64, foldhash::fast::FixedState>,
+}
+
+/// How far the retained messages of one shard are read.
+struct Source {
+    shard: ShardId,
+    after: Option<Box<str>>,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not every shard knows of the subscription.
+    Unready,
+    /// The next chunk may be asked for.
+    Idle,
+    /// A chunk is on its way.
+    Asked,
+    /// There is no more.
+    Done,
+}
+
+impl Shard {
+    /// Makes the replay of a new subscription, which begins with [`Shard::start_replays`]. Live
+    /// messages are noted from here on.
+    pub(super) fn prepare_replay(
+        &mut self,
+        session: SessionKey,
+        entry: SubscriptionEntry,
+    ) -> ReplayKey {
+        self.cancel_replays(session, Some(&entry.filter));
+        let shards = self.identity.shards;
+        let shards = if Filter::trusted(&entry.filter).has_wildcard() {
+            (0..shards).map(ShardId::new).collect()
+        } else {
+            vec![home(&entry.filter, shards)]
+        };
+        let sources = shards
+            .into_iter()
+            .map(|shard| Source {
+                shard,
+                after: None,
+                state: State::Unready,
+            })
+            .collect();
+        let key = ReplayKey(self.next_serial());
+        let seen = HashSet::default();
+        self.replays.insert(
+            key,
+            Replay {
+                session,
+                entry,
+                sources,
+                seen,
+            },
+        );
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.replays.push(key);
+        }
+        key
+    }
+
+    /// Begins to send retained messages: every shard knows of the subscription. Replays that were
+    /// cancelled meanwhile do not begin.
+    pub(super) fn start_replays(
+        &mut self,
+        session: SessionKey,
+        keys: &[ReplayKey],
+        out: &mut Outbox,
+    ) {
+        for key in keys {
+            if let Some(replay) = self.replays.get_mut(key) {
+                replay
+                    .sources
+                    .iter_mut()
+                    .for_each(|source| source.state = State::Idle);
+            }
+        }
+        self.continue_replays(session, out);
+    }
+
+    /// Ends the replays of a session, all or those of one filter.
+    pub(super) fn cancel_replays(&mut self, session: SessionKey, filter: Option<&str>) {
+        let Some(session) = self.sessions.get_mut(session) else {
+            return;
+        };
+        let replays = &mut self.replays;
+        session.replays.retain(|key| {
+            let keeps = filter.is_some_and(|filter| {
+                replays
+                    .get(key)
+                    .is_some_and(|replay| &*replay.entry.filter != filter)
+            });
+            if !keeps {
+                replays.remove(key);
+            }
+            keeps
+        });
+    }
+
+    /// The client gets a live retained message on `topic`.
+    pub(super) fn note_live(&mut self, session: SessionKey, topic: &str) {
+        let Some(session) = self.sessions.get(session) else {
+            return;
+        };
+        for key in &session.replays {
+            if let Some(replay) = self.replays.get_mut(key) {
+                replay.seen.insert(stable_hash(topic));
+            }
+        }
+    }
+
+    /// Asks for the next chunks, if the client has room for them.
+    pub(super) fn continue_replays(&mut self, key: SessionKey, out: &mut Outbox) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        if session.replays.is_empty() || session.queue.len() >= ROOM {
+            return;
+        }
+        let Some(conn) = session.connection else {
+            return;
+        }; // goes on when the client is back
+        if out.backlog(conn) > Outbox::LOW_WATERMARK {
+            out.want_writable(conn);
+            return;
+        }
+        for &replay_key in &session.replays {
+            let Some(replay) = self.replays.get_mut(&replay_key) else {
+                continue;
+            };
+            for source in &mut replay.sources {
+                if source.state != State::Idle {
+                    continue;
+                }
+                source.state = State::Asked;
+                if source.shard == self.identity.shard {
+                    self.ready_replays.push(replay_key);
+                    out.again = true;
+                } else {
+                    let query = Control::RetainedQuery {
+                        replay: replay_key,
+                        filter: Arc::clone(&replay.entry.filter),
+                        after: source.after.clone(),
+                    };
+                    self.mesh.control(source.shard, query, None, out);
+                }
+            }
+        }
+    }
+
+    /// Reads a chunk of this shard's own retained messages for every replay that asked.
+    pub(super) fn read_own_retained(&mut self, now: Time, out: &mut Outbox) {
+        for key in std::mem::take(&mut self.ready_replays) {
+            let Some(replay) = self.replays.get(&key) else {
+                continue;
+            };
+            let me = self.identity.shard;
+            let after = replay
+                .sources
+                .iter()
+                .find(|source| source.shard == me)
+                .and_then(|source| source.after.clone());
+            let filter = Arc::clone(&replay.entry.filter);
+            let (found, after) = self.scan(&filter, after.as_deref());
+            self.replayed(key, me, found, after, now, out);
+        }
+    }
+
+    /// Another shard asks for a chunk.
+    pub(super) fn on_retained_query(
+        &mut self,
+        from: ShardId,
+        replay: ReplayKey,
+        filter: &str,
+        after: Option<&str>,
+        out: &mut Outbox,
+    ) {
+        let (found, after) = self.scan(filter, after);
+        let mut messages = out.spare_batch();
+        for message in &found {
+            messages.push(&message.view());
+        }
+        let chunk = Control::RetainedChunk {
+            replay,
+            messages,
+            after,
+        };
+        self.mesh.control(from, chunk, None, out);
+    }
+
+    fn scan(&self, filter: &str, after: Option<&str>) -> (Vec<Rc<Message>>, Option<Box<str>>) {
+        let mut found = Vec::new();
+        let budget = ScanBudget {
+            topics: RETAINED_SCAN,
+            messages: RETAINED_CHUNK,
+            bytes: RETAINED_CHUNK_BYTES,
+        };
+        match self
+            .retained
+            .scan(Filter::trusted(filter), after, budget, &mut found)
+        {
+            Scan::Complete => (found, None),
+            Scan::More { after } => (found, Some(after)),
+        }
+    }
+
+    /// Another shard sends a chunk.
+    pub(super) fn on_retained_chunk(
+        &mut self,
+        from: ShardId,
+        replay: ReplayKey,
+        messages: Box<Batch>,
+        after: Option<Box<str>>,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let found = messages
+            .frames()
+            .map(|frame| frame.message.to_message())
+            .collect();
+        self.replayed(replay, from, found, after, now, out);
+        out.recycle(messages);
+    }
+
+    /// A chunk is there: it goes to the client, whose room was made sure of before.
+    fn replayed(
+        &mut self,
+        key: ReplayKey,
+        from: ShardId,
+        found: Vec<Rc<Message>>,
+        after: Option<Box<str>>,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let Some(replay) = self.replays.get_mut(&key) else {
+            return;
+        };
+        let session_key = replay.session;
+        let connected = self
+            .sessions
+            .get(session_key)
+            .is_some_and(|session| session.connection.is_some());
+        let Some(source) = replay
+            .sources
+            .iter_mut()
+            .find(|source| source.shard == from)
+        else {
+            return;
+        };
+        if !connected {
+            source.state = State::Idle; // asked for again when the client is back
+            return;
+        }
+        source.state = if after.is_some() {
+            State::Idle
+        } else {
+            State::Done
+        };
+        source.after = after;
+        let mut deliveries = Vec::with_capacity(found.len());
+        for message in found {
+            if replay.seen.contains(&stable_hash(message.topic())) {
+                continue;
+            }
+            deliveries.push(retained_delivery(message, &replay.entry));
+        }
+        if replay
+            .sources
+            .iter()
+            .all(|source| source.state == State::Done)
+        {
+            self.replays.remove(&key);
+            if let Some(session) = self.sessions.get_mut(session_key) {
+                session.replays.retain(|other| *other != key);
+            }
+        }
+        for delivery in deliveries {
+            self.deliver_retained(session_key, delivery, now, out);
+        }
+        self.pump(session_key, now, out);
+    }
+
+    /// Queues a retained message past the limits of the queue: how many there are is bounded by the
+    /// chunks that were asked for, and none may be cut off.
+    fn deliver_retained(
+        &mut self,
+        key: SessionKey,
+        delivery: Delivery,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        if delivery.message.expires_at() < now {
+            self.stats.drop_messages(DropReason::Expired, 1);
+            return;
+        }
+        if delivery.qos == QoS::AtMostOnce {
+            return self.send_at_once(key, &delivery, now, out);
+        }
+        if let Some(session) = self.sessions.get_mut(key) {
+            self.stats.queued += 1;
+            self.stats.queued_bytes += delivery.message.size() as u64;
+            session.enqueue(delivery);
+        }
+    }
+}
+
+fn retained_delivery(message: Rc<Message>, entry: &SubscriptionEntry) -> Delivery {
+    let mut identifiers = Identifiers::new();
+    if entry.identifier != 0 {
+        identifiers.push(entry.identifier); // [MQTT-3.3.4-3]
+    }
+    Delivery {
+        qos: entry.options.qos.min(message.view().qos),
+        retain: true, // [MQTT-3.3.1-8 3.1.1]
+        message,
+        identifiers,
+        group: None,
+    }
+}
