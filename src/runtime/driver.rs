@@ -334,7 +334,10 @@ impl Driver {
 
     async fn wait(&mut self) {
         let now = self.clock.now();
-        if self.outbox.again || !self.mesh.fall_asleep() {
+        // Bytes that were held back and may be worked on now do not wait for others.
+        let more = std::mem::take(&mut self.outbox.again)
+            || (!self.arrivals.is_empty() && !self.behind);
+        if more || !self.mesh.fall_asleep() {
             self.sockets.ring.submit();
             self.sockets.ring.drain(&mut self.completions);
             return;
@@ -353,8 +356,13 @@ impl Driver {
         self.mesh.wake_up();
         // `turn` has emptied the list, so what is there now came by this wait.
         self.sockets.ring.drain(&mut self.completions);
-        self.gather.gained(self.completions.len());
-        self.idleness.waited(self.completions.len());
+        let news = self
+            .completions
+            .iter()
+            .filter(|completion| is_news(completion))
+            .count();
+        self.gather.gained(news);
+        self.idleness.waited(news);
     }
 
     /// How long to wait at most, `None` for as long as nothing happens.
@@ -386,4 +394,12 @@ impl Driver {
             done || now >= stops_at
         })
     }
+}
+
+/// Whether something happened, other than the end of a wait.
+fn is_news(completion: &Completion) -> bool {
+    !matches!(
+        completion.token.operation(),
+        Operation::Alarm | Operation::Ignored
+    )
 }

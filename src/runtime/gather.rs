@@ -97,7 +97,7 @@ impl Gather {
     pub(super) fn gained(&mut self, events: usize) {
         let events = events as u64;
         self.measured_events += events;
-        if !self.waiting {
+        if !std::mem::take(&mut self.waiting) {
             return;
         }
         if events >= WORTHWHILE {

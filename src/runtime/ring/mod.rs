@@ -32,13 +32,13 @@ const SUBMISSION_ENTRIES: u32 = 1024;
 /// multishot requests complete often.
 const COMPLETION_ENTRIES: u32 = 4096;
 
-/// Buffers for connections whose CONNECT is not complete. They are apart from the others so that
-/// no flood of established clients keeps a new one out, and not shared between completions,
-/// because a single receive and a multishot one may complete in another order than they took bytes
-/// from a shared buffer (Linux before 6.15).
+/// Buffers for connections whose CONNECT is not complete, each about the size of one. They are apart
+/// from the others so that no flood of established clients keeps a new one out, and not shared
+/// between completions, because a single receive and a multishot one may complete in another order
+/// than they took bytes from a shared buffer (Linux before 6.15).
 const HANDSHAKE_BUFFERS: BufferShape = BufferShape {
-    count: 32,
-    size: 2048,
+    count: 256,
+    size: 512,
     incremental: false,
 };
 
