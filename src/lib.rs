@@ -14,8 +14,10 @@
 //! | [`policy`] | who may come in and who may do what |
 //! | [`stats`] | the counters of one shard |
 //! | [`shard`] | the whole broker of one core, and what it leaves to be done |
+//! | [`config`] | every key once: name, documentation, unit, default, bounds |
 //! | [`runtime`] | everything that touches the operating system |
 
+pub mod config;
 pub mod limits;
 pub mod message;
 pub mod policy;

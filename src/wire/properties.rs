@@ -1,14 +1,10 @@
-//! Properties of version 5, section 2.2.2: one by one, and in the three selections that are read
-//! later than the packet was checked.
+//! Properties of version 5, section 2.2.2: one by one, and the section they come in.
 //!
-//! A property section is validated once, whole, when its packet is decoded. What a broker needs at
-//! once becomes a field of the packet; the rest ([`Forwarded`], [`UserProperties`],
-//! [`SubscriptionIdentifiers`]) stays the bytes it came as. A selection is a slice of the section
-//! from its first member to its last one. Members of other selections may stand in between, so
-//! reading one skips them: no list is built, and in the usual case, where nothing stands in between,
-//! forwarding is a single copy.
+//! A property section is validated once, whole, when its packet is decoded. What a packet's decoder
+//! does not need at once it puts into a [`Selection`].
 
 use super::reader::Reader;
+use super::selection::{Selection, Span};
 use super::sink::{Sink, Write};
 use super::{QoS, Violation};
 use crate::topic::Name;
@@ -105,6 +101,12 @@ impl<'a> Property<'a> {
     pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, Violation> {
         // An identifier is a Variable Byte Integer, but all that exist fit its first byte.
         let identifier = reader.byte()?;
+        Self::read_value(identifier, reader)
+    }
+
+    /// Reads what follows an identifier.
+    #[inline]
+    pub(super) fn read_value(identifier: u8, reader: &mut Reader<'a>) -> Result<Self, Violation> {
         Ok(match identifier {
             identifier::PAYLOAD_FORMAT_INDICATOR => {
                 Self::PayloadFormatIndicator(u8::from(boolean(reader)?))
@@ -302,323 +304,64 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// The next property's identifier; its value must be read next. Only User Property and
+    /// Subscription Identifier may come again; the latter only in a PUBLISH, which is for SUBSCRIBE
+    /// to check.
+    #[inline]
+    pub(super) fn next_identifier(&mut self) -> Result<Option<u8>, Violation> {
+        const REPEATABLE: u64 =
+            1 << identifier::USER_PROPERTY | 1 << identifier::SUBSCRIPTION_IDENTIFIER;
+        if self.reader.is_empty() {
+            return Ok(None);
+        }
+        self.start = self.position();
+        let identifier = self.reader.byte()?;
+        let bit = 1_u64
+            .checked_shl(identifier.into())
+            .ok_or(Violation::PropertyUnknown)?;
+        if self.seen & bit & !REPEATABLE != 0 {
+            return Err(Violation::PropertyTwice);
+        }
+        self.seen |= bit;
+        Ok(Some(identifier))
+    }
+
+    /// The next property.
+    #[inline]
+    pub(super) fn next(&mut self) -> Result<Option<Property<'a>>, Violation> {
+        match self.next_identifier()? {
+            None => Ok(None),
+            Some(identifier) => Property::read_value(identifier, &mut self.reader).map(Some),
+        }
+    }
+
+    /// For reading a value behind [`Section::next_identifier`].
+    #[inline]
+    pub(super) fn value(&mut self) -> &mut Reader<'a> {
+        &mut self.reader
+    }
+
     #[inline]
     fn position(&self) -> usize {
         self.bytes.len() - self.reader.rest().len()
     }
 
-    /// The next property. Only User Property and Subscription Identifier may come again; the latter
-    /// only in a PUBLISH, which is for SUBSCRIBE to check.
-    #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<Property<'a>>, Violation> {
-        if self.reader.is_empty() {
-            return Ok(None);
-        }
-        self.start = self.position();
-        let property = Property::read(&mut self.reader)?;
-        let bit = 1 << property.identifier();
-        if self.seen & bit != 0 {
-            return Err(Violation::PropertyTwice);
-        }
-        const REPEATABLE: u64 =
-            1 << identifier::USER_PROPERTY | 1 << identifier::SUBSCRIPTION_IDENTIFIER;
-        self.seen |= bit & !REPEATABLE;
-        Ok(Some(property))
-    }
-
     /// Puts the property that was read last into `selection`.
     #[inline]
-    pub(super) fn select(&self, selection: &mut Selection<'a>) {
-        let end = self.position();
+    pub(super) fn select(&self, selection: &mut Span) {
         if selection.length == 0 {
             selection.start = self.start;
         }
-        selection.length += end - self.start;
-        selection.bytes = &self.bytes[selection.start..end];
+        selection.end = self.position();
+        selection.length += selection.end - self.start;
     }
-}
 
-/// A selection of a section's properties: a slice from the first to the last, and how many bytes of
-/// it are theirs.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Selection<'a> {
-    bytes: &'a [u8],
-    start: usize,
-    length: usize,
-}
-
-impl<'a> Selection<'a> {
+    /// The bytes of a selection.
     #[inline]
-    const fn of(bytes: &'a [u8]) -> Self {
-        Self {
-            bytes,
-            start: 0,
-            length: bytes.len(),
+    pub(super) fn selection(&self, span: Span) -> Selection<'a> {
+        Selection {
+            bytes: &self.bytes[span.start..span.end],
+            length: span.length,
         }
-    }
-
-    #[inline]
-    const fn is_contiguous(&self) -> bool {
-        self.bytes.len() == self.length
-    }
-
-    /// The stretches of bytes that are the selection's own.
-    #[inline]
-    fn runs(self, belongs: fn(u8) -> bool) -> Runs<'a> {
-        Runs {
-            reader: Reader::new(self.bytes),
-            contiguous: self.is_contiguous(),
-            belongs,
-        }
-    }
-}
-
-struct Runs<'a> {
-    reader: Reader<'a>,
-    contiguous: bool,
-    belongs: fn(u8) -> bool,
-}
-
-impl<'a> Runs<'a> {
-    /// Passes over properties while they belong, or while they do not.
-    fn skip(&mut self, belongs: bool) -> Option<()> {
-        while let Some(&identifier) = self.reader.rest().first() {
-            if (self.belongs)(identifier) != belongs {
-                break;
-            }
-            Property::read(&mut self.reader).ok()?;
-        }
-        Some(())
-    }
-}
-
-impl<'a> Iterator for Runs<'a> {
-    type Item = &'a [u8];
-
-    #[inline]
-    fn next(&mut self) -> Option<&'a [u8]> {
-        if self.reader.is_empty() {
-            return None;
-        }
-        if self.contiguous {
-            let whole = self.reader.rest();
-            self.reader = Reader::new(&[]);
-            return Some(whole);
-        }
-        self.skip(false)?;
-        let bytes = self.reader.rest();
-        self.skip(true)?;
-        let run = &bytes[..bytes.len() - self.reader.rest().len()];
-        if run.is_empty() { None } else { Some(run) }
-    }
-}
-
-/// A selection that others see: what is in it, and what it iterates over.
-macro_rules! selection {
-    ($(#[$doc:meta])* $name:ident, $belongs:expr) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Default)]
-        pub struct $name<'a>(Selection<'a>);
-
-        impl<'a> $name<'a> {
-            #[inline]
-            pub(super) const fn new(selection: Selection<'a>) -> Self {
-                Self(selection)
-            }
-
-            /// Whether there is none.
-            #[must_use]
-            #[inline]
-            pub const fn is_empty(&self) -> bool {
-                self.0.length == 0
-            }
-
-            /// Encoded bytes, without a length prefix.
-            #[must_use]
-            #[inline]
-            pub const fn len(&self) -> usize {
-                self.0.length
-            }
-
-            #[inline]
-            fn runs(&self) -> Runs<'a> {
-                self.0.runs($belongs)
-            }
-
-            /// The properties, in the order they came.
-            fn properties(&self) -> impl Iterator<Item = Property<'a>> + use<'a> {
-                let mut reader = Reader::new(self.0.bytes);
-                std::iter::from_fn(move || {
-                    while let Some(&identifier) = reader.rest().first() {
-                        let property = Property::read(&mut reader).ok()?;
-                        if ($belongs)(identifier) {
-                            return Some(property);
-                        }
-                    }
-                    None
-                })
-            }
-        }
-
-        impl PartialEq for $name<'_> {
-            fn eq(&self, other: &Self) -> bool {
-                self.len() == other.len()
-                    && self.runs().flatten().eq(other.runs().flatten())
-            }
-        }
-
-        impl Eq for $name<'_> {}
-
-        impl std::fmt::Debug for $name<'_> {
-            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.debug_list().entries(self.properties()).finish()
-            }
-        }
-
-        impl Write for $name<'_> {
-            #[inline]
-            fn write<S: Sink>(&self, out: &mut S) {
-                for run in self.runs() {
-                    out.bytes(run);
-                }
-            }
-        }
-    };
-}
-
-const fn is_forwarded(identifier: u8) -> bool {
-    matches!(
-        identifier,
-        identifier::PAYLOAD_FORMAT_INDICATOR
-            | identifier::CONTENT_TYPE
-            | identifier::RESPONSE_TOPIC
-            | identifier::CORRELATION_DATA
-            | identifier::USER_PROPERTY
-    )
-}
-
-const fn is_user_property(identifier: u8) -> bool {
-    identifier == identifier::USER_PROPERTY
-}
-
-const fn is_subscription_identifier(identifier: u8) -> bool {
-    identifier == identifier::SUBSCRIPTION_IDENTIFIER
-}
-
-selection! {
-    /// The properties of a message that a broker passes on unaltered and in order: Payload Format
-    /// Indicator, Content Type, Response Topic, Correlation Data and User Properties
-    /// ([MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18]
-    /// [MQTT-3.3.2-20], for wills [MQTT-3.1.3-10]).
-    Forwarded, is_forwarded
-}
-
-impl<'a> Forwarded<'a> {
-    /// Properties that were taken out of a [`Forwarded`] before, or put together with
-    /// [`Property::encode`].
-    #[must_use]
-    #[inline]
-    pub const fn from_bytes(bytes: &'a [u8]) -> Self {
-        Self(Selection::of(bytes))
-    }
-
-    /// Their bytes, if nothing else stands between them.
-    #[must_use]
-    #[inline]
-    pub const fn as_contiguous(&self) -> Option<&'a [u8]> {
-        if self.0.is_contiguous() {
-            Some(self.0.bytes)
-        } else {
-            None
-        }
-    }
-
-    /// Appends their bytes to `out`.
-    #[inline]
-    pub fn write_to(&self, out: &mut Vec<u8>) {
-        self.write(out);
-    }
-
-    /// The properties, in the order they came.
-    pub fn iter(&self) -> impl Iterator<Item = Property<'a>> + use<'a> {
-        self.properties()
-    }
-
-    /// The User Properties among them.
-    #[must_use]
-    pub fn user_properties(&self) -> UserProperties<'a> {
-        let mut selection = Selection {
-            bytes: self.0.bytes,
-            start: 0,
-            length: 0,
-        };
-        selection.length = selection.runs_length(is_user_property);
-        UserProperties(selection)
-    }
-}
-
-impl Selection<'_> {
-    /// Bytes of the properties that belong. `length` is not known yet, so nothing is contiguous.
-    fn runs_length(self, belongs: fn(u8) -> bool) -> usize {
-        Runs {
-            reader: Reader::new(self.bytes),
-            contiguous: false,
-            belongs,
-        }
-        .map(<[u8]>::len)
-        .sum()
-    }
-}
-
-selection! {
-    /// The User Properties of a packet.
-    UserProperties, is_user_property
-}
-
-impl<'a> UserProperties<'a> {
-    /// Names and values, in the order they came; a name may come more than once.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        self.properties().filter_map(|property| match property {
-            Property::UserProperty(name, value) => Some((name, value)),
-            _ => None,
-        })
-    }
-}
-
-selection! {
-    /// The Subscription Identifiers that a server put into a PUBLISH.
-    SubscriptionIdentifiers, is_subscription_identifier
-}
-
-impl<'a> SubscriptionIdentifiers<'a> {
-    /// The identifiers, in the order they came.
-    pub fn iter(&self) -> impl Iterator<Item = u32> + use<'a> {
-        self.properties().filter_map(|property| match property {
-            Property::SubscriptionIdentifier(identifier) => Some(identifier),
-            _ => None,
-        })
-    }
-}
-
-/// User Properties that are being put together, to be sent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UserPropertiesBuf(Vec<u8>);
-
-impl UserPropertiesBuf {
-    /// None yet.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self(Vec::new())
-    }
-
-    /// Adds one at the end.
-    pub fn push(&mut self, name: &str, value: &str) {
-        Property::UserProperty(name, value).write(&mut self.0);
-    }
-
-    /// Them as a packet carries them.
-    #[must_use]
-    pub fn as_user_properties(&self) -> UserProperties<'_> {
-        UserProperties(Selection::of(&self.0))
     }
 }
