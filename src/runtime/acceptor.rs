@@ -85,15 +85,33 @@ impl Acceptor {
         match completion.accepted() {
             Ok(_) if self.stopping => Accepted::Nothing,
             Ok(socket) => Accepted::Socket(u16::try_from(index).unwrap_or(u16::MAX), socket),
-            Err(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) if self.stopping => {
-                Accepted::Nothing
-            }
-            Err(errno @ (libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)) => {
+            Err(_) if self.stopping => Accepted::Nothing,
+            // The client is gone, its network failed, or a firewall refused it: see accept(2).
+            Err(
+                libc::ECONNABORTED
+                | libc::ECANCELED
+                | libc::EINTR
+                | libc::EAGAIN
+                | libc::EPERM
+                | libc::EPROTO
+                | libc::ENOPROTOOPT
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENONET
+                | libc::EOPNOTSUPP,
+            ) => Accepted::Nothing,
+            Err(errno) => {
                 self.paused_until = Some(now.plus_millis(ACCEPT_PAUSE_MS));
-                Accepted::NoRoom(errno, self.refuse(index as usize))
+                let lacks_descriptors = matches!(errno, libc::EMFILE | libc::ENFILE);
+                let refused = if lacks_descriptors {
+                    self.refuse(index as usize)
+                } else {
+                    0
+                };
+                Accepted::NoRoom(errno, refused)
             }
-            // The client reset the connection before it was taken, or the network failed it.
-            Err(_) => Accepted::Nothing,
         }
     }
 

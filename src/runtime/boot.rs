@@ -15,6 +15,7 @@ use crate::limits::MAX_SHARDS;
 use crate::policy::{Open, Policy};
 use crate::route::ShardId;
 use crate::shard::{Identity, Settings};
+use crate::time::Time;
 
 use super::clock::Clock;
 use super::driver::{Common, Driver, DriverOptions};
@@ -39,6 +40,10 @@ const PREEMPT: Duration = Duration::from_millis(5);
 /// Descriptors that the process needs besides its connections: rings, eventfds and listeners of a
 /// shard, and the same again for whatever else is open.
 const DESCRIPTORS_PER_SHARD: u64 = 32;
+
+/// Signals so close to the first one are the same one: `timeout` and some supervisors send it to the
+/// process and to its group.
+const ONE_SIGNAL: Time = Time::from_millis(100);
 
 /// What the runtime is started with.
 pub struct RuntimeOptions {
@@ -287,7 +292,7 @@ impl Broker {
         let shard = self.shards.len();
         let word = LastWord { shard, events };
         let handle = LocalExecutorBuilder::new(Placement::Fixed(cpu))
-            .name("shard")
+            .name(&format!("shard{shard}"))
             .io_memory(GLOMMIO_IO_MEMORY)
             .ring_depth(GLOMMIO_RING_DEPTH)
             .preempt_timer(PREEMPT)
@@ -331,11 +336,13 @@ impl Broker {
             door.ring_bell();
         }
         let mut running = self.shards.len();
+        let stopping = Clock::start();
         while running > 0 {
             match self.notes.recv() {
                 Ok(Note::Ended {
                     panicked: false, ..
                 }) => running -= 1,
+                Ok(Note::Stop) if stopping.now() < ONE_SIGNAL => {}
                 Ok(Note::Stop) => return Err(BootError::Interrupted),
                 Ok(note) => self.check(&note)?,
                 Err(_) => break,

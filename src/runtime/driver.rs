@@ -28,9 +28,9 @@ use super::mesh::{HandedOver, Mesh, Parcel};
 use super::ring::{Capabilities, Completion, Operation, Ring, Token, Wait};
 use super::sockets::{ReceiveEnd, SendEnd, Sockets, key};
 
-/// How soon to look again whether another shard has made room in its channel: about the time it
-/// takes to work off some batches.
-const RETRY: Duration = Duration::from_micros(200);
+/// Microseconds after which to look again whether another shard has made room in its channel: about
+/// the time it takes to work off some batches.
+const RETRY_US: u64 = 200;
 
 /// Makes the policy of a shard, on its thread.
 pub(super) type MakePolicy = dyn Fn(ShardId) -> Box<dyn Policy> + Send + Sync;
@@ -334,41 +334,50 @@ impl Driver {
 
     async fn wait(&mut self) {
         let now = self.clock.now();
-        if self.outbox.again || !self.mesh.fall_asleep() {
+        // Bytes that were held back and may be worked on now do not wait for others.
+        let more =
+            std::mem::take(&mut self.outbox.again) || (!self.arrivals.is_empty() && !self.behind);
+        if more || !self.mesh.fall_asleep() {
             self.sockets.ring.submit();
             self.sockets.ring.drain(&mut self.completions);
             return;
         }
-        let timeout = self.timeout(now);
+        let deadline = self.deadline(now);
         if self.idleness.should_block() {
             let plan = self.gather.plan(now);
+            let timeout = Duration::from_micros(deadline.micros_since(now));
             self.sockets.ring.submit_and_wait(Wait {
                 events: plan.events,
                 gather_us: plan.gather_us,
-                timeout: timeout.map_or(LONGEST_BLOCK, |timeout| timeout.min(LONGEST_BLOCK)),
+                timeout: timeout.min(LONGEST_BLOCK),
             });
         } else {
-            self.notifier.wait(&mut self.sockets.ring, timeout).await;
+            self.notifier
+                .wait(&mut self.sockets.ring, now, deadline)
+                .await;
         }
         self.mesh.wake_up();
         // `turn` has emptied the list, so what is there now came by this wait.
         self.sockets.ring.drain(&mut self.completions);
-        self.gather.gained(self.completions.len());
-        self.idleness.waited(self.completions.len());
+        let news = self
+            .completions
+            .iter()
+            .filter(|completion| is_news(completion))
+            .count();
+        self.gather.gained(news);
+        self.idleness.waited(news);
     }
 
-    /// How long to wait at most, `None` for as long as nothing happens.
-    fn timeout(&self, now: Time) -> Option<Duration> {
+    /// When to go on although nothing happens.
+    fn deadline(&self, now: Time) -> Time {
         if self.behind {
-            return Some(RETRY);
+            return now.plus_micros(RETRY_US);
         }
-        let deadline = self
-            .shard
+        self.shard
             .next_deadline()
             .min(self.sockets.deadline())
             .min(self.acceptor.deadline())
-            .min(self.stops_at.unwrap_or(Time::NEVER));
-        (deadline < Time::NEVER).then(|| Duration::from_micros(deadline.micros_since(now)))
+            .min(self.stops_at.unwrap_or(Time::NEVER))
     }
 
     // The end.
@@ -386,4 +395,12 @@ impl Driver {
             done || now >= stops_at
         })
     }
+}
+
+/// Whether something happened, other than the end of a wait.
+fn is_news(completion: &Completion) -> bool {
+    !matches!(
+        completion.token.operation(),
+        Operation::Alarm | Operation::Ignored
+    )
 }

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use glommio::io::BufferedFile;
 
+use crate::time::Time;
+
 use super::ring::Ring;
 use super::sys;
 
@@ -38,6 +40,8 @@ impl Idleness {
 /// The eventfd by which glommio hears of completions in our ring.
 pub(super) struct Notifier {
     file: BufferedFile,
+    /// When the earliest alarm of the ring goes off, if that is not past.
+    alarm: Time,
 }
 
 impl Notifier {
@@ -49,12 +53,20 @@ impl Notifier {
         // SAFETY: `into_raw_fd` gives up the descriptor, and the file closes it.
         let file = unsafe { BufferedFile::from_raw_fd(eventfd.into_raw_fd()) };
         debug_assert!(file.as_raw_fd() >= 0);
-        Ok(Self { file })
+        Ok(Self {
+            file,
+            alarm: Time::ZERO,
+        })
     }
 
-    /// Waits in glommio until `ring` has completions, at most `timeout`.
-    pub(super) async fn wait(&self, ring: &mut Ring, timeout: Option<Duration>) {
-        let alarm = timeout.map(|timeout| ring.set_alarm(timeout));
+    /// Waits in glommio until `ring` has completions, at most until `deadline`.
+    pub(super) async fn wait(&mut self, ring: &mut Ring, now: Time, deadline: Time) {
+        // An alarm is never taken back: its end would be one more completion to wake up for.
+        let rings_in_time = self.alarm > now && self.alarm <= deadline;
+        if deadline < Time::NEVER && !rings_in_time {
+            ring.set_alarm(Duration::from_micros(deadline.micros_since(now)));
+            self.alarm = deadline;
+        }
         ring.notify(true);
         // Anything that completes from here on is told by the eventfd. What did before is seen
         // after this entry, which also submits the alarm.
@@ -64,9 +76,6 @@ impl Notifier {
             let _ = self.file.read_at(0, 8).await;
         }
         ring.notify(false);
-        if let Some(alarm) = alarm {
-            ring.unset_alarm(alarm);
-        }
     }
 
     /// Closes the eventfd.

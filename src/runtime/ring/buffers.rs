@@ -147,13 +147,13 @@ impl Buffers {
     /// The bytes.
     pub(super) fn bytes(&self, received: &Received) -> &[u8] {
         let offset = self.offset(received.buffer) + received.start as usize;
-        // SAFETY: `take` checked that start and length are inside the buffer, and `offset` is
-        // inside the allocation. The memory was zeroed or written by the kernel, so it is
-        // initialised. The kernel writes there no more: it fills a buffer only forward, and gets
-        // this one back in `give_back`, which consumes `received`.
-        unsafe {
-            std::slice::from_raw_parts(self.memory.as_ptr().add(offset), received.length as usize)
-        }
+        // SAFETY: `take` checked that the buffer is one of ours, and start and length inside it, so
+        // `offset` is inside the allocation.
+        let start = unsafe { self.memory.as_ptr().add(offset) };
+        // SAFETY: `length` bytes from `start` on are inside the allocation, as above, and
+        // initialised: zeroed or written by the kernel. The kernel writes there no more: it fills
+        // a buffer only forward, and gets this one back in `give_back`, which consumes `received`.
+        unsafe { std::slice::from_raw_parts(start, received.length as usize) }
     }
 
     /// The bytes were used.

@@ -32,13 +32,13 @@ const SUBMISSION_ENTRIES: u32 = 1024;
 /// multishot requests complete often.
 const COMPLETION_ENTRIES: u32 = 4096;
 
-/// Buffers for connections whose CONNECT is not complete. They are apart from the others so that
-/// no flood of established clients keeps a new one out, and not shared between completions,
-/// because a single receive and a multishot one may complete in another order than they took bytes
-/// from a shared buffer (Linux before 6.15).
+/// Buffers for connections whose CONNECT is not complete, each about the size of one. They are apart
+/// from the others so that no flood of established clients keeps a new one out, and not shared
+/// between completions, because a single receive and a multishot one may complete in another order
+/// than they took bytes from a shared buffer (Linux before 6.15).
 const HANDSHAKE_BUFFERS: BufferShape = BufferShape {
-    count: 32,
-    size: 2048,
+    count: 256,
+    size: 512,
     incremental: false,
 };
 
@@ -116,7 +116,6 @@ pub(super) struct Ring {
     epoch: u64,
     settled: u64,
     alarm: Box<types::Timespec>,
-    alarms: u32,
 }
 
 impl Ring {
@@ -140,7 +139,6 @@ impl Ring {
             epoch: 0,
             settled: 0,
             alarm: Box::new(types::Timespec::new()),
-            alarms: 0,
         })
     }
 
@@ -218,27 +216,14 @@ impl Ring {
         unsafe { self.push(&entry) };
     }
 
-    /// Posts a completion after `delay`, unless [`Ring::unset_alarm`] comes first.
-    pub(super) fn set_alarm(&mut self, delay: Duration) -> Token {
-        self.alarms = (self.alarms + 1) & Token::MAX_INDEX;
-        let token = Token::new(Operation::Alarm, self.alarms, 0);
+    /// Posts a completion after `delay`.
+    pub(super) fn set_alarm(&mut self, delay: Duration) {
         *self.alarm = types::Timespec::from(delay);
         let entry = opcode::Timeout::new(&raw const *self.alarm)
             .build()
-            .user_data(token.user_data());
+            .user_data(Token::plain(Operation::Alarm).user_data());
         // SAFETY: the kernel reads the time when it takes the request in (`SUBMIT_STABLE`, Linux
         // 5.5); the box lives as long as the ring.
-        unsafe { self.push(&entry) };
-        token
-    }
-
-    /// Takes an alarm back.
-    pub(super) fn unset_alarm(&mut self, token: Token) {
-        let entry = opcode::TimeoutRemove::new(token.user_data())
-            .build()
-            .flags(squeue::Flags::SKIP_SUCCESS)
-            .user_data(Token::plain(Operation::Ignored).user_data());
-        // SAFETY: names no memory and no descriptor.
         unsafe { self.push(&entry) };
     }
 

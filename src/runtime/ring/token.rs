@@ -18,7 +18,7 @@ pub(in crate::runtime) enum Operation {
     Wake,
     /// The eventfd by which other threads wake this shard is readable.
     Bell,
-    /// The alarm number `index` went off.
+    /// An alarm went off.
     Alarm,
 }
 
