@@ -15,6 +15,7 @@
 //! | [`stats`] | the counters of one shard |
 //! | [`shard`] | the whole broker of one core, and what it leaves to be done |
 //! | [`config`] | every key once: name, documentation, unit, default, bounds |
+//! | [`runtime`] | everything that touches the operating system |
 
 pub mod config;
 pub mod limits;
@@ -22,6 +23,10 @@ pub mod message;
 pub mod policy;
 pub mod route;
 #[cfg(feature = "runtime")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the runtime is where clocks are read and threads start"
+)]
 pub mod runtime;
 pub mod session;
 pub mod shard;
