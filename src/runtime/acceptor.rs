@@ -47,9 +47,17 @@ impl Acceptor {
     pub(super) fn new(sockets: Vec<OwnedFd>) -> Self {
         let listening = sockets
             .into_iter()
-            .map(|socket| Listening { socket: Some(socket), armed: false })
+            .map(|socket| Listening {
+                socket: Some(socket),
+                armed: false,
+            })
             .collect();
-        Self { listening, reserve: reserve(), paused_until: None, stopping: false }
+        Self {
+            listening,
+            reserve: reserve(),
+            paused_until: None,
+            stopping: false,
+        }
     }
 
     /// Asks for connections wherever that is not done already.
@@ -91,7 +99,10 @@ impl Acceptor {
 
     /// Takes clients out of the backlog and closes them.
     fn refuse(&mut self, index: usize) -> usize {
-        let Some(socket) = self.listening.get(index).and_then(|listening| listening.socket.as_ref())
+        let Some(socket) = self
+            .listening
+            .get(index)
+            .and_then(|listening| listening.socket.as_ref())
         else {
             return 0;
         };
@@ -143,7 +154,9 @@ impl Acceptor {
 
     /// Whether all listening sockets are closed.
     pub(super) fn is_closed(&self) -> bool {
-        self.listening.iter().all(|listening| listening.socket.is_none())
+        self.listening
+            .iter()
+            .all(|listening| listening.socket.is_none())
     }
 }
 

@@ -146,8 +146,10 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
         .iter()
         .map(|wanted| listen(wanted, shards, options.backlog))
         .collect::<Result<Vec<Listener>, _>>()?;
-    let addresses =
-        listeners.iter().map(|listener| (listener.name.clone(), listener.address)).collect();
+    let addresses = listeners
+        .iter()
+        .map(|listener| (listener.name.clone(), listener.address))
+        .collect();
     let bells = (0..shards)
         .map(|_| sys::eventfd())
         .collect::<Result<_, _>>()
@@ -158,7 +160,12 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
     let common = Common::default();
     let clock = Clock::start();
     let seed = std::hash::RandomState::new().build_hasher().finish();
-    let mut broker = Broker { shards: Vec::new(), doors, common, notes };
+    let mut broker = Broker {
+        shards: Vec::new(),
+        doors,
+        common,
+        notes,
+    };
     for ((index, mesh), sockets) in meshes.into_iter().enumerate().zip(split(listeners, shards)) {
         let driver = DriverOptions {
             identity: Identity {
@@ -203,9 +210,16 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
 /// The CPU of each shard.
 fn place(shards: usize) -> Result<Vec<usize>, BootError> {
     let allowed = sys::allowed_cpus().map_err(BootError::Cpus)?;
-    let wanted = if shards == 0 { allowed.len().min(MAX_SHARDS) } else { shards };
+    let wanted = if shards == 0 {
+        allowed.len().min(MAX_SHARDS)
+    } else {
+        shards
+    };
     if wanted > MAX_SHARDS {
-        return Err(BootError::TooManyShards { asked: wanted, most: MAX_SHARDS });
+        return Err(BootError::TooManyShards {
+            asked: wanted,
+            most: MAX_SHARDS,
+        });
     }
     if wanted > allowed.len() {
         tracing::warn!(shards = wanted, cpus = allowed.len(), "shards share CPUs");
@@ -279,7 +293,10 @@ impl Broker {
             .preempt_timer(PREEMPT)
             .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
             .spawn(move || live(driver, word, go))
-            .map_err(|error| BootError::Executor { shard, text: error.to_string() })?;
+            .map_err(|error| BootError::Executor {
+                shard,
+                text: error.to_string(),
+            })?;
         self.shards.push(Some(handle));
         Ok(())
     }
@@ -305,7 +322,10 @@ impl Broker {
                 Ok(note) => self.check(&note)?,
             }
         }
-        tracing::info!("stopping: clients are told, for at most {} s", grace.as_secs_f32());
+        tracing::info!(
+            "stopping: clients are told, for at most {} s",
+            grace.as_secs_f32()
+        );
         self.common.stop.store(true, Ordering::SeqCst);
         for door in self.doors.iter() {
             door.ring_bell();
@@ -313,7 +333,9 @@ impl Broker {
         let mut running = self.shards.len();
         while running > 0 {
             match self.notes.recv() {
-                Ok(Note::Ended { panicked: false, .. }) => running -= 1,
+                Ok(Note::Ended {
+                    panicked: false, ..
+                }) => running -= 1,
                 Ok(Note::Stop) => return Err(BootError::Interrupted),
                 Ok(note) => self.check(&note)?,
                 Err(_) => break,
@@ -327,17 +349,28 @@ impl Broker {
         match *note {
             Note::Ready => Ok(()),
             Note::Stop => Err(BootError::Interrupted),
-            Note::Ended { shard, panicked: true } => Err(BootError::Panicked { shard }),
-            Note::Ended { shard, panicked: false } => {
+            Note::Ended {
+                shard,
+                panicked: true,
+            } => Err(BootError::Panicked { shard }),
+            Note::Ended {
+                shard,
+                panicked: false,
+            } => {
                 self.join(shard)?;
-                Err(BootError::Executor { shard, text: String::from("it ended unasked") })
+                Err(BootError::Executor {
+                    shard,
+                    text: String::from("it ended unasked"),
+                })
             }
         }
     }
 
     /// Waits for the thread of a shard that has ended, and asks how.
     fn join(&mut self, shard: usize) -> Result<(), BootError> {
-        let Some(handle) = self.shards.get_mut(shard).and_then(Option::take) else { return Ok(()) };
+        let Some(handle) = self.shards.get_mut(shard).and_then(Option::take) else {
+            return Ok(());
+        };
         let text = match handle.join() {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(text)) => text,
@@ -356,7 +389,10 @@ struct LastWord {
 impl Drop for LastWord {
     fn drop(&mut self) {
         let panicked = std::thread::panicking();
-        let _ = self.events.send(Note::Ended { shard: self.shard, panicked });
+        let _ = self.events.send(Note::Ended {
+            shard: self.shard,
+            panicked,
+        });
     }
 }
 

@@ -13,7 +13,9 @@ pub(super) struct Clock {
 impl Clock {
     /// Starts at zero now.
     pub(super) fn start() -> Self {
-        Self { start: Instant::now() }
+        Self {
+            start: Instant::now(),
+        }
     }
 
     /// The time now.

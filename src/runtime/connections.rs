@@ -84,7 +84,10 @@ impl Connections {
             Some(index) => index,
             None => match u32::try_from(self.slots.len()) {
                 Ok(index) if index <= Token::MAX_INDEX => {
-                    self.slots.push(Slot { generation: 0, connection: None });
+                    self.slots.push(Slot {
+                        generation: 0,
+                        connection: None,
+                    });
                     index
                 }
                 _ => return Err(socket),
@@ -100,13 +103,20 @@ impl Connections {
             reading: true,
             ended: false,
         });
-        Ok(ConnKey { index, generation: slot.generation })
+        Ok(ConnKey {
+            index,
+            generation: slot.generation,
+        })
     }
 
     /// The connection that `conn` names, unless it is gone.
     pub(super) fn get_mut(&mut self, conn: ConnKey) -> Option<&mut Connection> {
         let slot = self.slots.get_mut(conn.index as usize)?;
-        if slot.generation == conn.generation { slot.connection.as_mut() } else { None }
+        if slot.generation == conn.generation {
+            slot.connection.as_mut()
+        } else {
+            None
+        }
     }
 
     /// Frees the slot of a connection that is at rest and returns its socket.
@@ -115,7 +125,9 @@ impl Connections {
         if slot.generation != conn.generation {
             return None;
         }
-        let connection = slot.connection.take_if(|connection| connection.is_at_rest())?;
+        let connection = slot
+            .connection
+            .take_if(|connection| connection.is_at_rest())?;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(conn.index);
         Some(connection.socket)
@@ -131,7 +143,10 @@ impl Connections {
         (0_u32..)
             .zip(&self.slots)
             .filter(|(_, slot)| slot.connection.is_some())
-            .map(|(index, slot)| ConnKey { index, generation: slot.generation })
+            .map(|(index, slot)| ConnKey {
+                index,
+                generation: slot.generation,
+            })
             .collect()
     }
 }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use crate::limits::MESH_BACKLOG_BYTES;
-use crate::route::ShardId;
 use crate::policy::Policy;
+use crate::route::ShardId;
 use crate::shard::{CloseCause, ConnKey, Handoff, Identity, Outbox, Peer, Settings, Shard};
 use crate::time::Time;
 
@@ -151,19 +151,27 @@ impl Driver {
     }
 
     fn work_on_mesh(&mut self, now: Time) {
-        let Self { mesh, shard, outbox, parcels, .. } = self;
+        let Self {
+            mesh,
+            shard,
+            outbox,
+            parcels,
+            ..
+        } = self;
         mesh.take_parcels(parcels);
         mesh.take_batches(|from, batch| shard.receive_live(from, batch, now, outbox));
         let mut parcels = std::mem::take(&mut self.parcels);
         for (from, parcel) in parcels.drain(..) {
             for control in parcel.control {
-                self.shard.receive_control(from, control, now, &mut self.outbox);
+                self.shard
+                    .receive_control(from, control, now, &mut self.outbox);
             }
             for handed in parcel.sockets {
                 if let Some(conn) = self.open(handed.socket, handed.peer, now)
                     && !handed.unread.is_empty()
                 {
-                    self.shard.ingest(conn, &handed.unread, now, &mut self.outbox);
+                    self.shard
+                        .ingest(conn, &handed.unread, now, &mut self.outbox);
                 }
             }
         }
@@ -174,7 +182,9 @@ impl Driver {
         let mut completions = std::mem::take(&mut self.completions);
         for completion in completions.drain(..) {
             match completion.token.operation() {
-                Operation::ReceiveOnce | Operation::ReceiveMany => self.arrivals.push_back(completion),
+                Operation::ReceiveOnce | Operation::ReceiveMany => {
+                    self.arrivals.push_back(completion)
+                }
                 Operation::Send => match self.sockets.sent(&completion, &mut self.outbox) {
                     SendEnd::Nothing => {}
                     SendEnd::Room(conn) => self.shard.writable(conn, now, &mut self.outbox),
@@ -189,7 +199,12 @@ impl Driver {
             }
         }
         self.completions = completions;
-        let Self { sockets, shard, outbox, .. } = self;
+        let Self {
+            sockets,
+            shard,
+            outbox,
+            ..
+        } = self;
         sockets.settle(outbox, |conn, outbox| shard.writable(conn, now, outbox));
     }
 
@@ -213,7 +228,8 @@ impl Driver {
                 ReceiveEnd::GoesOn => self.sockets.bury(conn, &mut self.outbox),
                 ReceiveEnd::Over(errno) if known => self.lose(conn, errno, now),
                 ReceiveEnd::Over(errno) => {
-                    self.sockets.ended_while_closing(conn, errno.is_some(), &mut self.outbox);
+                    self.sockets
+                        .ended_while_closing(conn, errno.is_some(), &mut self.outbox);
                 }
             }
         }
@@ -234,8 +250,10 @@ impl Driver {
                 if self.common.connections.fetch_add(1, Ordering::Relaxed) >= self.max_connections {
                     self.common.connections.fetch_sub(1, Ordering::Relaxed);
                     self.log.full(self.max_connections, now);
-                } else if let Some(address) =
-                    SockRef::from(&socket).peer_addr().ok().and_then(|address| address.as_socket())
+                } else if let Some(address) = SockRef::from(&socket)
+                    .peer_addr()
+                    .ok()
+                    .and_then(|address| address.as_socket())
                 {
                     self.open(socket, Peer { listener, address }, now);
                 } else {
@@ -284,7 +302,12 @@ impl Driver {
         }
         self.outbox.handoffs = handoffs;
         self.sockets.arm_receives();
-        let Self { mesh, outbox, sockets, .. } = self;
+        let Self {
+            mesh,
+            outbox,
+            sockets,
+            ..
+        } = self;
         self.behind = mesh.send(outbox, |ring| sockets.ring.wake(ring));
         for event in self.outbox.events.drain(..) {
             self.log.event(&event, now);
@@ -293,8 +316,17 @@ impl Driver {
 
     fn hand_over(&mut self, handoff: Handoff) {
         if let Some(socket) = self.sockets.give_away(handoff.conn, &mut self.outbox) {
-            let Handoff { to, unread, peer, .. } = handoff;
-            self.mesh.hand_over(to, HandedOver { socket, unread, peer });
+            let Handoff {
+                to, unread, peer, ..
+            } = handoff;
+            self.mesh.hand_over(
+                to,
+                HandedOver {
+                    socket,
+                    unread,
+                    peer,
+                },
+            );
         }
     }
 

@@ -163,7 +163,11 @@ impl fmt::Display for UringError {
 
 impl fmt::Display for ListenError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, address, error } = self;
+        let Self {
+            name,
+            address,
+            error,
+        } = self;
         write!(formatter, "listener `{name}`: cannot listen on {address}: ")?;
         let port = address.port();
         match error.raw_os_error() {
@@ -182,9 +186,8 @@ impl fmt::Display for ListenError {
                 "this machine has no such address. Fix: use one that `ip address` shows, or {} for all.",
                 if address.is_ipv4() { "0.0.0.0" } else { "[::]" }
             ),
-            Some(libc::EAFNOSUPPORT) => {
-                formatter.write_str("this machine has no IPv6. Fix: use an IPv4 address, 0.0.0.0 for all.")
-            }
+            Some(libc::EAFNOSUPPORT) => formatter
+                .write_str("this machine has no IPv6. Fix: use an IPv4 address, 0.0.0.0 for all."),
             _ => write!(formatter, "{error}"),
         }
     }

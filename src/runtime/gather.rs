@@ -46,7 +46,10 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    const FIRST_EVENT: Self = Self { events: 1, gather_us: 0 };
+    const FIRST_EVENT: Self = Self {
+        events: 1,
+        gather_us: 0,
+    };
 }
 
 impl Gather {
@@ -84,7 +87,10 @@ impl Gather {
         }
         self.waiting = true;
         let events = u32::try_from(self.expected).unwrap_or(u32::MAX);
-        Plan { events: events.min(MAX_GATHERED_EVENTS), gather_us: self.window_us }
+        Plan {
+            events: events.min(MAX_GATHERED_EVENTS),
+            gather_us: self.window_us,
+        }
     }
 
     /// Says how many events the wait brought.
@@ -116,7 +122,8 @@ mod tests {
             if plan.gather_us > 0 {
                 waits += 1;
                 *clock += u64::from(plan.gather_us);
-                gather.gained(events * usize::try_from(u64::from(plan.gather_us) / turn_us).unwrap());
+                gather
+                    .gained(events * usize::try_from(u64::from(plan.gather_us) / turn_us).unwrap());
             } else {
                 *clock += turn_us;
                 gather.gained(events);
@@ -151,9 +158,18 @@ mod tests {
         let mut gather = Gather::new(200, Time::ZERO);
         gather.plan(Time::ZERO);
         gather.gained(20);
-        assert_eq!(gather.plan(Time::from_micros(400)), Plan { events: 10, gather_us: 200 });
+        assert_eq!(
+            gather.plan(Time::from_micros(400)),
+            Plan {
+                events: 10,
+                gather_us: 200
+            }
+        );
         gather.gained(100_000);
-        assert_eq!(gather.plan(Time::from_micros(800)).events, MAX_GATHERED_EVENTS);
+        assert_eq!(
+            gather.plan(Time::from_micros(800)).events,
+            MAX_GATHERED_EVENTS
+        );
     }
 
     #[test]

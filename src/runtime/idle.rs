@@ -5,8 +5,8 @@
 //! [`LONGEST_BLOCK`]; once such a wait was in vain, the second, so that an idle shard costs nothing
 //! and whatever else runs on the executor gets its turn.
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd};
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd};
 use std::time::Duration;
 
 use glommio::io::BufferedFile;

@@ -49,7 +49,11 @@ pub(super) fn listen(
     shards: usize,
     backlog: u32,
 ) -> Result<Listener, ListenError> {
-    let fail = |error| ListenError { name: wanted.name.clone(), address: wanted.address, error };
+    let fail = |error| ListenError {
+        name: wanted.name.clone(),
+        address: wanted.address,
+        error,
+    };
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     let first = open(wanted.address).map_err(fail)?;
     first.bind(&wanted.address.into()).map_err(fail)?;
@@ -67,11 +71,19 @@ pub(super) fn listen(
     for _ in 1..shards {
         sockets.push(OwnedFd::from(join(address, backlog).map_err(fail)?));
     }
-    Ok(Listener { name: wanted.name.clone(), address, sockets })
+    Ok(Listener {
+        name: wanted.name.clone(),
+        address,
+        sockets,
+    })
 }
 
 fn open(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -103,20 +115,29 @@ mod tests {
     use std::net::TcpStream;
 
     fn wanted(address: &str) -> ListenAddress {
-        ListenAddress { name: String::from("test"), address: address.parse().unwrap() }
+        ListenAddress {
+            name: String::from("test"),
+            address: address.parse().unwrap(),
+        }
     }
 
     #[test]
     fn all_shards_share_one_port_and_connections_spread() {
         let listener = listen(&wanted("127.0.0.1:0"), 2, 64).unwrap();
         assert_ne!(listener.address.port(), 0);
-        let clients: Vec<_> =
-            (0..32).map(|_| TcpStream::connect(listener.address).unwrap()).collect();
+        let clients: Vec<_> = (0..32)
+            .map(|_| TcpStream::connect(listener.address).unwrap())
+            .collect();
         for socket in &listener.sockets {
             let socket = Socket::from(socket.try_clone().unwrap());
             socket.set_nonblocking(true).unwrap();
-            let (accepted, _) = socket.accept().expect("32 connections reach both of two sockets");
-            assert!(accepted.tcp_nodelay().unwrap(), "inherited from the listening socket");
+            let (accepted, _) = socket
+                .accept()
+                .expect("32 connections reach both of two sockets");
+            assert!(
+                accepted.tcp_nodelay().unwrap(),
+                "inherited from the listening socket"
+            );
             assert!(accepted.keepalive().unwrap());
         }
         drop(clients);
@@ -128,7 +149,12 @@ mod tests {
             let other = listen(&wanted("127.0.0.1:0"), shards, 1).unwrap();
             let error = listen(&wanted(&other.address.to_string()), 2, 1).unwrap_err();
             assert_eq!(error.error.raw_os_error(), Some(libc::EADDRINUSE));
-            assert!(error.to_string().contains("another socket listens there already"), "{error}");
+            assert!(
+                error
+                    .to_string()
+                    .contains("another socket listens there already"),
+                "{error}"
+            );
         }
     }
 
@@ -146,6 +172,11 @@ mod tests {
     #[test]
     fn an_address_of_another_machine_is_explained() {
         let error = listen(&wanted("192.0.2.1:0"), 1, 1).unwrap_err();
-        assert!(error.to_string().contains("this machine has no such address"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("this machine has no such address"),
+            "{error}"
+        );
     }
 }

@@ -50,7 +50,13 @@ impl Log {
     /// Tells one event of the core.
     pub(super) fn event(&mut self, event: &Event, now: Time) {
         match event {
-            Event::Connected { client_id, address, version, session_present, keep_alive } => {
+            Event::Connected {
+                client_id,
+                address,
+                version,
+                session_present,
+                keep_alive,
+            } => {
                 if self.connects.admit(now, "connects") {
                     tracing::info!(
                         client_id = %client_id.escape_debug(),
@@ -62,7 +68,11 @@ impl Log {
                     );
                 }
             }
-            Event::Refused { client_id, address, reason } => {
+            Event::Refused {
+                client_id,
+                address,
+                reason,
+            } => {
                 if self.refusals.admit(now, "refused clients") {
                     tracing::warn!(
                         client_id = %client_id.escape_debug(),
@@ -83,7 +93,12 @@ impl Log {
                     tracing::info!(%client_id, %cause, "client disconnected");
                 }
             }
-            Event::Violation { client_id, address, fault, offset } => {
+            Event::Violation {
+                client_id,
+                address,
+                fault,
+                offset,
+            } => {
                 if self.violations.admit(now, "broken rules") {
                     tracing::warn!(
                         client_id = %client_id.escape_debug(),
@@ -94,7 +109,10 @@ impl Log {
                     );
                 }
             }
-            Event::SessionEnded { client_id, discarded } => {
+            Event::SessionEnded {
+                client_id,
+                discarded,
+            } => {
                 if self.sessions.admit(now, "ended sessions") {
                     tracing::debug!(client_id = %client_id.escape_debug(), discarded, "session ended");
                 }
@@ -122,7 +140,10 @@ impl Log {
     /// A connection was closed because there are `max_connections` already.
     pub(super) fn full(&mut self, max_connections: usize, now: Time) {
         if self.full.admit(now, "connections above max_connections") {
-            tracing::warn!(max_connections, "connection refused: max_connections reached");
+            tracing::warn!(
+                max_connections,
+                "connection refused: max_connections reached"
+            );
         }
     }
 }
@@ -134,7 +155,9 @@ mod tests {
     #[test]
     fn a_flood_is_cut_and_the_next_period_speaks_again() {
         let mut limiter = Limiter::default();
-        let admitted = (0..10_000).filter(|_| limiter.admit(Time::ZERO, "tests")).count();
+        let admitted = (0..10_000)
+            .filter(|_| limiter.admit(Time::ZERO, "tests"))
+            .count();
         assert_eq!(admitted, LOG_LINES as usize);
         assert_eq!(limiter.suppressed, 10_000 - u64::from(LOG_LINES));
         assert!(limiter.admit(Time::from_millis(LOG_PERIOD_MS), "tests"));

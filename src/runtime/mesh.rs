@@ -102,7 +102,11 @@ pub(super) fn build(bells: Vec<OwnedFd>) -> (Vec<Mesh>, Arc<[Door]>) {
         })
         .collect();
     let mut meshes: Vec<Mesh> = (0..shards)
-        .map(|me| Mesh { me: ShardId::new(me), lanes: Vec::new(), doors: Arc::clone(&doors) })
+        .map(|me| Mesh {
+            me: ShardId::new(me),
+            lanes: Vec::new(),
+            doors: Arc::clone(&doors),
+        })
         .collect();
     for low in 0..shards {
         for high in low + 1..shards {
@@ -156,7 +160,12 @@ impl Mesh {
     pub(super) fn take_parcels(&self, into: &mut Vec<(ShardId, Parcel)>) {
         for lane in &self.lanes {
             // Bounded, since a sender that is faster than we are must not hold the turn.
-            into.extend(lane.parcels_in.try_iter().take(MESH_DEPTH).map(|parcel| (lane.other, parcel)));
+            into.extend(
+                lane.parcels_in
+                    .try_iter()
+                    .take(MESH_DEPTH)
+                    .map(|parcel| (lane.other, parcel)),
+            );
         }
     }
 
@@ -205,12 +214,18 @@ impl Mesh {
         let control_may_leave = outbox.live_is_empty();
         let mut behind = !control_may_leave;
         for lane in &mut self.lanes {
-            let control =
-                if control_may_leave { outbox.take_control(lane.other) } else { Vec::new() };
+            let control = if control_may_leave {
+                outbox.take_control(lane.other)
+            } else {
+                Vec::new()
+            };
             if control.is_empty() && lane.sockets.is_empty() {
                 continue;
             }
-            let parcel = Parcel { control, sockets: std::mem::take(&mut lane.sockets) };
+            let parcel = Parcel {
+                control,
+                sockets: std::mem::take(&mut lane.sockets),
+            };
             match lane.parcels_out.try_send(parcel) {
                 Ok(()) => pushed |= 1 << lane.other.index(),
                 Err(TrySendError::Full(parcel)) => {
@@ -244,8 +259,10 @@ impl Mesh {
         let sleeping = &self.door().sleeping;
         sleeping.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        let empty =
-            self.lanes.iter().all(|lane| lane.live_in.is_empty() && lane.parcels_in.is_empty());
+        let empty = self
+            .lanes
+            .iter()
+            .all(|lane| lane.live_in.is_empty() && lane.parcels_in.is_empty());
         if !empty {
             sleeping.store(false, Ordering::Relaxed);
         }
@@ -278,7 +295,10 @@ mod tests {
         HandedOver {
             socket: sys::eventfd().unwrap(),
             unread: b"CONNECT".to_vec(),
-            peer: Peer { listener: 0, address: "127.0.0.1:1".parse().unwrap() },
+            peer: Peer {
+                listener: 0,
+                address: "127.0.0.1:1".parse().unwrap(),
+            },
         }
     }
 
@@ -345,7 +365,10 @@ mod tests {
             while taken < ROUNDS {
                 let mut parcels = Vec::new();
                 receiver.take_parcels(&mut parcels);
-                taken += parcels.iter().map(|(_, parcel)| parcel.sockets.len()).sum::<usize>();
+                taken += parcels
+                    .iter()
+                    .map(|(_, parcel)| parcel.sockets.len())
+                    .sum::<usize>();
                 if taken < ROUNDS && receiver.fall_asleep() {
                     woken
                         .recv_timeout(std::time::Duration::from_secs(10))

@@ -19,6 +19,10 @@
 //! | `log` | events of the core, at a bounded rate |
 //! | `driver` | the loop of a shard |
 //! | `signals`, `boot` | start and stop |
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the runtime is where clocks are read and threads start"
+)]
 
 mod acceptor;
 mod boot;

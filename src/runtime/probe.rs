@@ -11,9 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::error::UringError;
-use super::ring::{
-    Capabilities, Completion, Operation, Output, Ring, Token, Wait, build,
-};
+use super::ring::{Capabilities, Completion, Operation, Output, Ring, Token, Wait, build};
 use super::sys::{self, Resource};
 
 /// Bytes of RLIMIT_MEMLOCK below which glommio refuses to start, whoever starts it.
@@ -43,9 +41,10 @@ pub(super) fn probe(shards: usize) -> Result<Capabilities, UringError> {
         result => result,
     }
     .map_err(|error| match error.raw_os_error() {
-        Some(libc::EINVAL) => {
-            UringError::TooOld { kernel: kernel.clone(), lacks: "provided buffer rings (5.19)" }
-        }
+        Some(libc::EINVAL) => UringError::TooOld {
+            kernel: kernel.clone(),
+            lacks: "provided buffer rings (5.19)",
+        },
         _ => refusal(&error, &kernel, shards),
     })?;
     exercise(&mut ring, &kernel)?;
@@ -54,11 +53,21 @@ pub(super) fn probe(shards: usize) -> Result<Capabilities, UringError> {
 
 /// Raises the limit of locked memory as far as it goes and says whether that is enough.
 fn check_locked_memory(shards: usize) -> Result<(), UringError> {
-    let charged = if has_ipc_lock() { 0 } else { LOCKED_MEMORY_PER_SHARD * shards as u64 };
+    let charged = if has_ipc_lock() {
+        0
+    } else {
+        LOCKED_MEMORY_PER_SHARD * shards as u64
+    };
     let needed = charged.max(GLOMMIO_LOCKED_MEMORY);
-    let limit = Resource::LockedMemory.raise(needed).map_err(|error| other("RLIMIT_MEMLOCK", &error))?;
+    let limit = Resource::LockedMemory
+        .raise(needed)
+        .map_err(|error| other("RLIMIT_MEMLOCK", &error))?;
     if limit < needed {
-        return Err(UringError::LockedMemory { limit, needed, shards });
+        return Err(UringError::LockedMemory {
+            limit,
+            needed,
+            shards,
+        });
     }
     Ok(())
 }
@@ -77,17 +86,27 @@ fn has_ipc_lock() -> bool {
 fn set_up(kernel: &str, shards: usize) -> Result<Capabilities, UringError> {
     let ordered = sys::kernel_version(kernel).is_some_and(|version| version >= ORDERED_SINCE);
     for deferred in [true, false] {
-        let capabilities = Capabilities { deferred, incremental: ordered, min_wait: false };
+        let capabilities = Capabilities {
+            deferred,
+            incremental: ordered,
+            min_wait: false,
+        };
         match build(capabilities, 8, 16) {
             Ok(ring) => {
                 let min_wait = ring.params().is_feature_min_timeout();
-                return Ok(Capabilities { min_wait, ..capabilities });
+                return Ok(Capabilities {
+                    min_wait,
+                    ..capabilities
+                });
             }
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
             Err(error) => return Err(refusal(&error, kernel, shards)),
         }
     }
-    Err(UringError::TooOld { kernel: kernel.to_owned(), lacks: "cooperative task running (5.19)" })
+    Err(UringError::TooOld {
+        kernel: kernel.to_owned(),
+        lacks: "cooperative task running (5.19)",
+    })
 }
 
 /// Why the kernel refuses to set a ring up.
@@ -97,7 +116,9 @@ fn refusal(error: &io::Error, kernel: &str, shards: usize) -> UringError {
             0 => UringError::Forbidden,
             value => UringError::Disabled(value),
         },
-        Some(libc::ENOSYS) => UringError::Missing { kernel: kernel.to_owned() },
+        Some(libc::ENOSYS) => UringError::Missing {
+            kernel: kernel.to_owned(),
+        },
         Some(libc::EMFILE | libc::ENFILE) => UringError::OpenFiles,
         Some(libc::ENOMEM) => UringError::LockedMemory {
             limit: Resource::LockedMemory.limit().map_or(0, |limit| limit.soft),
@@ -123,11 +144,19 @@ fn other(what: &'static str, error: &io::Error) -> UringError {
 
 /// Does once what the driver does all the time.
 fn exercise(ring: &mut Ring, kernel: &str) -> Result<(), UringError> {
-    let too_old = |lacks| UringError::TooOld { kernel: kernel.to_owned(), lacks };
+    let too_old = |lacks| UringError::TooOld {
+        kernel: kernel.to_owned(),
+        lacks,
+    };
     let (ours, theirs) = UnixStream::pair().map_err(|error| other("socketpair", &error))?;
     ring.receive_once(ours.as_fd(), Token::plain(Operation::ReceiveOnce));
     let mut output = Output::default();
-    output.send(b"once".to_vec(), ring, theirs.as_fd(), Token::plain(Operation::Send));
+    output.send(
+        b"once".to_vec(),
+        ring,
+        theirs.as_fd(),
+        Token::plain(Operation::Send),
+    );
     let first = next(ring)?;
     if !output.settle(ring) || !carries(ring, first, b"once", Operation::ReceiveOnce) {
         return Err(too_old("sends without completion (5.17)"));
@@ -136,7 +165,12 @@ fn exercise(ring: &mut Ring, kernel: &str) -> Result<(), UringError> {
     let many = Token::plain(Operation::ReceiveMany);
     ring.receive_many(ours.as_fd(), many);
     for text in [&b"first"[..], b"second"] {
-        output.send(text.to_vec(), ring, theirs.as_fd(), Token::plain(Operation::Send));
+        output.send(
+            text.to_vec(),
+            ring,
+            theirs.as_fd(),
+            Token::plain(Operation::Send),
+        );
         let completion = next(ring)?;
         let goes_on = completion.more;
         if !carries(ring, completion, text, Operation::ReceiveMany) || !goes_on {
@@ -161,10 +195,16 @@ fn exercise(ring: &mut Ring, kernel: &str) -> Result<(), UringError> {
 
 /// The next completion.
 fn next(ring: &mut Ring) -> Result<Completion, UringError> {
-    ring.submit_and_wait(Wait { events: 1, gather_us: 0, timeout: PATIENCE });
+    ring.submit_and_wait(Wait {
+        events: 1,
+        gather_us: 0,
+        timeout: PATIENCE,
+    });
     let mut completions = Vec::new();
     ring.drain(&mut completions);
-    completions.pop().ok_or(UringError::Other("no completion came", libc::ETIME))
+    completions
+        .pop()
+        .ok_or(UringError::Other("no completion came", libc::ETIME))
 }
 
 fn carries(ring: &mut Ring, completion: Completion, bytes: &[u8], operation: Operation) -> bool {
@@ -191,9 +231,14 @@ mod tests {
         let newest = probe(1).unwrap();
         for deferred in [false, newest.deferred] {
             for incremental in [false, newest.incremental] {
-                let capabilities = Capabilities { deferred, incremental, min_wait: false };
+                let capabilities = Capabilities {
+                    deferred,
+                    incremental,
+                    min_wait: false,
+                };
                 let mut ring = Ring::new(capabilities).unwrap();
-                exercise(&mut ring, "test").unwrap_or_else(|error| panic!("{capabilities:?}: {error}"));
+                exercise(&mut ring, "test")
+                    .unwrap_or_else(|error| panic!("{capabilities:?}: {error}"));
             }
         }
     }
@@ -204,8 +249,16 @@ mod tests {
         if disabled() == 0 {
             assert_eq!(refusal(libc::EPERM), UringError::Forbidden);
         }
-        assert_eq!(refusal(libc::ENOSYS), UringError::Missing { kernel: String::from("6.1") });
+        assert_eq!(
+            refusal(libc::ENOSYS),
+            UringError::Missing {
+                kernel: String::from("6.1")
+            }
+        );
         assert_eq!(refusal(libc::EMFILE), UringError::OpenFiles);
-        assert!(matches!(refusal(libc::ENOMEM), UringError::LockedMemory { shards: 4, .. }));
+        assert!(matches!(
+            refusal(libc::ENOMEM),
+            UringError::LockedMemory { shards: 4, .. }
+        ));
     }
 }

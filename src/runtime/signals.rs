@@ -21,18 +21,24 @@ impl Catcher {
         note: impl Fn() -> T + Send + 'static,
     ) -> io::Result<Self> {
         let (mut reader, writer) = io::pipe()?;
-        let mut catcher = Self { registered: Vec::new() };
+        let mut catcher = Self {
+            registered: Vec::new(),
+        };
         for signal in [SIGTERM, SIGINT] {
-            catcher.registered.push(pipe::register(signal, writer.try_clone()?)?);
+            catcher
+                .registered
+                .push(pipe::register(signal, writer.try_clone()?)?);
         }
-        std::thread::Builder::new().name(String::from("signals")).spawn(move || {
-            let mut byte = [0];
-            while matches!(reader.read(&mut byte), Ok(1)) {
-                if notes.send(note()).is_err() {
-                    return;
+        std::thread::Builder::new()
+            .name(String::from("signals"))
+            .spawn(move || {
+                let mut byte = [0];
+                while matches!(reader.read(&mut byte), Ok(1)) {
+                    if notes.send(note()).is_err() {
+                        return;
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok(catcher)
     }
 }

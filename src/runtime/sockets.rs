@@ -89,14 +89,18 @@ impl Sockets {
 
     /// Whether the core knows of `conn`.
     pub(super) fn is_known(&mut self, conn: ConnKey) -> bool {
-        self.connections.get_mut(conn).is_some_and(|connection| connection.is_known())
+        self.connections
+            .get_mut(conn)
+            .is_some_and(|connection| connection.is_known())
     }
 
     // Receiving.
 
     /// Takes in the end of a receive, apart from the bytes.
     pub(super) fn received(&mut self, conn: ConnKey, completion: &Completion) -> ReceiveEnd {
-        let Some(connection) = self.connections.get_mut(conn) else { return ReceiveEnd::GoesOn };
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return ReceiveEnd::GoesOn;
+        };
         if !completion.more {
             connection.receive = Receive::Idle;
             self.unread.push(conn);
@@ -125,7 +129,9 @@ impl Sockets {
 
     /// Stops or goes on reading.
     pub(super) fn set_reading(&mut self, conn: ConnKey, reading: bool) {
-        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return;
+        };
         if !connection.is_known() {
             return;
         }
@@ -143,7 +149,9 @@ impl Sockets {
     /// Reads every connection that wants to be read and is not.
     pub(super) fn arm_receives(&mut self) {
         while let Some(conn) = self.unread.pop() {
-            let Some(connection) = self.connections.get_mut(conn) else { continue };
+            let Some(connection) = self.connections.get_mut(conn) else {
+                continue;
+            };
             if connection.receive != Receive::Idle || connection.ended {
                 continue;
             }
@@ -169,7 +177,9 @@ impl Sockets {
 
     /// Sends what the outbox has for `conn`, unless a send is on its way: then its end does.
     pub(super) fn flush(&mut self, conn: ConnKey, outbox: &mut Outbox) {
-        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return;
+        };
         if !connection.output.is_idle() || connection.phase == Phase::Dead {
             return;
         }
@@ -181,7 +191,9 @@ impl Sockets {
         }
         outbox.set_unsent(conn, bytes.len());
         let token = send_token(conn);
-        connection.output.send(bytes, &mut self.ring, connection.socket.as_fd(), token);
+        connection
+            .output
+            .send(bytes, &mut self.ring, connection.socket.as_fd(), token);
         self.quiet.push(conn);
     }
 
@@ -196,7 +208,9 @@ impl Sockets {
     /// Takes in the completion of a send.
     pub(super) fn sent(&mut self, completion: &Completion, outbox: &mut Outbox) -> SendEnd {
         let conn = key(completion.token);
-        let Some(connection) = self.connections.get_mut(conn) else { return SendEnd::Nothing };
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return SendEnd::Nothing;
+        };
         let end = connection.output.complete(completion);
         if connection.phase == Phase::Dead {
             self.bury(conn, outbox);
@@ -207,7 +221,9 @@ impl Sockets {
             Sent::Part => {
                 outbox.set_unsent(conn, connection.output.unsent());
                 let socket = connection.socket.as_fd();
-                connection.output.send_rest(&mut self.ring, socket, send_token(conn));
+                connection
+                    .output
+                    .send_rest(&mut self.ring, socket, send_token(conn));
                 SendEnd::Nothing
             }
             Sent::Failed(errno) if connection.is_known() => SendEnd::Broken(conn, errno),
@@ -220,10 +236,16 @@ impl Sockets {
 
     /// Looks which of the first tries are done, and calls `room` for each. Must be called after the
     /// completions of sends were taken in.
-    pub(super) fn settle(&mut self, outbox: &mut Outbox, mut room: impl FnMut(ConnKey, &mut Outbox)) {
+    pub(super) fn settle(
+        &mut self,
+        outbox: &mut Outbox,
+        mut room: impl FnMut(ConnKey, &mut Outbox),
+    ) {
         let mut quiet = std::mem::take(&mut self.quiet);
         quiet.retain(|&conn| {
-            let Some(connection) = self.connections.get_mut(conn) else { return false };
+            let Some(connection) = self.connections.get_mut(conn) else {
+                return false;
+            };
             if !connection.output.settle(&self.ring) {
                 // Failed or waiting in the kernel, unless the ring was too busy to take it.
                 return connection.output.is_in_flight() && !connection.output.is_waiting();
@@ -239,26 +261,35 @@ impl Sockets {
     }
 
     fn send_done(&mut self, conn: ConnKey, outbox: &mut Outbox) -> SendEnd {
-        let Some(connection) = self.connections.get_mut(conn) else { return SendEnd::Nothing };
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return SendEnd::Nothing;
+        };
         outbox.return_output(connection.output.take_buffer());
         outbox.set_unsent(conn, 0);
         let known = connection.is_known();
         if !known || outbox.output_len(conn) > 0 {
             self.ready.push(conn);
         }
-        if known && outbox.take_wants_writable(conn) { SendEnd::Room(conn) } else { SendEnd::Nothing }
+        if known && outbox.take_wants_writable(conn) {
+            SendEnd::Room(conn)
+        } else {
+            SendEnd::Nothing
+        }
     }
 
     // Closing.
 
     /// The core has closed `conn`: its last bytes are sent, then the client is given time to read them.
     pub(super) fn close(&mut self, conn: ConnKey, now: Time, outbox: &mut Outbox) {
-        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return;
+        };
         if !connection.is_known() {
             return;
         }
         connection.phase = Phase::Flushing;
-        self.closing.push_back((now.plus_millis(CLOSE_GRACE_MS), conn, Phase::Flushing));
+        self.closing
+            .push_back((now.plus_millis(CLOSE_GRACE_MS), conn, Phase::Flushing));
         if connection.receive == Receive::Idle {
             self.unread.push(conn);
         }
@@ -267,7 +298,9 @@ impl Sockets {
     }
 
     fn linger_if_flushed(&mut self, conn: ConnKey, now: Time, outbox: &mut Outbox) {
-        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return;
+        };
         if connection.phase != Phase::Flushing || !connection.output.is_idle() {
             return;
         }
@@ -276,14 +309,17 @@ impl Sockets {
             self.kill(conn, outbox);
         } else {
             connection.phase = Phase::Lingering;
-            self.closing.push_back((now.plus_millis(CLOSE_GRACE_MS), conn, Phase::Lingering));
+            self.closing
+                .push_back((now.plus_millis(CLOSE_GRACE_MS), conn, Phase::Lingering));
         }
     }
 
     /// Closes `conn` without a further word, as soon as the kernel lets go of it. The core has forgotten
     /// it or never knew it.
     pub(super) fn kill(&mut self, conn: ConnKey, outbox: &mut Outbox) {
-        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return;
+        };
         if connection.phase != Phase::Dead {
             connection.phase = Phase::Dead;
             if connection.receive == Receive::Armed {
@@ -299,7 +335,9 @@ impl Sockets {
 
     /// The stream of a connection that the core has forgotten ended.
     pub(super) fn ended_while_closing(&mut self, conn: ConnKey, failed: bool, outbox: &mut Outbox) {
-        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return;
+        };
         // A client that has only shut its own side may still read what we have for it.
         if failed || connection.phase != Phase::Flushing {
             self.kill(conn, outbox);
@@ -335,7 +373,11 @@ impl Sockets {
             && deadline <= now
         {
             self.closing.pop_front();
-            if self.connections.get_mut(conn).is_some_and(|connection| connection.phase == phase) {
+            if self
+                .connections
+                .get_mut(conn)
+                .is_some_and(|connection| connection.phase == phase)
+            {
                 self.kill(conn, outbox);
             }
         }
@@ -343,7 +385,9 @@ impl Sockets {
 
     /// When the next of them has had it.
     pub(super) fn deadline(&self) -> Time {
-        self.closing.front().map_or(Time::NEVER, |&(deadline, ..)| deadline)
+        self.closing
+            .front()
+            .map_or(Time::NEVER, |&(deadline, ..)| deadline)
     }
 
     /// Closes every connection at once.
@@ -356,7 +400,10 @@ impl Sockets {
 
 /// The connection that a request was made for.
 pub(super) fn key(token: Token) -> ConnKey {
-    ConnKey { index: token.index(), generation: token.generation() }
+    ConnKey {
+        index: token.index(),
+        generation: token.generation(),
+    }
 }
 
 fn send_token(conn: ConnKey) -> Token {
@@ -364,7 +411,10 @@ fn send_token(conn: ConnKey) -> Token {
 }
 
 fn receive_token(conn: ConnKey, connection: &Connection) -> Token {
-    let operation =
-        if connection.receives_many { Operation::ReceiveMany } else { Operation::ReceiveOnce };
+    let operation = if connection.receives_many {
+        Operation::ReceiveMany
+    } else {
+        Operation::ReceiveOnce
+    };
     Token::new(operation, conn.index, conn.generation)
 }

@@ -32,11 +32,17 @@ impl Resource {
 
     /// Asks for the limit.
     pub(super) fn limit(self) -> io::Result<Limit> {
-        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        let mut limit = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
         // SAFETY: the call writes one `rlimit` and keeps no pointer.
         let result = unsafe { libc::getrlimit(self.number(), &raw mut limit) };
         check(result)?;
-        Ok(Limit { soft: limit.rlim_cur, hard: limit.rlim_max })
+        Ok(Limit {
+            soft: limit.rlim_cur,
+            hard: limit.rlim_max,
+        })
     }
 
     /// Raises the soft limit to `wanted`, or as far as the hard limit lets it, and returns what
@@ -47,7 +53,10 @@ impl Resource {
             return Ok(limit.soft);
         }
         let soft = wanted.min(limit.hard);
-        let raised = libc::rlimit { rlim_cur: soft, rlim_max: limit.hard };
+        let raised = libc::rlimit {
+            rlim_cur: soft,
+            rlim_max: limit.hard,
+        };
         // SAFETY: the call reads one `rlimit` and keeps no pointer.
         let result = unsafe { libc::setrlimit(self.number(), &raw const raised) };
         check(result)?;
@@ -64,7 +73,9 @@ pub(super) fn allowed_cpus() -> io::Result<Vec<usize>> {
     check(result)?;
     let bits = 8 * size_of::<libc::cpu_set_t>();
     // SAFETY: reads bit `cpu` of the set, which has `bits` of them.
-    Ok((0..bits).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
+    Ok((0..bits)
+        .filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) })
+        .collect())
 }
 
 /// A new eventfd that blocks, as io_uring wants it.
@@ -78,8 +89,10 @@ pub(super) fn eventfd() -> io::Result<OwnedFd> {
 
 /// Release of the running kernel, as `6.12`.
 pub(super) fn kernel_release() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease")
-        .map_or_else(|_| String::from("unknown"), |release| release.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(
+        |_| String::from("unknown"),
+        |release| release.trim().to_owned(),
+    )
 }
 
 /// Major and minor number of a kernel release.
@@ -89,7 +102,11 @@ pub(super) fn kernel_version(release: &str) -> Option<(u32, u32)> {
 }
 
 fn check(result: i32) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

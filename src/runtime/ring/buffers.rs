@@ -69,21 +69,32 @@ impl Buffers {
         const PAGE: usize = 4096;
         let descriptors = usize::from(shape.count) * size_of::<BufRingEntry>();
         let first = descriptors.next_multiple_of(PAGE);
-        let layout = Layout::from_size_align(first + usize::from(shape.count) * shape.size as usize, PAGE)
-            .map_err(io::Error::other)?;
+        let layout =
+            Layout::from_size_align(first + usize::from(shape.count) * shape.size as usize, PAGE)
+                .map_err(io::Error::other)?;
         // SAFETY: the layout is not empty, `count` is at least 1.
         let memory = unsafe { std::alloc::alloc_zeroed(layout) };
         let Some(memory) = NonNull::new(memory) else {
             return Err(io::Error::from_raw_os_error(libc::ENOMEM));
         };
         let consumed = vec![0; usize::from(shape.count)].into_boxed_slice();
-        let mut buffers = Self { group, shape, memory, layout, first, tail: 0, consumed };
+        let mut buffers = Self {
+            group,
+            shape,
+            memory,
+            layout,
+            first,
+            tail: 0,
+            consumed,
+        };
         let flags = if shape.incremental { INCREMENTAL } else { 0 };
         let address = memory.as_ptr() as u64;
         // SAFETY: `address` is page aligned and has room for `count` descriptors; the memory stays
         // until `unregister` has returned Ok (`Buffers` frees it nowhere else).
         let registered = unsafe {
-            uring.submitter().register_buf_ring_with_flags(address, shape.count, group, flags)
+            uring
+                .submitter()
+                .register_buf_ring_with_flags(address, shape.count, group, flags)
         };
         if let Err(error) = registered {
             buffers.free();
@@ -118,10 +129,19 @@ impl Buffers {
         let length = u32::try_from(result).unwrap_or(0);
         let consumed = &mut self.consumed[usize::from(buffer)];
         let start = *consumed;
-        assert!(length <= self.shape.size - start, "the kernel filled more than a buffer");
+        assert!(
+            length <= self.shape.size - start,
+            "the kernel filled more than a buffer"
+        );
         let last = !(self.shape.incremental && cqueue::buffer_more(flags));
         *consumed = if last { 0 } else { start + length };
-        Some(Received { group: self.group, buffer, start, length, last })
+        Some(Received {
+            group: self.group,
+            buffer,
+            start,
+            length,
+            last,
+        })
     }
 
     /// The bytes.

@@ -4,7 +4,10 @@
 //! Only the thread that made a ring uses it (`SINGLE_ISSUER`), so the kernel touches our memory only
 //! inside a system call of that thread: completions that became due meanwhile are posted by the next
 //! `io_uring_enter` (`DEFER_TASKRUN`), or, before Linux 6.1, when some system call ends.
-#![expect(unsafe_code, reason = "requests name memory and descriptors that must outlive them")]
+#![expect(
+    unsafe_code,
+    reason = "requests name memory and descriptors that must outlive them"
+)]
 
 mod buffers;
 mod output;
@@ -33,14 +36,26 @@ const COMPLETION_ENTRIES: u32 = 4096;
 /// no flood of established clients keeps a new one out, and not shared between completions,
 /// because a single receive and a multishot one may complete in another order than they took bytes
 /// from a shared buffer (Linux before 6.15).
-const HANDSHAKE_BUFFERS: BufferShape = BufferShape { count: 32, size: 2048, incremental: false };
+const HANDSHAKE_BUFFERS: BufferShape = BufferShape {
+    count: 32,
+    size: 2048,
+    incremental: false,
+};
 
 /// Buffers for all others. 512 KiB stay in the second-level cache; more cycle cold memory (measured:
 /// 1.13 to 1.43 times the time with 16 MiB).
-const STREAM_BUFFERS: BufferShape = BufferShape { count: 8, size: 64 * 1024, incremental: true };
+const STREAM_BUFFERS: BufferShape = BufferShape {
+    count: 8,
+    size: 64 * 1024,
+    incremental: true,
+};
 
 /// The same where a buffer serves one completion only: as many bytes, in more pieces.
-const STREAM_BUFFERS_WHOLE: BufferShape = BufferShape { count: 128, size: 4096, incremental: false };
+const STREAM_BUFFERS_WHOLE: BufferShape = BufferShape {
+    count: 128,
+    size: 4096,
+    incremental: false,
+};
 
 const HANDSHAKE_GROUP: u16 = 0;
 const STREAM_GROUP: u16 = 1;
@@ -109,7 +124,11 @@ impl Ring {
     pub(super) fn new(capabilities: Capabilities) -> io::Result<Self> {
         let uring = build(capabilities, SUBMISSION_ENTRIES, COMPLETION_ENTRIES)?;
         let handshake = Buffers::register(&uring, HANDSHAKE_GROUP, HANDSHAKE_BUFFERS)?;
-        let shape = if capabilities.incremental { STREAM_BUFFERS } else { STREAM_BUFFERS_WHOLE };
+        let shape = if capabilities.incremental {
+            STREAM_BUFFERS
+        } else {
+            STREAM_BUFFERS_WHOLE
+        };
         let stream = Buffers::register(&uring, STREAM_GROUP, shape)?;
         // Saves the look-up of the descriptor at each enter; without it everything works.
         let _ = uring.submitter().register_ring_fd();
@@ -204,7 +223,9 @@ impl Ring {
         self.alarms = (self.alarms + 1) & Token::MAX_INDEX;
         let token = Token::new(Operation::Alarm, self.alarms, 0);
         *self.alarm = types::Timespec::from(delay);
-        let entry = opcode::Timeout::new(&raw const *self.alarm).build().user_data(token.user_data());
+        let entry = opcode::Timeout::new(&raw const *self.alarm)
+            .build()
+            .user_data(token.user_data());
         // SAFETY: the kernel reads the time when it takes the request in (`SUBMIT_STABLE`, Linux
         // 5.5); the box lives as long as the ring.
         unsafe { self.push(&entry) };
@@ -253,7 +274,10 @@ impl Ring {
         } else {
             events = events.min(1);
         }
-        let result = self.uring.submitter().submit_with_args(events as usize, &arguments);
+        let result = self
+            .uring
+            .submitter()
+            .submit_with_args(events as usize, &arguments);
         self.entered(result);
     }
 
@@ -262,7 +286,9 @@ impl Ring {
             match error.raw_os_error() {
                 // Interrupted, timed out, or short of memory for now: what was not taken stays queued.
                 Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN) => {}
-                _ => panic!("io_uring_enter failed in a way that no request of ours can cause: {error}"),
+                _ => panic!(
+                    "io_uring_enter failed in a way that no request of ours can cause: {error}"
+                ),
             }
         }
         if self.uring.submission().is_empty() {
@@ -300,7 +326,7 @@ impl Ring {
             }
             // The queue was full: this moves the rest into it.
             let result = self.uring.submit();
-                if result.is_ok() && self.uring.submission().is_empty() {
+            if result.is_ok() && self.uring.submission().is_empty() {
                 self.epoch += 1;
             }
         }
@@ -350,7 +376,10 @@ impl Drop for Ring {
     /// Ends every request, so that the kernel has no use for the buffers any more, and frees them.
     fn drop(&mut self) {
         let submitter = self.uring.submitter();
-        let _ = submitter.register_sync_cancel(Some(types::Timespec::new().sec(1)), types::CancelBuilder::any());
+        let _ = submitter.register_sync_cancel(
+            Some(types::Timespec::new().sec(1)),
+            types::CancelBuilder::any(),
+        );
         self.handshake.unregister(&self.uring);
         self.stream.unregister(&self.uring);
     }
@@ -358,22 +387,26 @@ impl Drop for Ring {
 
 impl std::fmt::Debug for Ring {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Ring").field("fd", &self.raw_fd()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Ring")
+            .field("fd", &self.raw_fd())
+            .finish_non_exhaustive()
     }
 }
 
-fn completion(
-    entry: &cqueue::Entry,
-    handshake: &mut Buffers,
-    stream: &mut Buffers,
-) -> Completion {
+fn completion(entry: &cqueue::Entry, handshake: &mut Buffers, stream: &mut Buffers) -> Completion {
     let token = Token::from_user_data(entry.user_data());
     let received = match token.operation() {
         Operation::ReceiveOnce => handshake.take(entry.flags(), entry.result()),
         Operation::ReceiveMany => stream.take(entry.flags(), entry.result()),
         _ => None,
     };
-    Completion { token, result: entry.result(), more: cqueue::more(entry.flags()), received }
+    Completion {
+        token,
+        result: entry.result(),
+        more: cqueue::more(entry.flags()),
+        received,
+    }
 }
 
 /// Sets a ring up as the driver uses it.
@@ -383,7 +416,10 @@ pub(super) fn build(
     completions: u32,
 ) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
-    builder.setup_cqsize(completions).setup_submit_all().setup_taskrun_flag();
+    builder
+        .setup_cqsize(completions)
+        .setup_submit_all()
+        .setup_taskrun_flag();
     if capabilities.deferred {
         builder.setup_single_issuer().setup_defer_taskrun();
     } else {

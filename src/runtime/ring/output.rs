@@ -9,7 +9,10 @@
 //!
 //! The bytes cannot be reached from outside while the kernel may read them, and if an [`Output`] is
 //! dropped at such a time, they are leaked.
-#![expect(unsafe_code, reason = "the kernel reads the bytes after the call that names them")]
+#![expect(
+    unsafe_code,
+    reason = "the kernel reads the bytes after the call that names them"
+)]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -80,7 +83,9 @@ impl Output {
         self.bytes = bytes;
         self.sent = 0;
         let flags = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-        let entry = self.entry(socket, flags, token).flags(squeue::Flags::SKIP_SUCCESS);
+        let entry = self
+            .entry(socket, flags, token)
+            .flags(squeue::Flags::SKIP_SUCCESS);
         self.state = State::Quiet(ring.epoch());
         // SAFETY: the pointer in `entry` is to the heap block of `self.bytes`, which is neither
         // changed nor freed before `state` is Idle again: every method that touches it asserts
@@ -122,7 +127,11 @@ impl Output {
         match u32::try_from(completion.result) {
             Ok(count) => {
                 self.sent = self.sent.saturating_add(count);
-                if self.unsent() == 0 { Sent::All } else { Sent::Part }
+                if self.unsent() == 0 {
+                    Sent::All
+                } else {
+                    Sent::Part
+                }
             }
             Err(_) => match -completion.result {
                 libc::EAGAIN | libc::EINTR => Sent::Part,

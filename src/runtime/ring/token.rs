@@ -89,7 +89,8 @@ mod tests {
             Operation::Alarm,
         ] {
             for (index, generation) in [(0, 0), (Token::MAX_INDEX, u32::MAX), (7, 1), (0, 9)] {
-                let token = Token::from_user_data(Token::new(operation, index, generation).user_data());
+                let token =
+                    Token::from_user_data(Token::new(operation, index, generation).user_data());
                 assert_eq!(
                     (token.operation(), token.index(), token.generation()),
                     (operation, index, generation)
