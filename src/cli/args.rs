@@ -87,11 +87,16 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 fn shards(text: &str) -> Result<usize, String> {
-    let number = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    let number = text
+        .parse()
+        .map_err(|_| format!("`{text}` is not a number"))?;
     if number <= limits::MAX_SHARDS {
         Ok(number)
     } else {
-        Err(format!("{number} is out of range; allowed is 0 to {}", limits::MAX_SHARDS))
+        Err(format!(
+            "{number} is out of range; allowed is 0 to {}",
+            limits::MAX_SHARDS
+        ))
     }
 }
 

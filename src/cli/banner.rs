@@ -15,7 +15,13 @@ pub(super) struct Banner<'a> {
 
 impl fmt::Display for Banner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Started { listeners, cpus, driver, max_connections, .. } = self.started;
+        let Started {
+            listeners,
+            cpus,
+            driver,
+            max_connections,
+            ..
+        } = self.started;
         writeln!(f, "ShardMQ {}", env!("CARGO_PKG_VERSION"))?;
         line(f, "driver", driver)?;
         line(f, "shards", &shards(cpus))?;
@@ -43,8 +49,10 @@ fn shards(cpus: &[usize]) -> String {
 
 /// Who gets in, and the one option that changes it.
 fn access(addresses: &[SocketAddr]) -> String {
-    let open: Vec<&SocketAddr> =
-        addresses.iter().filter(|address| !address.ip().is_loopback()).collect();
+    let open: Vec<&SocketAddr> = addresses
+        .iter()
+        .filter(|address| !address.ip().is_loopback())
+        .collect();
     let Some(first) = open.first() else {
         let port = addresses.first().map_or(1883, SocketAddr::port);
         return format!(
@@ -86,7 +94,10 @@ mod tests {
         let closed = access(&addresses(&["127.0.0.1:1884", "[::1]:1884"]));
         assert!(closed.contains("nobody else") && closed.contains("--listen 0.0.0.0:1884"));
         let open = access(&addresses(&["127.0.0.1:1883", "0.0.0.0:1885"]));
-        assert!(open.starts_with("OPEN to everybody who reaches 0.0.0.0:1885: "), "{open}");
+        assert!(
+            open.starts_with("OPEN to everybody who reaches 0.0.0.0:1885: "),
+            "{open}"
+        );
         assert!(open.contains("--listen 127.0.0.1:1885"));
     }
 

@@ -35,8 +35,12 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Config, LoadError> {
 pub(super) fn config(path: Option<&Path>) -> Result<Config, LoadError> {
     let text = path.map(file).transpose()?;
     let name = path.map(|path| path.display().to_string());
-    let variables = std::env::vars_os()
-        .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()));
+    let variables = std::env::vars_os().map(|(name, value)| {
+        (
+            name.to_string_lossy().into(),
+            value.to_string_lossy().into(),
+        )
+    });
     Config::load(text.as_deref().zip(name.as_deref()), variables).map_err(LoadError::Wrong)
 }
 
@@ -71,7 +75,11 @@ fn listeners(args: &RunArgs) -> Vec<Listener> {
             0 => "command-line".to_owned(),
             others => format!("command-line-{}", others + 1),
         };
-        listeners.push(Listener { name, bind: *bind, ..Listener::default() });
+        listeners.push(Listener {
+            name,
+            bind: *bind,
+            ..Listener::default()
+        });
     }
     listeners
 }
@@ -80,7 +88,11 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path, error) => {
-                write!(f, "cannot read the configuration {}: {error}", path.display())?;
+                write!(
+                    f,
+                    "cannot read the configuration {}: {error}",
+                    path.display()
+                )?;
                 match error.kind() {
                     io::ErrorKind::NotFound => {
                         f.write_str("; `shardmq print-config` writes one to start from")
@@ -114,7 +126,10 @@ mod tests {
     #[test]
     fn the_command_line_goes_on_top() {
         let args = RunArgs {
-            listen: vec!["127.0.0.1:1".parse().unwrap(), "127.0.0.1:1".parse().unwrap()],
+            listen: vec![
+                "127.0.0.1:1".parse().unwrap(),
+                "127.0.0.1:1".parse().unwrap(),
+            ],
             shards: Some(3),
             ephemeral: true,
             ..RunArgs::default()
@@ -123,14 +138,20 @@ mod tests {
         assert_eq!(config.listeners.len(), 1);
         assert_eq!(config.listeners[0].bind.port(), 1);
         assert_eq!((config.shards, config.data_dir), (3, None));
-        let args = RunArgs { data_dir: Some("x".into()), ..RunArgs::default() };
+        let args = RunArgs {
+            data_dir: Some("x".into()),
+            ..RunArgs::default()
+        };
         assert_eq!(all(&args).unwrap().data_dir, Some("x".into()));
     }
 
     #[test]
     fn a_file_that_cannot_be_read_is_named_with_what_to_do() {
         let error = file(Path::new("no/such.toml")).unwrap_err().to_string();
-        assert!(error.starts_with("cannot read the configuration no/such.toml: "), "{error}");
+        assert!(
+            error.starts_with("cannot read the configuration no/such.toml: "),
+            "{error}"
+        );
         assert!(error.contains("print-config"), "{error}");
         let denied = LoadError::File("a".into(), io::ErrorKind::PermissionDenied.into());
         assert!(denied.to_string().contains("let the user"));

@@ -57,12 +57,42 @@ mod tests {
 
     #[test]
     fn the_variable_goes_over_the_command_line_and_that_over_the_file() {
-        let log = Log { level: LogLevel::Warn, ..Log::default() };
+        let log = Log {
+            level: LogLevel::Warn,
+            ..Log::default()
+        };
         let shown = |args: &RunArgs, variable| filter(&log, args, variable).unwrap().to_string();
         assert_eq!(shown(&RunArgs::default(), None), "warn");
-        assert_eq!(shown(&RunArgs { verbose: 1, ..RunArgs::default() }, None), "debug");
-        assert_eq!(shown(&RunArgs { quiet: true, ..RunArgs::default() }, None), "error");
-        assert_eq!(shown(&RunArgs { verbose: 2, ..RunArgs::default() }, Some("info")), "info");
+        assert_eq!(
+            shown(
+                &RunArgs {
+                    verbose: 1,
+                    ..RunArgs::default()
+                },
+                None
+            ),
+            "debug"
+        );
+        assert_eq!(
+            shown(
+                &RunArgs {
+                    quiet: true,
+                    ..RunArgs::default()
+                },
+                None
+            ),
+            "error"
+        );
+        assert_eq!(
+            shown(
+                &RunArgs {
+                    verbose: 2,
+                    ..RunArgs::default()
+                },
+                Some("info")
+            ),
+            "info"
+        );
         assert_eq!(shown(&RunArgs::default(), Some("")), "warn");
     }
 

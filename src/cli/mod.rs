@@ -48,8 +48,10 @@ pub(crate) fn main() -> ExitCode {
 /// A command line that is none. The clients exit with 1, as mosquitto's do, and say why they lack
 /// an option that those have.
 fn usage(error: &clap::Error) -> ExitCode {
-    let arguments: Vec<String> =
-        std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    let arguments: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|a| a.to_string_lossy().into_owned())
+        .collect();
     let is_client = matches!(arguments.first().map(String::as_str), Some("pub" | "sub"));
     if is_client
         && error.kind() == ErrorKind::UnknownArgument

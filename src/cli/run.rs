@@ -23,7 +23,10 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     if !args.quiet {
         let data_dir = config.data_dir.clone();
         options.ready = Box::new(move |started| {
-            complain(Banner { started: &started, data_dir: data_dir.as_deref() });
+            complain(Banner {
+                started: &started,
+                data_dir: data_dir.as_deref(),
+            });
         });
     }
     match runtime::run(options) {
@@ -49,7 +52,10 @@ fn options(config: &Config) -> RuntimeOptions {
 
 fn address(listener: &Listener) -> ListenAddress {
     match listener.r#type {
-        ListenerType::Tcp => ListenAddress { name: listener.name.clone(), address: listener.bind },
+        ListenerType::Tcp => ListenAddress {
+            name: listener.name.clone(),
+            address: listener.bind,
+        },
     }
 }
 
@@ -65,9 +71,18 @@ mod tests {
         let options = options(&Config::parse(text, "a.toml").unwrap());
         assert_eq!(options.shards, 3);
         assert_eq!(options.settings.max_inflight, 5);
-        assert_eq!((options.gather_us, options.max_connections, options.backlog), (7, 11, 13));
+        assert_eq!(
+            (options.gather_us, options.max_connections, options.backlog),
+            (7, 11, 13)
+        );
         assert_eq!(options.shutdown_grace, Duration::from_secs(17));
         let address = "127.0.0.1:19".parse().unwrap();
-        assert_eq!(options.listeners, [ListenAddress { name: "a".to_owned(), address }]);
+        assert_eq!(
+            options.listeners,
+            [ListenAddress {
+                name: "a".to_owned(),
+                address
+            }]
+        );
     }
 }

@@ -462,11 +462,13 @@ pub(super) fn read_word<T: Words>(raw: Raw<'_>, kind: Kind) -> Result<T, Problem
         return Err(raw.wrong_type(kind));
     };
     let found = T::ALL.iter().find(|(_, word)| *word == text);
-    found.map(|(value, _)| *value).ok_or_else(|| Problem::UnknownWord {
-        found: text.to_owned(),
-        words: T::WORDS,
-        likely: super::suggest::closest(text, T::WORDS.iter().copied()),
-    })
+    found
+        .map(|(value, _)| *value)
+        .ok_or_else(|| Problem::UnknownWord {
+            found: text.to_owned(),
+            words: T::WORDS,
+            likely: super::suggest::closest(text, T::WORDS.iter().copied()),
+        })
 }
 
 impl Value for QoS {

@@ -43,7 +43,12 @@ impl Broker {
             rest
         };
         let log = Some(thread::Builder::new().spawn(rest).unwrap());
-        Self { child, log, banner, port }
+        Self {
+            child,
+            log,
+            banner,
+            port,
+        }
     }
 
     /// Runs a client to its end.
@@ -103,13 +108,19 @@ impl Drop for Broker {
 fn banner(lines: &mut BufReader<ChildStderr>) -> String {
     let mut text = String::new();
     while !text.contains("nothing is written to") && !text.contains("with this process.\n") {
-        assert_ne!(lines.read_line(&mut text).unwrap(), 0, "the broker ended: {text}");
+        assert_ne!(
+            lines.read_line(&mut text).unwrap(),
+            0,
+            "the broker ended: {text}"
+        );
     }
     text
 }
 
 fn signal(child: &Child) {
-    let kill = std::process::Command::new("kill").arg(child.id().to_string()).status();
+    let kill = std::process::Command::new("kill")
+        .arg(child.id().to_string())
+        .status();
     assert!(kill.unwrap().success());
 }
 
@@ -121,7 +132,10 @@ fn output(child: Child) -> Ended {
 fn the_banner_says_who_gets_in_and_what_is_kept() {
     let broker = Broker::start(&["--ephemeral"]);
     let banner = &broker.banner;
-    assert!(banner.contains(concat!("ShardMQ ", env!("CARGO_PKG_VERSION"))), "{banner}");
+    assert!(
+        banner.contains(concat!("ShardMQ ", env!("CARGO_PKG_VERSION"))),
+        "{banner}"
+    );
     assert!(banner.contains("1, on core "), "{banner}");
     assert!(banner.contains("--listen 0.0.0.0:"), "{banner}");
     assert!(banner.contains("in memory only"), "{banner}");
@@ -134,10 +148,16 @@ fn a_message_goes_from_one_client_to_the_other() {
     let broker = Broker::start(&[]);
     for version in ["31", "311", "5"] {
         for qos in ["0", "1", "2"] {
-            let subscriber = broker.subscriber(&["-V", version, "-q", qos, "-t", "a/+", "-v", "-C", "1"]);
-            let ended = broker.client(&["pub", "-V", version, "-q", qos, "-t", "a/b", "-m", "hello"]);
+            let subscriber =
+                broker.subscriber(&["-V", version, "-q", qos, "-t", "a/+", "-v", "-C", "1"]);
+            let ended =
+                broker.client(&["pub", "-V", version, "-q", qos, "-t", "a/b", "-m", "hello"]);
             assert_eq!(ended.code, 0, "{}", ended.err);
-            assert_eq!(output(subscriber).out, "a/b hello\n", "version {version}, QoS {qos}");
+            assert_eq!(
+                output(subscriber).out,
+                "a/b hello\n",
+                "version {version}, QoS {qos}"
+            );
         }
     }
 }
@@ -158,10 +178,24 @@ fn lines_arrive_in_their_order() {
 #[test]
 fn retained_messages_are_set_seen_and_removed() {
     let broker = Broker::start(&[]);
-    assert_eq!(broker.client(&["pub", "-t", "r/1", "-m", "kept", "-r", "-q", "1"]).code, 0);
+    assert_eq!(
+        broker
+            .client(&["pub", "-t", "r/1", "-m", "kept", "-r", "-q", "1"])
+            .code,
+        0
+    );
     let ended = broker.client(&["sub", "-t", "r/#", "-C", "1", "-F", "%t %p %r", "-W", "5"]);
     assert_eq!(ended.out, "r/1 kept 1\n", "{}", ended.err);
-    let ended = broker.client(&["sub", "-t", "r/#", "--remove-retained", "-C", "1", "-W", "5"]);
+    let ended = broker.client(&[
+        "sub",
+        "-t",
+        "r/#",
+        "--remove-retained",
+        "-C",
+        "1",
+        "-W",
+        "5",
+    ]);
     assert_eq!(ended.code, 0, "{}", ended.err);
     let ended = broker.client(&["sub", "-t", "r/#", "-W", "0.5"]);
     assert_eq!((ended.code, ended.out.as_str()), (27, ""));
@@ -174,7 +208,12 @@ fn a_kept_session_gets_what_came_in_the_meantime() {
     let mut arguments = vec!["sub", "-E"];
     arguments.extend_from_slice(&session);
     assert_eq!(broker.client(&arguments).code, 0);
-    assert_eq!(broker.client(&["pub", "-t", "s", "-m", "later", "-q", "1"]).code, 0);
+    assert_eq!(
+        broker
+            .client(&["pub", "-t", "s", "-m", "later", "-q", "1"])
+            .code,
+        0
+    );
     arguments = vec!["sub", "-C", "1", "-W", "5"];
     arguments.extend_from_slice(&session);
     let ended = broker.client(&arguments);
@@ -185,14 +224,51 @@ fn a_kept_session_gets_what_came_in_the_meantime() {
 fn properties_pass_through() {
     let broker = Broker::start(&[]);
     let subscriber = broker.subscriber(&[
-        "-V", "5", "-t", "p", "-C", "1", "-F", "%P|%C|%R|%D|%F|%S", "-D", "subscribe",
-        "subscription-identifier", "9",
+        "-V",
+        "5",
+        "-t",
+        "p",
+        "-C",
+        "1",
+        "-F",
+        "%P|%C|%R|%D|%F|%S",
+        "-D",
+        "subscribe",
+        "subscription-identifier",
+        "9",
     ]);
     let ended = broker.client(&[
-        "pub", "-t", "p", "-m", "x", "-D", "publish", "user-property", "b", "1", "-D", "publish",
-        "user-property", "a", "2", "-D", "publish", "content-type", "text", "-D", "publish",
-        "response-topic", "answer", "-D", "publish", "correlation-data", "id", "-D", "publish",
-        "payload-format-indicator", "1",
+        "pub",
+        "-t",
+        "p",
+        "-m",
+        "x",
+        "-D",
+        "publish",
+        "user-property",
+        "b",
+        "1",
+        "-D",
+        "publish",
+        "user-property",
+        "a",
+        "2",
+        "-D",
+        "publish",
+        "content-type",
+        "text",
+        "-D",
+        "publish",
+        "response-topic",
+        "answer",
+        "-D",
+        "publish",
+        "correlation-data",
+        "id",
+        "-D",
+        "publish",
+        "payload-format-indicator",
+        "1",
     ]);
     assert_eq!(ended.code, 0, "{}", ended.err);
     assert_eq!(output(subscriber).out, "b:1 a:2|text|answer|id|1|9\n");
@@ -225,7 +301,11 @@ fn a_port_in_use_is_named_with_the_remedy() {
     let broker = Broker::start(&[]);
     let address = format!("127.0.0.1:{}", broker.port);
     let mut second = shardmq(&["run", "--listen", &address, "--shards", "1"]);
-    let mut child = second.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut child = second
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
     // It must end by itself.
     for _ in 0..100 {
         if child.try_wait().unwrap().is_some() {
@@ -236,5 +316,9 @@ fn a_port_in_use_is_named_with_the_remedy() {
     let _ = child.kill();
     let ended = output(child);
     assert_eq!(ended.code, 1);
-    assert!(ended.err.contains(&address) && ended.err.contains("Fix: "), "{}", ended.err);
+    assert!(
+        ended.err.contains(&address) && ended.err.contains("Fix: "),
+        "{}",
+        ended.err
+    );
 }

@@ -34,7 +34,11 @@ fn what_print_config_writes_is_fine() {
     let file = File::new("printed.toml", printed.out.as_bytes());
     let checked = run(&["check-config", file.name()]);
     assert_eq!(checked.code, 0, "{}", checked.err);
-    assert!(checked.out.ends_with("printed.toml: fine\n"), "{}", checked.out);
+    assert!(
+        checked.out.ends_with("printed.toml: fine\n"),
+        "{}",
+        checked.out
+    );
 }
 
 #[test]
@@ -45,7 +49,10 @@ fn print_config_shows_what_a_file_and_the_environment_make() {
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("\nshards = 2\n") && text.contains("\nmax_inflight = 4\n"), "{text}");
+    assert!(
+        text.contains("\nshards = 2\n") && text.contains("\nmax_inflight = 4\n"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -55,7 +62,9 @@ fn check_config_tells_all_errors_with_their_places() {
     assert_eq!(checked.code, 1);
     let name = file.name();
     let expected = [
-        format!("{name}:2:1: unknown key `maxqueued` in [mqtt]; did you mean `max_queued_messages`?"),
+        format!(
+            "{name}:2:1: unknown key `maxqueued` in [mqtt]; did you mean `max_queued_messages`?"
+        ),
         format!("{name}:3:16: `mqtt.max_inflight`: 0 is out of range; allowed is 1 to 65535"),
         "2 errors in the configuration".to_owned(),
     ];
@@ -66,7 +75,11 @@ fn check_config_tells_all_errors_with_their_places() {
 fn a_file_that_is_not_there_or_no_text_is_named() {
     let missing = run(&["run", "-c", "no/such.toml"]);
     assert_eq!(missing.code, 1);
-    assert!(missing.err.starts_with("cannot read the configuration no/such.toml: "));
+    assert!(
+        missing
+            .err
+            .starts_with("cannot read the configuration no/such.toml: ")
+    );
     let file = File::new("binary.toml", b"\xff\xfe");
     let checked = run(&["check-config", file.name()]);
     assert!(checked.err.contains("is not UTF-8 text"), "{}", checked.err);
@@ -74,11 +87,17 @@ fn a_file_that_is_not_there_or_no_text_is_named() {
 
 #[test]
 fn a_wrong_variable_stops_the_start() {
-    let output = shardmq(&["run"]).env("SHARDMQ__MQTT__MAX_INFLIHGT", "4").output().unwrap();
+    let output = shardmq(&["run"])
+        .env("SHARDMQ__MQTT__MAX_INFLIHGT", "4")
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("did you mean `max_inflight`?"), "{text}");
-    let output = shardmq(&["run"]).env("SHARDMQ_LOG", "a=b=c").output().unwrap();
+    let output = shardmq(&["run"])
+        .env("SHARDMQ_LOG", "a=b=c")
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
 }
 
@@ -95,8 +114,15 @@ fn a_wrong_command_line_is_explained() {
 fn completions_and_the_manual_page_are_printed() {
     for shell in ["bash", "zsh", "fish"] {
         let script = run(&["completions", shell]);
-        assert!(script.code == 0 && script.out.contains("check-config"), "{shell}");
+        assert!(
+            script.code == 0 && script.out.contains("check-config"),
+            "{shell}"
+        );
     }
     let page = run(&["man"]);
-    assert!(page.code == 0 && page.out.contains(".TH shardmq"), "{}", page.out);
+    assert!(
+        page.code == 0 && page.out.contains(".TH shardmq"),
+        "{}",
+        page.out
+    );
 }

@@ -4,6 +4,7 @@
 //! silence, nonsense), and against the broker of the same program.
 
 #![cfg(feature = "runtime")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot do its work fails")]
 
 mod broker;
 mod clients;
@@ -44,7 +45,11 @@ impl From<Output> for Ended {
 
 /// Runs a command to its end.
 fn run(arguments: &[&str]) -> Ended {
-    shardmq(arguments).stdin(Stdio::null()).output().unwrap().into()
+    shardmq(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+        .into()
 }
 
 /// Runs a command to its end, with this on its standard input.

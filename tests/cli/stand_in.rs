@@ -5,9 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 
 use shardmq::limits::MAX_PACKET_SIZE;
-use shardmq::wire::{
-    ConnAck, ConnAckProperties, Framing, Packet, ReasonCode, Version, frame,
-};
+use shardmq::wire::{ConnAck, ConnAckProperties, Framing, Packet, ReasonCode, Version, frame};
 
 /// A stand-in that runs.
 pub(crate) struct StandIn {
@@ -34,12 +32,19 @@ impl StandIn {
             .spawn(move || {
                 for turn in 0..connections {
                     let (stream, _) = listener.accept().unwrap();
-                    let mut peer = Peer { stream, input: Vec::new(), version: Version::V3_1_1 };
+                    let mut peer = Peer {
+                        stream,
+                        input: Vec::new(),
+                        version: Version::V3_1_1,
+                    };
                     serve(&mut peer, turn);
                 }
             })
             .unwrap();
-        Self { port, thread: Some(thread) }
+        Self {
+            port,
+            thread: Some(thread),
+        }
     }
 
     /// The port, as an argument.
@@ -60,8 +65,11 @@ impl Peer {
     /// Hands the next packet to `look`; `None` if the client closed.
     pub(crate) fn next<T>(&mut self, look: impl FnOnce(&Packet<'_>) -> T) -> Option<T> {
         loop {
-            if let Framing::Packet { first_byte, body, size } =
-                frame(&self.input, MAX_PACKET_SIZE).unwrap()
+            if let Framing::Packet {
+                first_byte,
+                body,
+                size,
+            } = frame(&self.input, MAX_PACKET_SIZE).unwrap()
             {
                 let packet = Packet::decode(self.version, first_byte, body).unwrap();
                 if let Packet::Connect(connect) = &packet {
@@ -95,7 +103,11 @@ impl Peer {
     pub(crate) fn answer_connect(&mut self, reason: ReasonCode, properties: ConnAckProperties<'_>) {
         let is_connect = self.next(|packet| matches!(packet, Packet::Connect(_)));
         assert_eq!(is_connect, Some(true));
-        self.send(&Packet::ConnAck(ConnAck { session_present: false, reason, properties }));
+        self.send(&Packet::ConnAck(ConnAck {
+            session_present: false,
+            reason,
+            properties,
+        }));
     }
 
     /// Takes a CONNECT and accepts it.

@@ -25,7 +25,12 @@ pub(super) struct CommonArgs {
     #[arg(short, long, value_name = "NAME")]
     pub(super) username: Option<String>,
     /// Password
-    #[arg(short = 'P', long = "pw", value_name = "PASSWORD", allow_hyphen_values = true)]
+    #[arg(
+        short = 'P',
+        long = "pw",
+        value_name = "PASSWORD",
+        allow_hyphen_values = true
+    )]
     pub(super) password: Option<String>,
     /// Client id; the broker gives one if there is none
     #[arg(short = 'i', long, value_name = "ID", allow_hyphen_values = true)]
@@ -62,7 +67,12 @@ pub(super) struct CommonArgs {
     #[arg(long, value_name = "TOPIC")]
     pub(super) will_topic: Option<String>,
     /// Payload of the will
-    #[arg(long, value_name = "PAYLOAD", requires = "will_topic", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "PAYLOAD",
+        requires = "will_topic",
+        allow_hyphen_values = true
+    )]
     pub(super) will_payload: Option<String>,
     /// QoS of the will
     #[arg(long, value_name = "QOS", requires = "will_topic", value_parser = qos)]
@@ -146,8 +156,12 @@ pub(crate) struct SubArgs {
     pub(super) verbose: bool,
     /// How a message is printed: %t topic, %p payload, %q QoS, %r retain, %j JSON, ...;
     /// all of them in the README
-    #[arg(short = 'F', value_name = "FORMAT", conflicts_with = "verbose",
-          allow_hyphen_values = true)]
+    #[arg(
+        short = 'F',
+        value_name = "FORMAT",
+        conflicts_with = "verbose",
+        allow_hyphen_values = true
+    )]
     pub(super) format: Option<String>,
     /// Print JSON (%j, %J) on several lines
     #[arg(long)]
@@ -194,8 +208,8 @@ impl CommonArgs {
     /// `needed_by` is an option of the client at hand that only version 5 can fulfil.
     pub(super) fn version(&self, needed_by: Option<&'static str>) -> Result<Version, String> {
         let needed_by = needed_by
-            .or((!self.property.is_empty()).then_some("-D"))
-            .or(self.session_expiry.map(|_| "-x"));
+            .or_else(|| (!self.property.is_empty()).then_some("-D"))
+            .or_else(|| self.session_expiry.map(|_| "-x"));
         match (self.version, needed_by) {
             (Some(Version::V5), _) | (None, Some(_)) => Ok(Version::V5),
             (Some(_), Some(option)) => Err(format!("{option} needs version 5: -V 5")),
@@ -221,7 +235,8 @@ impl CommonArgs {
 
     /// The Session Expiry Interval to ask for.
     pub(super) fn session_expiry(&self) -> Option<u32> {
-        self.session_expiry.or(self.keep_session.then_some(u32::MAX))
+        self.session_expiry
+            .or_else(|| self.keep_session.then_some(u32::MAX))
     }
 
     /// The properties of all -D, for a client that sends these packets.
@@ -232,7 +247,8 @@ impl CommonArgs {
 
 fn qos(text: &str) -> Result<QoS, String> {
     let bits: Option<u8> = text.parse().ok();
-    bits.and_then(QoS::from_bits).ok_or_else(|| "a QoS is 0, 1 or 2".to_owned())
+    bits.and_then(QoS::from_bits)
+        .ok_or_else(|| "a QoS is 0, 1 or 2".to_owned())
 }
 
 fn version(text: &str) -> Result<Version, String> {
@@ -256,7 +272,9 @@ fn retain_handling(text: &str) -> Result<RetainHandling, String> {
 fn expiry(text: &str) -> Result<u32, String> {
     match text {
         "-1" | "∞" | "never" => Ok(u32::MAX),
-        _ => text.parse().map_err(|_| "seconds up to 4294967295, or -1 for ever".to_owned()),
+        _ => text
+            .parse()
+            .map_err(|_| "seconds up to 4294967295, or -1 for ever".to_owned()),
     }
 }
 
@@ -295,5 +313,8 @@ const NO_TLS: &str = "this version has no TLS";
 /// What to say of an option that does not exist here but does in mosquitto's clients.
 pub(crate) fn refused(option: &str) -> Option<&'static str> {
     let option = option.split('=').next().unwrap_or(option);
-    REFUSED.iter().find(|(name, _)| *name == option).map(|(_, reason)| *reason)
+    REFUSED
+        .iter()
+        .find(|(name, _)| *name == option)
+        .map(|(_, reason)| *reason)
 }

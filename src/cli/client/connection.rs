@@ -67,12 +67,20 @@ impl Connection {
         let stream = connect(host, port, until)?;
         let fail = |error| Failure::Io("cannot set up the socket".to_owned(), error);
         stream.set_nodelay(true).map_err(fail)?;
-        stream.set_write_timeout(Some(WRITE_TIMEOUT)).map_err(fail)?;
+        stream
+            .set_write_timeout(Some(WRITE_TIMEOUT))
+            .map_err(fail)?;
         let reader = stream.try_clone().map_err(fail)?;
         let (sender, events) = mpsc::sync_channel(EVENTS);
         let out = sender.clone();
         start("shardmq-read", move || read(reader, &out))?;
-        Ok(Self { stream, events, sender, permits: None, interrupted: Arc::clone(interrupted) })
+        Ok(Self {
+            stream,
+            events,
+            sender,
+            permits: None,
+            interrupted: Arc::clone(interrupted),
+        })
     }
 
     /// Starts to read standard input by lines.
@@ -90,7 +98,9 @@ impl Connection {
     /// Sends bytes.
     pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.stream.write_all(bytes).map_err(|error| {
-            Failure::Lost(format!("the connection to the broker broke while sending: {error}"))
+            Failure::Lost(format!(
+                "the connection to the broker broke while sending: {error}"
+            ))
         })
     }
 
@@ -125,11 +135,15 @@ impl Connection {
 
 fn connect(host: &str, port: u16, until: Option<Instant>) -> Result<TcpStream, Failure> {
     let addresses = (host, port).to_socket_addrs().map_err(|error| {
-        Failure::Connect(format!("cannot find the host `{host}`: {error}; is its name right?"))
+        Failure::Connect(format!(
+            "cannot find the host `{host}`: {error}; is its name right?"
+        ))
     })?;
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for address in addresses {
-        let left = until.map_or(CONNECT_TIMEOUT, |until| until.saturating_duration_since(now()));
+        let left = until.map_or(CONNECT_TIMEOUT, |until| {
+            until.saturating_duration_since(now())
+        });
         if left.is_zero() {
             return Err(Failure::Timeout);
         }

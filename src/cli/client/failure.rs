@@ -14,11 +14,22 @@ pub(super) enum Failure {
     /// There is no connection to be had.
     Connect(String),
     /// The broker answered CONNECT with a refusal.
-    Refused { version: Version, reason: ReasonCode, reason_string: Option<String> },
+    Refused {
+        version: Version,
+        reason: ReasonCode,
+        reason_string: Option<String>,
+    },
     /// The broker refused a request: which, and how.
-    Denied { what: &'static str, reason: ReasonCode, reason_string: Option<String> },
+    Denied {
+        what: &'static str,
+        reason: ReasonCode,
+        reason_string: Option<String>,
+    },
     /// The broker ended the connection with a reason.
-    Disconnected { reason: ReasonCode, reason_string: Option<String> },
+    Disconnected {
+        reason: ReasonCode,
+        reason_string: Option<String>,
+    },
     /// The connection was lost.
     Lost(String),
     /// The broker sent what it must not.
@@ -37,9 +48,9 @@ impl Failure {
             Self::Protocol(_) => 2,
             Self::Lost(_) => 7,
             Self::Timeout => 27,
-            Self::Refused { version, reason, .. } if !version.is_v5() => {
-                reason.connect_return_code().unwrap_or(1)
-            }
+            Self::Refused {
+                version, reason, ..
+            } if !version.is_v5() => reason.connect_return_code().unwrap_or(1),
             Self::Refused { reason, .. }
             | Self::Denied { reason, .. }
             | Self::Disconnected { reason, .. } => reason.as_u8().max(1),
@@ -68,7 +79,11 @@ impl fmt::Display for Failure {
             Self::Protocol(text) => write!(f, "the broker broke the protocol: {text}"),
             Self::Timeout => f.write_str("timed out"),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
-            Self::Refused { reason, reason_string, .. } => {
+            Self::Refused {
+                reason,
+                reason_string,
+                ..
+            } => {
                 write!(f, "the broker refused the connection: {reason}")?;
                 because(f, reason_string.as_deref())?;
                 match reason {
@@ -81,11 +96,18 @@ impl fmt::Display for Failure {
                     _ => Ok(()),
                 }
             }
-            Self::Denied { what, reason, reason_string } => {
+            Self::Denied {
+                what,
+                reason,
+                reason_string,
+            } => {
                 write!(f, "the broker refused the {what}: {reason}")?;
                 because(f, reason_string.as_deref())
             }
-            Self::Disconnected { reason, reason_string } => {
+            Self::Disconnected {
+                reason,
+                reason_string,
+            } => {
                 write!(f, "the broker ended the connection: {reason}")?;
                 because(f, reason_string.as_deref())
             }

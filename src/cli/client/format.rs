@@ -24,13 +24,23 @@ const FIELDS: &str = "ACDEFIJPRSUXjlmpqrtx";
 impl Format {
     /// The payload.
     pub(super) fn payload() -> Self {
-        Self { pieces: vec![Piece::Field('p')], pretty: false }
+        Self {
+            pieces: vec![Piece::Field('p')],
+            pretty: false,
+        }
     }
 
     /// The topic and the payload.
     pub(super) fn verbose() -> Self {
-        let pieces = vec![Piece::Field('t'), Piece::Bytes(b" ".to_vec()), Piece::Field('p')];
-        Self { pieces, pretty: false }
+        let pieces = vec![
+            Piece::Field('t'),
+            Piece::Bytes(b" ".to_vec()),
+            Piece::Field('p'),
+        ];
+        Self {
+            pieces,
+            pretty: false,
+        }
     }
 
     /// What -F says.
@@ -47,16 +57,20 @@ impl Format {
                         pieces.push(Piece::Field(field));
                     }
                     Some(other) => {
-                        return Err(format!("-F: %{other} is unknown; known are %% and % with {FIELDS}"));
+                        return Err(format!(
+                            "-F: %{other} is unknown; known are %% and % with {FIELDS}"
+                        ));
                     }
                     None => return Err("-F: a % stands at the end; %% prints one".to_owned()),
                 },
                 '@' => match chars.next() {
                     Some('@') => bytes.push(b'@'),
                     _ => {
-                        return Err("-F: parts of a date (@Y) are not known here; %I prints the \
+                        return Err(
+                            "-F: parts of a date (@Y) are not known here; %I prints the \
                                     time, @@ prints an @"
-                            .to_owned());
+                                .to_owned(),
+                        );
                     }
                 },
                 '\\' => bytes.push(escape(chars.next())?),
@@ -69,7 +83,12 @@ impl Format {
     }
 
     /// Appends a message; `now` is when it came.
-    pub(super) fn write(&self, message: &Message, now: SystemTime, out: &mut Vec<u8>) -> Result<(), String> {
+    pub(super) fn write(
+        &self,
+        message: &Message,
+        now: SystemTime,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
         for piece in &self.pieces {
             match piece {
                 Piece::Bytes(bytes) => out.extend_from_slice(bytes),
@@ -108,7 +127,12 @@ impl Format {
             'C' => message.content_type.clone().unwrap_or_default(),
             'R' => message.response_topic.clone().unwrap_or_default(),
             'S' => joined(message.subscription_identifiers.iter().map(u32::to_string)),
-            'P' => joined(message.user_properties.iter().map(|(k, v)| format!("{k}:{v}"))),
+            'P' => joined(
+                message
+                    .user_properties
+                    .iter()
+                    .map(|(k, v)| format!("{k}:{v}")),
+            ),
             'I' => date(now),
             'U' => {
                 let since = since_epoch(now);
@@ -155,15 +179,33 @@ impl Format {
 fn properties(message: &Message) -> Vec<(&'static str, String)> {
     let mut members = Vec::new();
     let mut put = |name, value: Option<String>| members.extend(value.map(|value| (name, value)));
-    put("topic-alias", message.topic_alias.map(|value| value.to_string()));
-    put("payload-format-indicator", message.payload_format_indicator.map(|v| v.to_string()));
-    put("message-expiry-interval", message.message_expiry_interval.map(|v| v.to_string()));
+    put(
+        "topic-alias",
+        message.topic_alias.map(|value| value.to_string()),
+    );
+    put(
+        "payload-format-indicator",
+        message.payload_format_indicator.map(|v| v.to_string()),
+    );
+    put(
+        "message-expiry-interval",
+        message.message_expiry_interval.map(|v| v.to_string()),
+    );
     put("content-type", message.content_type.as_deref().map(quoted));
-    put("response-topic", message.response_topic.as_deref().map(quoted));
-    let correlation = message.correlation_data.as_deref().map(String::from_utf8_lossy);
+    put(
+        "response-topic",
+        message.response_topic.as_deref().map(quoted),
+    );
+    let correlation = message
+        .correlation_data
+        .as_deref()
+        .map(String::from_utf8_lossy);
     put("correlation-data", correlation.as_deref().map(quoted));
-    let identifiers: Vec<String> =
-        message.subscription_identifiers.iter().map(u32::to_string).collect();
+    let identifiers: Vec<String> = message
+        .subscription_identifiers
+        .iter()
+        .map(u32::to_string)
+        .collect();
     let identifiers = (!identifiers.is_empty()).then(|| format!("[{}]", identifiers.join(",")));
     put("subscription-identifiers", identifiers);
     // A list, because a name may come twice and the order has a meaning.
@@ -172,7 +214,10 @@ fn properties(message: &Message) -> Vec<(&'static str, String)> {
         .iter()
         .map(|(name, value)| format!("{{{}:{}}}", quoted(name), quoted(value)))
         .collect();
-    put("user-properties", (!pairs.is_empty()).then(|| format!("[{}]", pairs.join(","))));
+    put(
+        "user-properties",
+        (!pairs.is_empty()).then(|| format!("[{}]", pairs.join(","))),
+    );
     members
 }
 
@@ -188,8 +233,10 @@ fn object(members: &[(&str, String)], pretty: bool, depth: usize) -> String {
     } else {
         ("{".to_owned(), ",".to_owned(), ":", "}".to_owned())
     };
-    let members: Vec<String> =
-        members.iter().map(|(name, value)| format!("{}{colon}{value}", quoted(name))).collect();
+    let members: Vec<String> = members
+        .iter()
+        .map(|(name, value)| format!("{}{colon}{value}", quoted(name)))
+        .collect();
     format!("{start}{}{end}", members.join(&between))
 }
 
@@ -209,7 +256,11 @@ fn joined(parts: impl Iterator<Item = String>) -> String {
 
 fn hex(bytes: &[u8], upper: bool) -> String {
     let lower: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    if upper { lower.to_ascii_uppercase() } else { lower }
+    if upper {
+        lower.to_ascii_uppercase()
+    } else {
+        lower
+    }
 }
 
 fn escape(c: Option<char>) -> Result<u8, String> {
@@ -222,7 +273,11 @@ fn escape(c: Option<char>) -> Result<u8, String> {
         Some('r') => b'\r',
         Some('t') => b'\t',
         Some('v') => 11,
-        Some(other) => return Err(format!("-F: \\{other} is unknown; known are \\\\ 0 a e n r t v")),
+        Some(other) => {
+            return Err(format!(
+                "-F: \\{other} is unknown; known are \\\\ 0 a e n r t v"
+            ));
+        }
         None => return Err("-F: a \\ stands at the end; \\\\ prints one".to_owned()),
     })
 }
@@ -256,7 +311,11 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
@@ -282,7 +341,10 @@ mod tests {
     fn shown_as(format: &str) -> String {
         let now = UNIX_EPOCH + Duration::new(1_795_298_746, 926_468_222);
         let mut out = Vec::new();
-        Format::parse(format, false).unwrap().write(&message(), now, &mut out).unwrap();
+        Format::parse(format, false)
+            .unwrap()
+            .write(&message(), now, &mut out)
+            .unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -292,7 +354,10 @@ mod tests {
         assert_eq!(shown_as("%x"), "7b2278223a20317d");
         assert_eq!(shown_as("%X"), "7B2278223A20317D");
         assert_eq!(shown_as("%C|%P|%S|%A|%E|%F|%R|%D"), "json|k:v k:w|3 4|||||");
-        assert_eq!(shown_as("%I %U"), "2026-11-21T22:05:46.926468Z 1795298746.926468222");
+        assert_eq!(
+            shown_as("%I %U"),
+            "2026-11-21T22:05:46.926468Z 1795298746.926468222"
+        );
         assert_eq!(shown_as("100%% @@ \\t\\\\ é"), "100% @ \t\\ é");
         for field in FIELDS.chars() {
             shown_as(&format!("%{field}"));
@@ -316,17 +381,26 @@ mod tests {
 
     #[test]
     fn a_payload_that_is_not_json_is_told() {
-        let text = Message { payload: b"hello".to_vec(), ..message() };
+        let text = Message {
+            payload: b"hello".to_vec(),
+            ..message()
+        };
         let format = Format::parse("%J", false).unwrap();
-        let error = format.write(&text, UNIX_EPOCH, &mut Vec::new()).unwrap_err();
+        let error = format
+            .write(&text, UNIX_EPOCH, &mut Vec::new())
+            .unwrap_err();
         assert_eq!(error, "the message on `a/b` is not JSON");
     }
 
     #[test]
     fn unknown_fields_are_refused_before_anything_is_received() {
-        for (format, part) in
-            [("%z", "%z is unknown"), ("%", "at the end"), ("@Y", "%I"), ("\\q", "\\q is"), ("\\", "end")]
-        {
+        for (format, part) in [
+            ("%z", "%z is unknown"),
+            ("%", "at the end"),
+            ("@Y", "%I"),
+            ("\\q", "\\q is"),
+            ("\\", "end"),
+        ] {
             let error = Format::parse(format, false).unwrap_err();
             assert!(error.contains(part), "{format}: {error}");
         }

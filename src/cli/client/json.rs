@@ -26,7 +26,9 @@ pub(super) fn put_string(out: &mut String, text: &str) {
 
 /// Whether a text is one JSON value.
 pub(super) fn is_valid(text: &str) -> bool {
-    let mut checker = Checker { rest: text.as_bytes() };
+    let mut checker = Checker {
+        rest: text.as_bytes(),
+    };
     checker.value(0) && checker.at_end()
 }
 
@@ -124,7 +126,11 @@ impl Checker<'_> {
     }
 
     fn digits(&mut self) -> bool {
-        let length = self.rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let length = self
+            .rest
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
         self.skip(length);
         length > 0
     }
@@ -172,14 +178,36 @@ mod tests {
     #[test]
     fn json_is_told_from_what_is_not() {
         for text in [
-            "1", "-0.5e+3", "\"a\\u00e9\\n\"", "null", "true", "[]", "[1, [2]]", "{}",
-            " {\"a\": {\"b\": [false, \"x\"]}, \"c\": 1} ", "\"é\"",
+            "1",
+            "-0.5e+3",
+            "\"a\\u00e9\\n\"",
+            "null",
+            "true",
+            "[]",
+            "[1, [2]]",
+            "{}",
+            " {\"a\": {\"b\": [false, \"x\"]}, \"c\": 1} ",
+            "\"é\"",
         ] {
             assert!(is_valid(text), "{text}");
         }
         for text in [
-            "", "01", "1.", "-", "\"a", "\"\\x\"", "\"\\u12\"", "[1,]", "[1 2]", "{1:2}", "{\"a\"}",
-            "nul", "1 2", "{\"a\":1,}", "\"\n\"", "1e",
+            "",
+            "01",
+            "1.",
+            "-",
+            "\"a",
+            "\"\\x\"",
+            "\"\\u12\"",
+            "[1,]",
+            "[1 2]",
+            "{1:2}",
+            "{\"a\"}",
+            "nul",
+            "1 2",
+            "{\"a\":1,}",
+            "\"\n\"",
+            "1e",
         ] {
             assert!(!is_valid(text), "{text}");
         }

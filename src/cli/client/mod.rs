@@ -23,9 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 use shardmq::topic::{Name, TopicError};
-use shardmq::wire::{
-    Connect, ConnectProperties, Disconnect, Forwarded, ReasonCode, Version, Will,
-};
+use shardmq::wire::{Connect, ConnectProperties, Disconnect, Forwarded, ReasonCode, Version, Will};
 
 use self::args::CommonArgs;
 use self::connection::Connection;
@@ -62,12 +60,18 @@ fn outcome(result: Result<(), Failure>, quiet: bool) -> ExitCode {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a client is not the core; it has a clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a client is not the core; it has a clock"
+)]
 fn now() -> Instant {
     Instant::now()
 }
 
-#[expect(clippy::disallowed_methods, reason = "a client is not the core; it has a clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a client is not the core; it has a clock"
+)]
 fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
@@ -157,7 +161,13 @@ impl<'a> Plan<'a> {
                     .map(str::as_bytes),
             },
         };
-        Session::open(connection, &connect, self.common.max_inflight, self.common.debug, self.until)
+        Session::open(
+            connection,
+            &connect,
+            self.common.max_inflight,
+            self.common.debug,
+            self.until,
+        )
     }
 
     /// Whether a signal asks us to end.
@@ -166,14 +176,23 @@ impl<'a> Plan<'a> {
     }
 
     fn will<'b>(&'b self, forwarded: &'b [u8]) -> Result<Option<Will<'b>>, Failure> {
-        let Some(topic) = &self.common.will_topic else { return Ok(None) };
+        let Some(topic) = &self.common.will_topic else {
+            return Ok(None);
+        };
         let p = &self.properties;
         Ok(Some(Will {
             topic: Name::parse(topic).map_err(|error| bad_topic("--will-topic", topic, error))?,
-            payload: self.common.will_payload.as_deref().unwrap_or_default().as_bytes(),
+            payload: self
+                .common
+                .will_payload
+                .as_deref()
+                .unwrap_or_default()
+                .as_bytes(),
             qos: self.common.will_qos.unwrap_or_default(),
             retain: self.common.will_retain,
-            delay_interval: p.number(Command::Will, "will-delay-interval").unwrap_or_default(),
+            delay_interval: p
+                .number(Command::Will, "will-delay-interval")
+                .unwrap_or_default(),
             message_expiry_interval: p.number(Command::Will, "message-expiry-interval"),
             forwarded: Forwarded::from_bytes(forwarded),
         }))

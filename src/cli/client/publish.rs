@@ -14,8 +14,12 @@ use super::session::{Outgoing, Session, Step};
 use super::{Plan, bad_topic, now};
 
 /// The packets that this client sends properties with.
-const PACKETS: &[Command] =
-    &[Command::Connect, Command::Publish, Command::Disconnect, Command::Will];
+const PACKETS: &[Command] = &[
+    Command::Connect,
+    Command::Publish,
+    Command::Disconnect,
+    Command::Will,
+];
 
 /// Where the payload comes from.
 enum Source {
@@ -37,7 +41,9 @@ pub(super) fn run(args: &PubArgs) -> Result<(), Failure> {
         qos: args.common.qos,
         retain: args.retain,
         topic_alias: plan.properties.short(Command::Publish, "topic-alias"),
-        message_expiry_interval: plan.properties.number(Command::Publish, "message-expiry-interval"),
+        message_expiry_interval: plan
+            .properties
+            .number(Command::Publish, "message-expiry-interval"),
         forwarded: &forwarded,
     };
     let session = plan.open()?;
@@ -74,9 +80,17 @@ fn source(args: &PubArgs) -> Result<Source, Failure> {
         args.stdin_file,
     ];
     match given.iter().filter(|given| **given).count() {
-        0 => return Err(Failure::Usage("no message; give one with -m, -f, -l, -n or -s".to_owned())),
+        0 => {
+            return Err(Failure::Usage(
+                "no message; give one with -m, -f, -l, -n or -s".to_owned(),
+            ));
+        }
         1 => {}
-        _ => return Err(Failure::Usage("only one of -m, -f, -l, -n and -s makes sense".to_owned())),
+        _ => {
+            return Err(Failure::Usage(
+                "only one of -m, -f, -l, -n and -s makes sense".to_owned(),
+            ));
+        }
     }
     if let Some(message) = &args.message {
         return Ok(Source::Message(message.clone().into_bytes()));
@@ -141,7 +155,10 @@ impl Publisher {
         self.session.read_lines()?;
         while !self.interrupted {
             if let Some(line) = self.lines.pop_front() {
-                self.send(Outgoing { payload: &line, ..message })?;
+                self.send(Outgoing {
+                    payload: &line,
+                    ..message
+                })?;
             } else if self.input_ended {
                 break;
             } else {
@@ -156,7 +173,11 @@ impl Publisher {
         while !self.session.has_room() && !self.interrupted {
             self.step(None)?;
         }
-        if self.interrupted { Ok(()) } else { self.session.publish(message) }
+        if self.interrupted {
+            Ok(())
+        } else {
+            self.session.publish(message)
+        }
     }
 
     /// Waits until everything is acknowledged.
@@ -170,10 +191,17 @@ impl Publisher {
     /// Handles what comes next; false if nothing came in time.
     fn step(&mut self, until: Option<Instant>) -> Result<bool, Failure> {
         match self.session.step(until)? {
-            Step::Acknowledged { reason, reason_string } => {
+            Step::Acknowledged {
+                reason,
+                reason_string,
+            } => {
                 if reason.is_error() && self.refused.is_none() {
                     let what = "message";
-                    self.refused = Some(Failure::Denied { what, reason, reason_string });
+                    self.refused = Some(Failure::Denied {
+                        what,
+                        reason,
+                        reason_string,
+                    });
                 }
             }
             Step::Line(line) => self.lines.push_back(line),

@@ -51,8 +51,7 @@ pub(super) struct Session {
 
 /// What the broker said of itself.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Server {
-    pub(super) session_present: bool,
+struct Server {
     maximum_qos: QoS,
     retain_available: bool,
     maximum_packet_size: u32,
@@ -64,7 +63,10 @@ pub(super) enum Step {
     /// A message came.
     Message(Box<Message>),
     /// A message of ours is acknowledged, or refused.
-    Acknowledged { reason: ReasonCode, reason_string: Option<String> },
+    Acknowledged {
+        reason: ReasonCode,
+        reason_string: Option<String>,
+    },
     /// SUBACK, with a code per filter.
     Subscribed(Vec<ReasonCode>),
     /// UNSUBACK.
@@ -116,7 +118,6 @@ impl Session {
             received: BTreeSet::new(),
             aliases: BTreeMap::new(),
             server: Server {
-                session_present: false,
                 maximum_qos: QoS::ExactlyOnce,
                 retain_available: true,
                 maximum_packet_size: limits::MAX_PACKET_SIZE,
@@ -126,11 +127,6 @@ impl Session {
         session.send(&Packet::Connect(*connect))?;
         session.await_connack(until)?;
         Ok(session)
-    }
-
-    /// What the broker said of itself.
-    pub(super) fn server(&self) -> &Server {
-        &self.server
     }
 
     /// Starts to read standard input by lines.
@@ -149,7 +145,10 @@ impl Session {
             }
             let alarm = self.keep_alive()?;
             let until = until.unwrap_or_else(|| now() + FOREVER);
-            match self.connection.wait(alarm.map_or(until, |alarm| alarm.min(until))) {
+            match self
+                .connection
+                .wait(alarm.map_or(until, |alarm| alarm.min(until)))
+            {
                 Event::Bytes(bytes) => self.take(&bytes),
                 Event::Closed(result) => return Err(lost(result)),
                 Event::Line(line) => return Ok(Step::Line(line)),
@@ -277,12 +276,22 @@ impl Session {
 
     /// Whether CONNACK is there.
     fn take_connack(&mut self, input: &[u8]) -> Result<bool, Failure> {
-        let framing = frame(input, limits::MAX_PACKET_SIZE)
-            .map_err(|_| Failure::Connect("the answer is not MQTT: is this a broker?".to_owned()))?;
-        let Framing::Packet { first_byte, body, size } = framing else { return Ok(false) };
+        let framing = frame(input, limits::MAX_PACKET_SIZE).map_err(|_| {
+            Failure::Connect("the answer is not MQTT: is this a broker?".to_owned())
+        })?;
+        let Framing::Packet {
+            first_byte,
+            body,
+            size,
+        } = framing
+        else {
+            return Ok(false);
+        };
         let packet = Packet::decode(self.version, first_byte, body)?;
         let Packet::ConnAck(connack) = packet else {
-            return Err(Failure::Protocol("its first packet is not a CONNACK".to_owned()));
+            return Err(Failure::Protocol(
+                "its first packet is not a CONNACK".to_owned(),
+            ));
         };
         self.consumed = size;
         self.established(&connack)?;
@@ -309,7 +318,6 @@ impl Session {
             self.window = self.window.min(usize::from(receive_maximum));
         }
         self.server = Server {
-            session_present: connack.session_present,
             maximum_qos: properties.maximum_qos.unwrap_or(QoS::ExactlyOnce),
             retain_available: properties.retain_available.unwrap_or(true),
             maximum_packet_size: properties
@@ -329,7 +337,11 @@ impl Session {
 
     fn next_packet_in(&mut self, input: &[u8]) -> Result<Option<Option<Step>>, Failure> {
         let rest = input.get(self.consumed..).unwrap_or_default();
-        let Framing::Packet { first_byte, body, size } = frame(rest, limits::MAX_PACKET_SIZE)?
+        let Framing::Packet {
+            first_byte,
+            body,
+            size,
+        } = frame(rest, limits::MAX_PACKET_SIZE)?
         else {
             return Ok(None);
         };
@@ -370,7 +382,9 @@ impl Session {
             | Packet::PingReq
             | Packet::Auth(_) => {
                 let name = packet.packet_type();
-                return Err(Failure::Protocol(format!("{name:?} is not for a client, or not now")));
+                return Err(Failure::Protocol(format!(
+                    "{name:?} is not for a client, or not now"
+                )));
             }
         }
         Ok(None)
@@ -389,7 +403,9 @@ impl Session {
             )
         });
         match (publish.qos, publish.packet_id) {
-            (QoS::AtLeastOnce, Some(id)) => self.acknowledge(AckKind::PubAck, id, ReasonCode::Success)?,
+            (QoS::AtLeastOnce, Some(id)) => {
+                self.acknowledge(AckKind::PubAck, id, ReasonCode::Success)?
+            }
             (QoS::ExactlyOnce, Some(id)) => {
                 let again = !self.received.insert(id);
                 self.acknowledge(AckKind::PubRec, id, ReasonCode::Success)?;
@@ -409,7 +425,8 @@ impl Session {
         };
         if publish.topic.is_empty() {
             let known = self.aliases.get(&alias).cloned();
-            return known.ok_or_else(|| Failure::Protocol(format!("topic alias {alias} is unknown")));
+            return known
+                .ok_or_else(|| Failure::Protocol(format!("topic alias {alias} is unknown")));
         }
         self.aliases.insert(alias, publish.topic.to_owned());
         Ok(publish.topic.to_owned())
@@ -443,7 +460,13 @@ impl Session {
 
     /// An exchange of ours ended.
     fn acknowledged(&mut self, name: &str, ack: &Ack<'_>) -> Option<Step> {
-        self.tell(|| format!("received {name} (Mid: {}, RC:{})", ack.packet_id, ack.reason.as_u8()));
+        self.tell(|| {
+            format!(
+                "received {name} (Mid: {}, RC:{})",
+                ack.packet_id,
+                ack.reason.as_u8()
+            )
+        });
         self.in_flight.remove(&ack.packet_id)?;
         Some(Step::Acknowledged {
             reason: ack.reason,
@@ -467,7 +490,9 @@ impl Session {
     fn check(&self, message: Outgoing<'_>) -> Result<(), Failure> {
         if message.qos > self.server.maximum_qos {
             let most = self.server.maximum_qos.bits();
-            return Err(Failure::Usage(format!("the broker takes QoS {most} at most: -q {most}")));
+            return Err(Failure::Usage(format!(
+                "the broker takes QoS {most} at most: -q {most}"
+            )));
         }
         if message.retain && !self.server.retain_available {
             return Err(Failure::Usage("the broker retains no messages".to_owned()));
@@ -477,11 +502,15 @@ impl Session {
 
     /// Sends PINGREQ when it is time; returns when to look again.
     fn keep_alive(&mut self) -> Result<Option<Instant>, Failure> {
-        let Some(interval) = self.keep_alive else { return Ok(None) };
+        let Some(interval) = self.keep_alive else {
+            return Ok(None);
+        };
         let now = now();
         if let Some(sent) = self.ping_sent {
             if now >= sent + interval {
-                return Err(Failure::Lost("the broker does not answer any more".to_owned()));
+                return Err(Failure::Lost(
+                    "the broker does not answer any more".to_owned(),
+                ));
             }
             return Ok(Some(sent + interval));
         }
@@ -531,7 +560,11 @@ impl Session {
     /// Says what happens, with -d.
     fn tell(&self, text: impl FnOnce() -> String) {
         if self.debug {
-            let id = if self.client_id.is_empty() { "(none)" } else { &self.client_id };
+            let id = if self.client_id.is_empty() {
+                "(none)"
+            } else {
+                &self.client_id
+            };
             super::complain(&format!("Client {id} {}", text()));
         }
     }

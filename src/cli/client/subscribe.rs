@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use shardmq::topic::{Filter, Subscription};
 use shardmq::wire::{
-    QoS, ReasonCode, RetainHandling, Subscribe, SubscribeFilters, SubscriptionOptions,
-    Unsubscribe, UnsubscribeFilters, Version,
+    QoS, ReasonCode, RetainHandling, Subscribe, SubscribeFilters, SubscriptionOptions, Unsubscribe,
+    UnsubscribeFilters, Version,
 };
 
 use super::args::SubArgs;
@@ -57,7 +57,10 @@ fn needs_v5(args: &SubArgs) -> Option<&'static str> {
         (args.retain_as_published, "--retain-as-published"),
         (args.retain_handling.is_some(), "--retain-handling"),
     ];
-    options.iter().find(|(given, _)| *given).map(|(_, option)| *option)
+    options
+        .iter()
+        .find(|(given, _)| *given)
+        .map(|(_, option)| *option)
 }
 
 struct Subscriber<'a> {
@@ -83,7 +86,9 @@ impl<'a> Subscriber<'a> {
         let mut filters = args.topic.clone();
         filters.extend(args.common.url.as_ref().and_then(|url| url.topic.clone()));
         if filters.is_empty() && args.unsubscribe.is_empty() {
-            return Err(Failure::Usage("no topic filter; give one with -t".to_owned()));
+            return Err(Failure::Usage(
+                "no topic filter; give one with -t".to_owned(),
+            ));
         }
         for filter in &filters {
             Subscription::parse(filter).map_err(|error| bad_topic("-t", filter, error))?;
@@ -99,7 +104,14 @@ impl<'a> Subscriber<'a> {
             None if args.verbose => Format::verbose(),
             None => Format::payload(),
         };
-        Ok(Self { args, filters, format, until, count: 0, line: Vec::new() })
+        Ok(Self {
+            args,
+            filters,
+            format,
+            until,
+            count: 0,
+            line: Vec::new(),
+        })
     }
 
     /// Connects, subscribes, and prints until there is a reason to stop.
@@ -124,7 +136,9 @@ impl<'a> Subscriber<'a> {
                 SubscribeFilters::push(version, filter, self.options(), &mut filters);
             }
             let user_properties = plan.properties.user_properties(Command::Subscribe);
-            let identifier = plan.properties.number(Command::Subscribe, "subscription-identifier");
+            let identifier = plan
+                .properties
+                .number(Command::Subscribe, "subscription-identifier");
             session.request("SUBSCRIBE", |packet_id| {
                 let subscribe = Subscribe {
                     packet_id,
@@ -200,17 +214,25 @@ impl<'a> Subscriber<'a> {
 
     /// Ends if the broker refused all filters; tells of those it refused.
     fn subscribed(&self, reasons: &[ReasonCode]) -> Result<(), Failure> {
-        let refused = self.filters.iter().zip(reasons).filter(|(_, reason)| reason.is_error());
+        let refused = self
+            .filters
+            .iter()
+            .zip(reasons)
+            .filter(|(_, reason)| reason.is_error());
         for (filter, reason) in refused {
             if !self.args.common.quiet {
-                complain(&format!("Warning: the broker refused the filter `{filter}`: {reason}"));
+                complain(&format!(
+                    "Warning: the broker refused the filter `{filter}`: {reason}"
+                ));
             }
         }
         let last = reasons.last().copied();
         match last.filter(|_| reasons.iter().all(|reason| reason.is_error())) {
-            Some(reason) => {
-                Err(Failure::Denied { what: "subscription", reason, reason_string: None })
-            }
+            Some(reason) => Err(Failure::Denied {
+                what: "subscription",
+                reason,
+                reason_string: None,
+            }),
             None => Ok(()),
         }
     }
@@ -240,9 +262,13 @@ impl<'a> Subscriber<'a> {
     }
 
     fn is_filtered_out(&self, topic: &str) -> bool {
-        let Ok(name) = shardmq::topic::Name::parse(topic) else { return false };
+        let Ok(name) = shardmq::topic::Name::parse(topic) else {
+            return false;
+        };
         let filters = &self.args.filter_out;
-        filters.iter().any(|text| Filter::parse(text).is_ok_and(|filter| filter.matches(name)))
+        filters
+            .iter()
+            .any(|text| Filter::parse(text).is_ok_and(|filter| filter.matches(name)))
     }
 
     fn print(&mut self, message: &Message) -> Result<(), Failure> {
@@ -266,7 +292,9 @@ impl<'a> Subscriber<'a> {
         let end = now() + RETRY;
         while now() < end {
             if plan.is_interrupted() {
-                return Err(Failure::Lost("interrupted while connecting again".to_owned()));
+                return Err(Failure::Lost(
+                    "interrupted while connecting again".to_owned(),
+                ));
             }
             if self.until.is_some_and(|until| now() >= until) {
                 return Err(Failure::Timeout);

@@ -19,9 +19,9 @@ impl FromStr for Url {
         if text.starts_with("mqtts://") {
             return Err("this version has no TLS; use mqtt://".to_owned());
         }
-        let rest = text
-            .strip_prefix("mqtt://")
-            .ok_or_else(|| "an address looks like mqtt://user:password@host:port/topic".to_owned())?;
+        let rest = text.strip_prefix("mqtt://").ok_or_else(|| {
+            "an address looks like mqtt://user:password@host:port/topic".to_owned()
+        })?;
         let (authority, topic) = match rest.split_once('/') {
             Some((authority, topic)) => (authority, Some(decoded(topic)?)),
             None => (rest, None),
@@ -32,20 +32,28 @@ impl FromStr for Url {
             None => (None, authority),
         };
         let (host, port) = place_of(place)?;
-        let (username, password) = match login.map(|login| login.split_once(':').unwrap_or((login, ""))) {
-            None => (None, None),
-            Some((name, "")) => (Some(decoded(name)?), None),
-            Some((name, password)) => (Some(decoded(name)?), Some(decoded(password)?)),
-        };
-        Ok(Self { username, password, host, port, topic: topic.filter(|topic| !topic.is_empty()) })
+        let (username, password) =
+            match login.map(|login| login.split_once(':').unwrap_or((login, ""))) {
+                None => (None, None),
+                Some((name, "")) => (Some(decoded(name)?), None),
+                Some((name, password)) => (Some(decoded(name)?), Some(decoded(password)?)),
+            };
+        Ok(Self {
+            username,
+            password,
+            host,
+            port,
+            topic: topic.filter(|topic| !topic.is_empty()),
+        })
     }
 }
 
 fn place_of(place: &str) -> Result<(String, u16), String> {
     let (host, port) = match place.strip_prefix('[') {
         Some(rest) => {
-            let (host, port) =
-                rest.split_once(']').ok_or_else(|| "an IPv6 address ends with ]".to_owned())?;
+            let (host, port) = rest
+                .split_once(']')
+                .ok_or_else(|| "an IPv6 address ends with ]".to_owned())?;
             (host, port.strip_prefix(':'))
         }
         None => match place.split_once(':') {
@@ -58,7 +66,9 @@ fn place_of(place: &str) -> Result<(String, u16), String> {
     }
     let port = match port {
         None => 1883,
-        Some(port) => port.parse().map_err(|_| format!("`{port}` is not a port"))?,
+        Some(port) => port
+            .parse()
+            .map_err(|_| format!("`{port}` is not a port"))?,
     };
     Ok((host.to_owned(), port))
 }
@@ -74,7 +84,9 @@ fn decoded(text: &str) -> Result<String, String> {
         }
         let mut digit = || bytes.next().and_then(|byte| char::from(byte).to_digit(16));
         let (high, low) = (digit(), digit());
-        let value = high.zip(low).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
+        let value = high
+            .zip(low)
+            .and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
         out.push(value.ok_or_else(|| format!("a % in `{text}` has no two digits behind it"))?);
     }
     String::from_utf8(out).map_err(|_| format!("`{text}` is not UTF-8"))
@@ -100,7 +112,10 @@ mod tests {
         assert_eq!((url.username, url.password, url.topic), (None, None, None));
         let url: Url = "mqtt://me@[::1]/".parse().unwrap();
         assert_eq!((url.host.as_str(), url.port), ("::1", 1883));
-        assert_eq!((url.username.as_deref(), url.password, url.topic), (Some("me"), None, None));
+        assert_eq!(
+            (url.username.as_deref(), url.password, url.topic),
+            (Some("me"), None, None)
+        );
     }
 
     #[test]
