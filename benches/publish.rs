@@ -10,9 +10,7 @@ use shardmq::session::Peer;
 use shardmq::shard::{ConnKey, Identity, Outbox, Settings, Shard};
 use shardmq::time::Time;
 use shardmq::topic::Name;
-use shardmq::wire::{
-    Connect, ConnectProperties, Packet, Publish, PublishProperties, QoS, Version,
-};
+use shardmq::wire::{Connect, ConnectProperties, Packet, Publish, PublishProperties, QoS, Version};
 
 /// Publishes in one read of a socket: a busy publisher.
 const BATCH: usize = 64;
@@ -25,11 +23,22 @@ struct Broker {
 
 impl Broker {
     fn new() -> Self {
-        let identity = Identity { shard: ShardId::new(0), shards: 1, seed: 7 };
-        let settings = Settings { sys_interval: 0, ..Settings::default() };
+        let identity = Identity {
+            shard: ShardId::new(0),
+            shards: 1,
+            seed: 7,
+        };
+        let settings = Settings {
+            sys_interval: 0,
+            ..Settings::default()
+        };
         let now = Time::from_secs(1);
         let shard = Shard::new(identity, settings, Box::new(Open), now);
-        Self { shard, out: Outbox::new(1), now }
+        Self {
+            shard,
+            out: Outbox::new(1),
+            now,
+        }
     }
 
     fn turn(&mut self, conn: ConnKey, bytes: &[u8]) -> usize {
@@ -46,8 +55,14 @@ impl Broker {
     }
 
     fn connect(&mut self, index: u32, filter: Option<&str>) -> ConnKey {
-        let conn = ConnKey { index, generation: 0 };
-        let peer = Peer { listener: 0, address: ([127, 0, 0, 1], 1).into() };
+        let conn = ConnKey {
+            index,
+            generation: 0,
+        };
+        let peer = Peer {
+            listener: 0,
+            address: ([127, 0, 0, 1], 1).into(),
+        };
         self.shard.open(conn, peer, self.now, &mut self.out);
         let client_id = format!("client-{index}");
         let connect = Connect {
@@ -103,7 +118,9 @@ fn local(criterion: &mut Criterion) {
         let bytes = publishes(Version::V3_1_1, "vehicle/4711/telemetry");
         let expected = bytes.len() * receivers as usize;
         assert_eq!(broker.turn(publisher, &bytes), expected);
-        group.throughput(Throughput::Elements((BATCH * receivers.max(1) as usize) as u64));
+        group.throughput(Throughput::Elements(
+            (BATCH * receivers.max(1) as usize) as u64,
+        ));
         group.bench_function(format!("qos0/16B/{receivers}-receivers"), |bencher| {
             bencher.iter(|| black_box(broker.turn(publisher, black_box(&bytes))));
         });

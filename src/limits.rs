@@ -9,7 +9,7 @@
 pub const MAX_SHARDS: usize = 64;
 
 /// The largest value a Variable Byte Integer carries, and so the largest Remaining Length
-/// (bytes). [MQTT-1.5.5], version 5; section 2.2.3 of 3.1.1.
+/// (bytes). Section 1.5.5 of version 5, 2.2.3 of 3.1.1.
 pub const MAX_REMAINING_LENGTH: u32 = 268_435_455;
 
 /// Bytes of the largest fixed header: one byte of type and flags, four of Remaining Length.

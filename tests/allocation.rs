@@ -22,10 +22,21 @@ struct Broker {
 
 impl Broker {
     fn new() -> Self {
-        let identity = Identity { shard: ShardId::new(0), shards: 1, seed: 7 };
-        let settings = Settings { sys_interval: 0, ..Settings::default() };
+        let identity = Identity {
+            shard: ShardId::new(0),
+            shards: 1,
+            seed: 7,
+        };
+        let settings = Settings {
+            sys_interval: 0,
+            ..Settings::default()
+        };
         let shard = Shard::new(identity, settings, Box::new(Open), Time::ZERO);
-        Self { shard, out: Outbox::new(1), spare: Vec::new() }
+        Self {
+            shard,
+            out: Outbox::new(1),
+            spare: Vec::new(),
+        }
     }
 
     fn turn(&mut self, conn: ConnKey, bytes: &[u8]) -> usize {
@@ -44,8 +55,14 @@ impl Broker {
     }
 
     fn connect(&mut self, index: u32, filter: &str) -> ConnKey {
-        let conn = ConnKey { index, generation: 0 };
-        let peer = Peer { listener: 0, address: ([127, 0, 0, 1], 1).into() };
+        let conn = ConnKey {
+            index,
+            generation: 0,
+        };
+        let peer = Peer {
+            listener: 0,
+            address: ([127, 0, 0, 1], 1).into(),
+        };
         self.shard.open(conn, peer, Time::ZERO, &mut self.out);
         let client_id = format!("vehicle-{index:06}");
         let mut bytes = vec![0x10, 12 + client_id.len() as u8, 0, 4];

@@ -53,7 +53,7 @@ pub struct Connection {
     pub version: Version,
     /// Whether version 5 answers may carry reason strings [MQTT-3.1.2-29].
     pub request_problem_information: bool,
-    /// The client's Receive Maximum, bounded by our own `max_inflight`.
+    /// The client's Receive Maximum, bounded by our own `max_inflight`, and never 0 [MQTT-4.9.0-1].
     pub receive_maximum: u16,
     /// The largest packet the client takes, in bytes.
     pub maximum_packet_size: u32,
@@ -65,17 +65,17 @@ pub struct Connection {
     pub timer: Time,
     /// Whether the CONNECT's Session Expiry Interval was 0 [MQTT-3.14.2-2].
     pub expiry_was_zero: bool,
-    /// Whether its socket is not read at present.
-    pub paused: bool,
     /// Bytes of a packet that is not complete.
     pub partial: Vec<u8>,
     /// Bytes that were worked off.
     pub consumed: u64,
     /// PUBACKs and PUBRECs that wait for other shards, and those behind them [MQTT-4.6.0-2].
     pub acknowledgements: VecDeque<Acknowledgement>,
+    /// PUBACKs among them.
+    pub owed_pubacks: u32,
     /// The number of the first of them, counted from the start of the connection.
     pub first_acknowledgement: u64,
-    /// Aliases that the client set.
+    /// Aliases that the client set; they end with the connection [MQTT-3.3.2-7].
     pub incoming_aliases: Option<Box<IncomingAliases>>,
     /// Aliases that the broker sets.
     pub outgoing_aliases: Option<Box<OutgoingAliases>>,
@@ -111,10 +111,10 @@ impl Connection {
             last_packet: now,
             timer: Time::NEVER,
             expiry_was_zero: false,
-            paused: false,
             partial: Vec::new(),
             consumed: 0,
             acknowledgements: VecDeque::new(),
+            owed_pubacks: 0,
             first_acknowledgement: 0,
             incoming_aliases: None,
             outgoing_aliases: None,

@@ -1,6 +1,7 @@
 //! What the broker remembers of one client, whether it is connected or not.
 //!
-//! A session lives on the shard that the hash of its client id names, from its first CONNECT to its
+//! The client id names it [MQTT-3.1.3-2], and nothing of it is discarded while its client is connected
+//! [MQTT-4.1.0-1] [MQTT-4.1.0-1 3.1.1]. A session lives on the shard that the hash of its client id names, from its first CONNECT to its
 //! end; connections come to it. What belongs to one connection only is in [`connection`].
 
 mod aliases;
@@ -48,11 +49,11 @@ pub struct Session {
     pub queue_bytes: u64,
     /// QoS 2 messages from the client that PUBREL has not released.
     pub received: Received,
-    /// What the client subscribed to.
+    /// What the client subscribed to, sorted by filter: a SUBSCRIBE may name 100,000 of them.
     pub subscriptions: Vec<SubscriptionEntry>,
     /// Deliveries of retained messages that go on.
     pub replays: SmallVec<[ReplayKey; 1]>,
-    /// The Will Message of the last CONNECT, until it is published or taken back.
+    /// The Will Message of the last CONNECT [MQTT-3.1.2-7], until it is published or taken back.
     pub will: Option<Box<Will>>,
     /// When the will is published, [`Time::NEVER`] while the client is connected.
     pub will_at: Time,
@@ -145,12 +146,13 @@ impl Session {
         Some(delivery)
     }
 
-    /// The subscription to `filter`, as the client wrote it.
-    #[must_use]
-    pub fn subscription(&self, filter: &str) -> Option<usize> {
+    /// Where the subscription to `filter`, as the client wrote it, is or would be.
+    ///
+    /// # Errors
+    /// The place to insert it.
+    pub fn subscription(&self, filter: &str) -> Result<usize, usize> {
         self.subscriptions
-            .iter()
-            .position(|entry| &*entry.filter == filter)
+            .binary_search_by(|entry| (*entry.filter).cmp(filter))
     }
 
     /// When something is due while no client is connected: the will, or the end of the session.

@@ -41,7 +41,8 @@ pub(super) struct Published {
 }
 
 impl Shard {
-    /// PUBLISH: resolves the alias, checks what the client may do, routes, and owes the answer.
+    /// PUBLISH: resolves the alias, checks what the client may do, routes, and owes the answer that its
+    /// QoS asks for [MQTT-3.3.4-1].
     pub(super) fn on_publish(
         &mut self,
         conn: ConnKey,
@@ -75,7 +76,8 @@ impl Shard {
             );
         };
         if alias > self.settings.topic_alias_maximum {
-            return Err(Fault::TopicAliasTooLarge); // [MQTT-3.3.2-9]
+            // [MQTT-3.3.2-9] [MQTT-3.2.2-17], and [MQTT-3.2.2-18] where none is announced
+            return Err(Fault::TopicAliasTooLarge);
         }
         let mut aliases = connection.incoming_aliases.take().unwrap_or_default();
         let topic = if publish.topic.is_empty() {
@@ -126,6 +128,7 @@ impl Shard {
             return Ok(());
         };
         if !self.policy.publish(&session.client_id, topic) {
+            // 3.1.1 cannot be told: a positive acknowledgement [MQTT-3.3.5-2 3.1.1].
             if let Some((kind, packet_id)) = acknowledge {
                 self.owe(
                     conn,
@@ -184,7 +187,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Takes the packet identifier of a QoS 1 or 2 message: `false` if the message came before.
+    /// Takes the packet identifier of a QoS 1 or 2 message: `false` if the message came before. With
+    /// QoS 1 every PUBLISH is a new message, DUP or not [MQTT-4.3.2-5].
     fn take_packet_id(
         &mut self,
         conn: ConnKey,
@@ -203,13 +207,8 @@ impl Shard {
         // What is unacknowledged: QoS 1 that waits for its PUBACK, QoS 2 until PUBREL. 3.1.1 knows no
         // Receive Maximum; identifiers bound it.
         if connection.version.is_v5() {
-            let pubacks = connection
-                .acknowledgements
-                .iter()
-                .filter(|owed| owed.kind == AckKind::PubAck)
-                .take(self.settings.receive_maximum.into())
-                .count();
-            if pubacks + session.received.len() >= self.settings.receive_maximum.into() {
+            let unacknowledged = connection.owed_pubacks as usize + session.received.len();
+            if unacknowledged >= self.settings.receive_maximum.into() {
                 return Err(Fault::ReceiveMaximumExceeded); // [MQTT-3.3.4-7]
             }
         }
@@ -252,6 +251,7 @@ impl Shard {
             connection.first_acknowledgement += 1;
             self.send_acknowledgement(conn, session, owed, out);
         } else {
+            connection.owed_pubacks += u32::from(owed.kind == AckKind::PubAck);
             connection.acknowledgements.push_back(owed);
         }
     }
@@ -264,7 +264,8 @@ impl Shard {
         let Some(session) = connection.session() else {
             return;
         };
-        let position = usize::try_from(number - connection.first_acknowledgement).ok();
+        let position = number.checked_sub(connection.first_acknowledgement);
+        let position = position.and_then(|position| usize::try_from(position).ok());
         let owed = position.and_then(|position| connection.acknowledgements.get_mut(position));
         let Some(owed) = owed else { return };
         owed.waiting -= 1;
@@ -279,6 +280,7 @@ impl Shard {
             && let Some(owed) = connection.acknowledgements.pop_front()
         {
             connection.first_acknowledgement += 1;
+            connection.owed_pubacks -= u32::from(owed.kind == AckKind::PubAck);
             self.send_acknowledgement(conn, session, owed, out);
         }
     }
@@ -294,7 +296,7 @@ impl Shard {
             && owed.reason.is_error()
             && let Some(session) = self.sessions.get_mut(session)
         {
-            session.received.remove(owed.packet_id); // the exchange ends here, section 4.3.3
+            session.received.remove(owed.packet_id); // the identifier is free [MQTT-4.3.3-9]
         }
         self.send_ack(conn, owed.kind, Ack::new(owed.packet_id, owed.reason), out);
     }
@@ -307,6 +309,7 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) -> Published {
+        // Only what matches [MQTT-3.3.2-3].
         let matches = self.routes.matches(message.topic);
         let mut published = Published {
             matched: !matches.local.is_empty()
@@ -326,6 +329,7 @@ impl Shard {
         }
         self.encoder = encoder;
         if message.retain {
+            // Only then [MQTT-3.3.1-8].
             self.retain(message, publisher.waiter, &mut published, out);
         }
         published

@@ -16,6 +16,7 @@ use crate::wire::{
 };
 
 use super::batch::Control;
+use super::explain::explanation;
 use super::share::receiver;
 use super::{ConnKey, Fault, Outbox, Shard};
 
@@ -102,26 +103,26 @@ impl Shard {
             return ReasonCode::NotAuthorized;
         }
         let full = session.subscriptions.len() >= self.settings.max_subscriptions as usize;
-        if position.is_none() && full {
+        if position.is_err() && full {
             return ReasonCode::QuotaExceeded;
         }
         // A QoS that is not supported is granted as the highest that is [MQTT-3.2.2-10].
         let qos = options.qos.min(self.settings.maximum_qos);
         let entry = SubscriptionEntry {
-            filter: position.map_or_else(
-                || text.into(),
-                |position| Arc::clone(&session.subscriptions[position].filter),
-            ),
+            filter: match position {
+                Ok(position) => Arc::clone(&session.subscriptions[position].filter),
+                Err(_) => text.into(),
+            },
             options: SubscriptionOptions { qos, ..options },
             identifier,
         };
-        let is_new = position.is_none();
+        let is_new = position.is_err();
         let Some(session) = self.sessions.get_mut(key) else {
             return ReasonCode::UnspecifiedError;
         };
         match position {
-            Some(position) => session.subscriptions[position] = entry.clone(), // [MQTT-3.8.4-3]
-            None => session.subscriptions.push(entry.clone()),
+            Ok(position) => session.subscriptions[position] = entry.clone(), // [MQTT-3.8.4-3]
+            Err(position) => session.subscriptions.insert(position, entry.clone()),
         }
         if subscription.share.is_some() {
             session.shared += u32::from(is_new);
@@ -140,6 +141,7 @@ impl Shard {
                 wanted.push(self.prepare_replay(key, entry));
             }
         }
+        // The granted QoS [MQTT-3.8.4-7].
         match qos {
             QoS::AtMostOnce => ReasonCode::Success,
             QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
@@ -147,7 +149,7 @@ impl Shard {
         }
     }
 
-    /// Why such a subscription is not offered at all.
+    /// Why such a subscription is not offered at all [MQTT-3.8.3-2 3.1.1].
     fn unavailable(&self, subscription: Subscription<'_>, identifier: u32) -> Option<ReasonCode> {
         let settings = &self.settings;
         if !settings.wildcard_subscription_available && subscription.filter.has_wildcard() {
@@ -197,7 +199,7 @@ impl Shard {
         }
     }
 
-    /// Every shard knows: SUBACK, then retained messages.
+    /// Every shard knows: SUBACK [MQTT-3.8.4-1], then retained messages.
     fn subscribed(&mut self, pending: PendingSubscribe, out: &mut Outbox) {
         let PendingSubscribe {
             conn,
@@ -213,18 +215,22 @@ impl Shard {
                     *code = 0x80; // the only failure that 3.1.1 knows [MQTT-3.9.3-2 3.1.1]
                 }
             }
-            let suback = SubAck {
-                packet_id, // [MQTT-3.8.4-2]
-                reason_string: None,
-                user_properties: UserProperties::default(),
-                codes: &codes,
+            let explanation = worst(&codes).and_then(|code| explanation(connection, code));
+            let suback = |reason_string| {
+                Packet::SubAck(SubAck {
+                    packet_id, // [MQTT-3.8.4-2] [MQTT-2.2.1-6]
+                    reason_string,
+                    user_properties: UserProperties::default(),
+                    codes: &codes,
+                })
             };
-            self.send(conn, &Packet::SubAck(suback), out);
+            self.send_explained(conn, explanation, suback, out);
         }
         self.start_replays(session, &wanted, out);
     }
 
-    /// UNSUBSCRIBE: answered filter by filter [MQTT-3.10.4-6] [MQTT-3.11.3-1].
+    /// UNSUBSCRIBE: answered filter by filter [MQTT-3.10.4-6] [MQTT-3.11.3-1]. What is in the window or
+    /// in the queue is delivered all the same [MQTT-3.10.4-3].
     pub(super) fn on_unsubscribe(
         &mut self,
         conn: ConnKey,
@@ -236,13 +242,19 @@ impl Shard {
         for filter in unsubscribe.filters.iter() {
             codes.push(self.unsubscribe(key, filter, out) as u8);
         }
-        let unsuback = UnsubAck {
-            packet_id: unsubscribe.packet_id, // [MQTT-3.10.4-4] [MQTT-3.10.4-5]
-            reason_string: None,
-            user_properties: UserProperties::default(),
-            codes: &codes,
+        let Some(connection) = self.connections.get(conn) else {
+            return;
         };
-        self.send(conn, &Packet::UnsubAck(unsuback), out);
+        let explanation = worst(&codes).and_then(|code| explanation(connection, code));
+        let unsuback = |reason_string| {
+            Packet::UnsubAck(UnsubAck {
+                packet_id: unsubscribe.packet_id, // [MQTT-3.10.4-4] [MQTT-3.10.4-5]
+                reason_string,
+                user_properties: UserProperties::default(),
+                codes: &codes,
+            })
+        };
+        self.send_explained(conn, explanation, unsuback, out);
     }
 
     fn unsubscribe(&mut self, key: SessionKey, text: &str, out: &mut Outbox) -> ReasonCode {
@@ -253,10 +265,10 @@ impl Shard {
             return ReasonCode::UnspecifiedError;
         };
         // Compared character by character [MQTT-3.10.4-1].
-        let Some(position) = session.subscription(text) else {
+        let Ok(position) = session.subscription(text) else {
             return ReasonCode::NoSubscriptionExisted;
         };
-        session.subscriptions.swap_remove(position);
+        session.subscriptions.remove(position);
         self.withdraw(key, subscription, out);
         self.cancel_replays(key, Some(text));
         ReasonCode::Success
@@ -293,4 +305,12 @@ impl Shard {
             self.mesh.broadcast(me, interest, out);
         }
     }
+}
+
+/// The first failure among the codes of a SUBACK or UNSUBACK.
+fn worst(codes: &[u8]) -> Option<ReasonCode> {
+    codes
+        .iter()
+        .filter_map(|&code| ReasonCode::from_u8(code))
+        .find(|reason| reason.is_error())
 }

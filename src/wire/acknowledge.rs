@@ -1,7 +1,7 @@
 //! PUBACK, PUBREC, PUBREL and PUBCOMP, sections 3.4 to 3.7: one layout, four types.
 
 use super::framing::write_fixed_header;
-use super::properties::{Property, Section, Selection, write_optional};
+use super::properties::{Property, Section, Span, write_optional};
 use super::reader::Reader;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{PacketId, PacketType, ReasonCode, UserProperties, Version, Violation};
@@ -122,7 +122,7 @@ pub(super) fn reason_properties<'a>(
 ) -> Result<(Option<&'a str>, UserProperties<'a>), Violation> {
     let mut section = Section::read(reader)?;
     let mut reason_string = None;
-    let mut user_properties = Selection::default();
+    let mut user_properties = Span::default();
     while let Some(property) = section.next()? {
         match property {
             Property::ReasonString(text) => reason_string = Some(text),
@@ -130,7 +130,10 @@ pub(super) fn reason_properties<'a>(
             _ => return Err(Violation::PropertyNotAllowed),
         }
     }
-    Ok((reason_string, UserProperties::new(user_properties)))
+    Ok((
+        reason_string,
+        UserProperties::new(section.selection(user_properties)),
+    ))
 }
 
 /// Writes what [`reason_properties`] reads, the Property Length included.

@@ -2,7 +2,7 @@
 
 use super::acknowledge::reason_code;
 use super::framing::write_fixed_header;
-use super::properties::{Property, Section, Selection, write_optional};
+use super::properties::{Property, Section, Span, write_optional};
 use super::reader::Reader;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{PacketType, ReasonCode, UserProperties, Violation};
@@ -36,7 +36,7 @@ impl<'a> Auth<'a> {
         // [MQTT-3.15.2-1]
         packet.reason = reason_code(&mut reader, PacketType::Auth)?;
         let mut section = Section::read(&mut reader)?;
-        let mut user_properties = Selection::default();
+        let mut user_properties = Span::default();
         while let Some(property) = section.next()? {
             match property {
                 Property::AuthenticationMethod(text) => packet.authentication_method = Some(text),
@@ -46,7 +46,7 @@ impl<'a> Auth<'a> {
                 _ => return Err(Violation::PropertyNotAllowed),
             }
         }
-        packet.user_properties = UserProperties::new(user_properties);
+        packet.user_properties = UserProperties::new(section.selection(user_properties));
         reader.finish()?;
         // Section 3.15.2.2.2: leaving out the method is a Protocol Error.
         if packet.authentication_method.is_none() {

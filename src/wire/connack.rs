@@ -2,7 +2,7 @@
 
 use super::acknowledge::reason_code;
 use super::framing::write_fixed_header;
-use super::properties::{Property, Section, Selection, write_optional};
+use super::properties::{Property, Section, Span, write_optional};
 use super::reader::Reader;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{PacketType, QoS, ReasonCode, UserProperties, Version, Violation};
@@ -110,7 +110,7 @@ impl<'a> ConnAckProperties<'a> {
     fn read(reader: &mut Reader<'a>) -> Result<Self, Violation> {
         let mut section = Section::read(reader)?;
         let mut properties = Self::default();
-        let mut user_properties = Selection::default();
+        let mut user_properties = Span::default();
         while let Some(property) = section.next()? {
             if let Property::UserProperty(..) = property {
                 section.select(&mut user_properties);
@@ -118,7 +118,7 @@ impl<'a> ConnAckProperties<'a> {
                 properties.set(property)?;
             }
         }
-        properties.user_properties = UserProperties::new(user_properties);
+        properties.user_properties = UserProperties::new(section.selection(user_properties));
         Ok(properties)
     }
 

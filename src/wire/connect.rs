@@ -1,7 +1,7 @@
 //! CONNECT, section 3.1.
 
 use super::framing::write_fixed_header;
-use super::properties::{Property, Section, Selection, write_optional};
+use super::properties::{Property, Section, Span, write_optional};
 use super::publish::topic_name;
 use super::reader::Reader;
 use super::sink::{Sink, Write, variable_byte_integer_size};
@@ -249,9 +249,10 @@ impl<'a> Will<'a> {
     fn read(version: Version, flags: u8, reader: &mut Reader<'a>) -> Result<Self, Violation> {
         let mut delay_interval = 0;
         let mut message_expiry_interval = None;
-        let mut forwarded = Selection::default();
+        let mut forwarded = Forwarded::default();
         if version.is_v5() {
             let mut section = Section::read(reader)?;
+            let mut span = Span::default();
             while let Some(property) = section.next()? {
                 match property {
                     Property::WillDelayInterval(seconds) => delay_interval = seconds,
@@ -262,13 +263,14 @@ impl<'a> Will<'a> {
                     | Property::ContentType(_)
                     | Property::ResponseTopic(_)
                     | Property::CorrelationData(_)
-                    | Property::UserProperty(..) => section.select(&mut forwarded),
+                    | Property::UserProperty(..) => section.select(&mut span),
                     _ => return Err(Violation::PropertyNotAllowed),
                 }
             }
+            forwarded = Forwarded::new(section.selection(span));
         }
         // [MQTT-3.1.3-11] [MQTT-3.1.3-10 3.1.1]
-        let topic = topic_name(reader.string()?)?;
+        let topic = topic_name(reader.unchecked_topic()?)?;
         let payload = reader.binary()?;
         let qos = QoS::from_bits((flags >> flag::WILL_QOS_SHIFT) & 3);
         Ok(Self {
@@ -278,7 +280,7 @@ impl<'a> Will<'a> {
             retain: flags & flag::WILL_RETAIN != 0,
             delay_interval,
             message_expiry_interval,
-            forwarded: Forwarded::new(forwarded),
+            forwarded,
         })
     }
 }
@@ -287,7 +289,7 @@ impl<'a> ConnectProperties<'a> {
     fn read(reader: &mut Reader<'a>) -> Result<Self, Violation> {
         let mut section = Section::read(reader)?;
         let mut properties = Self::default();
-        let mut user_properties = Selection::default();
+        let mut user_properties = Span::default();
         while let Some(property) = section.next()? {
             match property {
                 Property::SessionExpiryInterval(seconds) => {
@@ -310,7 +312,7 @@ impl<'a> ConnectProperties<'a> {
                 _ => return Err(Violation::PropertyNotAllowed),
             }
         }
-        properties.user_properties = UserProperties::new(user_properties);
+        properties.user_properties = UserProperties::new(section.selection(user_properties));
         // Section 3.1.2.11.10
         if properties.authentication_data.is_some() && properties.authentication_method.is_none() {
             return Err(Violation::AuthenticationDataWithoutMethod);

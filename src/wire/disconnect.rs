@@ -2,7 +2,7 @@
 
 use super::acknowledge::reason_code;
 use super::framing::write_fixed_header;
-use super::properties::{Property, Section, Selection, write_optional};
+use super::properties::{Property, Section, Span, write_optional};
 use super::reader::Reader;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{PacketType, ReasonCode, UserProperties, Version, Violation};
@@ -47,7 +47,7 @@ impl<'a> Disconnect<'a> {
 
     fn read_properties(&mut self, reader: &mut Reader<'a>) -> Result<(), Violation> {
         let mut section = Section::read(reader)?;
-        let mut user_properties = Selection::default();
+        let mut user_properties = Span::default();
         while let Some(property) = section.next()? {
             match property {
                 Property::SessionExpiryInterval(seconds) => {
@@ -59,7 +59,7 @@ impl<'a> Disconnect<'a> {
                 _ => return Err(Violation::PropertyNotAllowed),
             }
         }
-        self.user_properties = UserProperties::new(user_properties);
+        self.user_properties = UserProperties::new(section.selection(user_properties));
         Ok(())
     }
 

@@ -8,10 +8,6 @@ use super::{
 /// A packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(
-    clippy::large_enum_variant,
-    reason = "it lives on the stack between decoder and handler; a box would cost an allocation"
-)]
-#[expect(
     missing_docs,
     reason = "each variant is named after the packet it holds"
 )]

@@ -105,6 +105,12 @@ impl<'a> Property<'a> {
     pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, Violation> {
         // An identifier is a Variable Byte Integer, but all that exist fit its first byte.
         let identifier = reader.byte()?;
+        Self::read_value(identifier, reader)
+    }
+
+    /// Reads what follows an identifier.
+    #[inline]
+    pub(super) fn read_value(identifier: u8, reader: &mut Reader<'a>) -> Result<Self, Violation> {
         Ok(match identifier {
             identifier::PAYLOAD_FORMAT_INDICATOR => {
                 Self::PayloadFormatIndicator(u8::from(boolean(reader)?))
@@ -302,40 +308,75 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// The next property's identifier; its value must be read next. Only User Property and
+    /// Subscription Identifier may come again; the latter only in a PUBLISH, which is for SUBSCRIBE
+    /// to check.
+    #[inline]
+    pub(super) fn next_identifier(&mut self) -> Result<Option<u8>, Violation> {
+        const REPEATABLE: u64 =
+            1 << identifier::USER_PROPERTY | 1 << identifier::SUBSCRIPTION_IDENTIFIER;
+        if self.reader.is_empty() {
+            return Ok(None);
+        }
+        self.start = self.position();
+        let identifier = self.reader.byte()?;
+        let bit = 1_u64
+            .checked_shl(identifier.into())
+            .ok_or(Violation::PropertyUnknown)?;
+        if self.seen & bit & !REPEATABLE != 0 {
+            return Err(Violation::PropertyTwice);
+        }
+        self.seen |= bit;
+        Ok(Some(identifier))
+    }
+
+    /// The next property.
+    #[inline]
+    pub(super) fn next(&mut self) -> Result<Option<Property<'a>>, Violation> {
+        match self.next_identifier()? {
+            None => Ok(None),
+            Some(identifier) => Property::read_value(identifier, &mut self.reader).map(Some),
+        }
+    }
+
+    /// For reading a value behind [`Section::next_identifier`].
+    #[inline]
+    pub(super) fn value(&mut self) -> &mut Reader<'a> {
+        &mut self.reader
+    }
+
     #[inline]
     fn position(&self) -> usize {
         self.bytes.len() - self.reader.rest().len()
     }
 
-    /// The next property. Only User Property and Subscription Identifier may come again; the latter
-    /// only in a PUBLISH, which is for SUBSCRIBE to check.
-    #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<Property<'a>>, Violation> {
-        if self.reader.is_empty() {
-            return Ok(None);
-        }
-        self.start = self.position();
-        let property = Property::read(&mut self.reader)?;
-        let bit = 1 << property.identifier();
-        if self.seen & bit != 0 {
-            return Err(Violation::PropertyTwice);
-        }
-        const REPEATABLE: u64 =
-            1 << identifier::USER_PROPERTY | 1 << identifier::SUBSCRIPTION_IDENTIFIER;
-        self.seen |= bit & !REPEATABLE;
-        Ok(Some(property))
-    }
-
     /// Puts the property that was read last into `selection`.
     #[inline]
-    pub(super) fn select(&self, selection: &mut Selection<'a>) {
-        let end = self.position();
+    pub(super) fn select(&self, selection: &mut Span) {
         if selection.length == 0 {
             selection.start = self.start;
         }
-        selection.length += end - self.start;
-        selection.bytes = &self.bytes[selection.start..end];
+        selection.end = self.position();
+        selection.length += selection.end - self.start;
     }
+
+    /// The bytes of a selection.
+    #[inline]
+    pub(super) fn selection(&self, span: Span) -> Selection<'a> {
+        Selection {
+            bytes: &self.bytes[span.start..span.end],
+            length: span.length,
+        }
+    }
+}
+
+/// A selection that is being made: where its first property begins and its last one ends, and how
+/// many bytes are its own.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Span {
+    start: usize,
+    end: usize,
+    length: usize,
 }
 
 /// A selection of a section's properties: a slice from the first to the last, and how many bytes of
@@ -343,7 +384,6 @@ impl<'a> Section<'a> {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Selection<'a> {
     bytes: &'a [u8],
-    start: usize,
     length: usize,
 }
 
@@ -352,7 +392,6 @@ impl<'a> Selection<'a> {
     const fn of(bytes: &'a [u8]) -> Self {
         Self {
             bytes,
-            start: 0,
             length: bytes.len(),
         }
     }
@@ -549,7 +588,6 @@ impl<'a> Forwarded<'a> {
     pub fn user_properties(&self) -> UserProperties<'a> {
         let mut selection = Selection {
             bytes: self.0.bytes,
-            start: 0,
             length: 0,
         };
         selection.length = selection.runs_length(is_user_property);

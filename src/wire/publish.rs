@@ -1,7 +1,7 @@
 //! PUBLISH, section 3.3: the one packet whose cost is the broker's cost.
 
 use super::framing::write_fixed_header;
-use super::properties::{Property, Section, Selection, identifier, write_optional};
+use super::properties::{Property, Section, Span, identifier, write_optional};
 use super::reader::Reader;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{
@@ -79,34 +79,52 @@ impl<'a> PublishProperties<'a> {
         self.forwarded.user_properties()
     }
 
-    fn read(reader: &mut Reader<'a>) -> Result<Self, Violation> {
-        let mut section = Section::read(reader)?;
+    /// Properties that are passed on are only checked here, not read: whoever wants one of them
+    /// asks for it.
+    #[inline]
+    fn read(packet: &mut Reader<'a>) -> Result<Self, Violation> {
+        let mut section = Section::read(packet)?;
         let mut properties = Self::default();
-        let mut forwarded = Selection::default();
-        let mut subscription_identifiers = Selection::default();
-        while let Some(property) = section.next()? {
-            match property {
-                Property::MessageExpiryInterval(seconds) => {
-                    properties.message_expiry_interval = Some(seconds);
-                }
-                Property::TopicAlias(alias) => properties.topic_alias = Some(alias),
-                Property::SubscriptionIdentifier(_) => {
-                    section.select(&mut subscription_identifiers)
-                }
-                Property::PayloadFormatIndicator(indicator) => {
-                    properties.payload_format_indicator = Some(indicator);
+        let mut forwarded = Span::default();
+        let mut subscription_identifiers = Span::default();
+        while let Some(identifier) = section.next_identifier()? {
+            let value = section.value();
+            match identifier {
+                identifier::USER_PROPERTY => {
+                    // [MQTT-1.5.7-1]
+                    value.skip_string()?;
+                    value.skip_string()?;
                     section.select(&mut forwarded);
                 }
-                Property::ContentType(_)
-                | Property::ResponseTopic(_)
-                | Property::CorrelationData(_)
-                | Property::UserProperty(..) => section.select(&mut forwarded),
-                _ => return Err(Violation::PropertyNotAllowed),
+                identifier::MESSAGE_EXPIRY_INTERVAL => {
+                    properties.message_expiry_interval = Some(value.four_byte_integer()?);
+                }
+                identifier::CONTENT_TYPE => {
+                    // [MQTT-3.3.2-19]
+                    value.skip_string()?;
+                    section.select(&mut forwarded);
+                }
+                identifier::CORRELATION_DATA => {
+                    value.binary()?;
+                    section.select(&mut forwarded);
+                }
+                _ => match Property::read_value(identifier, value)? {
+                    Property::TopicAlias(alias) => properties.topic_alias = Some(alias),
+                    Property::SubscriptionIdentifier(_) => {
+                        section.select(&mut subscription_identifiers);
+                    }
+                    Property::PayloadFormatIndicator(indicator) => {
+                        properties.payload_format_indicator = Some(indicator);
+                        section.select(&mut forwarded);
+                    }
+                    Property::ResponseTopic(_) => section.select(&mut forwarded),
+                    _ => return Err(Violation::PropertyNotAllowed),
+                },
             }
         }
-        properties.forwarded = Forwarded::new(forwarded);
+        properties.forwarded = Forwarded::new(section.selection(forwarded));
         properties.subscription_identifiers =
-            SubscriptionIdentifiers::new(subscription_identifiers);
+            SubscriptionIdentifiers::new(section.selection(subscription_identifiers));
         Ok(properties)
     }
 }
@@ -157,7 +175,7 @@ impl<'a> Publish<'a> {
         }
         let mut reader = Reader::new(body);
         // [MQTT-3.3.2-1] [MQTT-3.3.2-1 3.1.1]
-        let topic = reader.string()?;
+        let topic = reader.unchecked_topic()?;
         if !topic.is_empty() {
             topic_name(topic)?;
         }

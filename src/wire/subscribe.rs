@@ -2,7 +2,7 @@
 
 use super::acknowledge::{ReasonProperties, reason_properties};
 use super::framing::write_fixed_header;
-use super::properties::{Property, Section, Selection, write_optional};
+use super::properties::{Property, Section, Span, write_optional};
 use super::reader::Reader;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{PacketId, PacketType, QoS, ReasonCode, UserProperties, Version, Violation};
@@ -149,9 +149,10 @@ impl<'a> Subscribe<'a> {
         let mut reader = Reader::new(body);
         let packet_id = reader.packet_id()?;
         let mut subscription_identifier = None;
-        let mut user_properties = Selection::default();
+        let mut user_properties = UserProperties::default();
         if version.is_v5() {
             let mut section = Section::read(&mut reader)?;
+            let mut span = Span::default();
             while let Some(property) = section.next()? {
                 match property {
                     Property::SubscriptionIdentifier(identifier) => {
@@ -159,10 +160,11 @@ impl<'a> Subscribe<'a> {
                             return Err(Violation::PropertyTwice);
                         }
                     }
-                    Property::UserProperty(..) => section.select(&mut user_properties),
+                    Property::UserProperty(..) => section.select(&mut span),
                     _ => return Err(Violation::PropertyNotAllowed),
                 }
             }
+            user_properties = UserProperties::new(section.selection(span));
         }
         // [MQTT-3.8.3-2] [MQTT-3.8.3-3 3.1.1]
         if reader.is_empty() {
@@ -175,7 +177,6 @@ impl<'a> Subscribe<'a> {
         while !reader.is_empty() {
             read_filter(version, &mut reader)?;
         }
-        let user_properties = UserProperties::new(user_properties);
         Ok(Self {
             packet_id,
             subscription_identifier,

@@ -2,7 +2,7 @@
 
 use super::acknowledge::{ReasonProperties, reason_properties};
 use super::framing::write_fixed_header;
-use super::properties::{Property, Section, Selection};
+use super::properties::{Property, Section, Span};
 use super::reader::Reader;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{PacketId, PacketType, ReasonCode, UserProperties, Version, Violation};
@@ -55,15 +55,17 @@ impl<'a> Unsubscribe<'a> {
     pub fn decode(version: Version, body: &'a [u8]) -> Result<Self, Violation> {
         let mut reader = Reader::new(body);
         let packet_id = reader.packet_id()?;
-        let mut user_properties = Selection::default();
+        let mut user_properties = UserProperties::default();
         if version.is_v5() {
             let mut section = Section::read(&mut reader)?;
+            let mut span = Span::default();
             while let Some(property) = section.next()? {
                 match property {
-                    Property::UserProperty(..) => section.select(&mut user_properties),
+                    Property::UserProperty(..) => section.select(&mut span),
                     _ => return Err(Violation::PropertyNotAllowed),
                 }
             }
+            user_properties = UserProperties::new(section.selection(span));
         }
         // [MQTT-3.10.3-2] [MQTT-3.10.3-2 3.1.1]
         if reader.is_empty() {
@@ -74,7 +76,6 @@ impl<'a> Unsubscribe<'a> {
             // [MQTT-3.10.3-1] [MQTT-3.10.3-1 3.1.1]
             reader.string()?;
         }
-        let user_properties = UserProperties::new(user_properties);
         Ok(Self {
             packet_id,
             user_properties,

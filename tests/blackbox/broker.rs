@@ -1,0 +1,172 @@
+//! Starts a broker on a port of its own, waits until it answers, stops it and looks at how it went.
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a broker may take until it accepts connections (a loaded machine with two cores).
+const START: Duration = Duration::from_secs(20);
+
+/// How long a broker may take from SIGTERM to its end.
+const STOP: Duration = Duration::from_secs(10);
+
+/// A running broker. Dropped, it is stopped; its log is printed if the test failed.
+pub(crate) struct Broker {
+    child: Child,
+    port: u16,
+    shards: u8,
+    dir: PathBuf,
+    stopped: bool,
+}
+
+impl Broker {
+    pub(crate) fn start(shards: u8) -> Self {
+        Self::start_with(shards, &[])
+    }
+
+    /// Starts a broker with environment overrides of its configuration.
+    pub(crate) fn start_with(shards: u8, environment: &[(&str, &str)]) -> Self {
+        let port = free_port();
+        let dir = fresh_folder(port);
+        let mut command = command(port, shards, &dir);
+        let log = File::create(dir.join("log")).expect("the folder is fresh");
+        command
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file handle can be doubled"))
+            .stderr(log);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut broker = Self { child, port, shards, dir, stopped: false };
+        broker.wait_until_it_accepts();
+        broker
+    }
+
+    /// Whether this is another broker than ours, see `BLACKBOX_BROKER`.
+    pub(crate) fn is_foreign() -> bool {
+        std::env::var_os("BLACKBOX_BROKER").is_some()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) const fn shards(&self) -> u8 {
+        self.shards
+    }
+
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let pid = self.child.id();
+        let status = Command::new("sh")
+            .args(["-c", &format!("kill -TERM {pid}")])
+            .status()
+            .expect("a shell");
+        assert!(status.success(), "no SIGTERM could be sent to {pid}");
+    }
+
+    /// Waits for the end, bounded.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + STOP;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                self.stopped = true;
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the broker did not end within {STOP:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Stops it as an init system does, and asks for a clean exit.
+    pub(crate) fn stop(mut self) {
+        self.terminate();
+        let status = self.wait();
+        assert!(status.success(), "the broker ended with {status}");
+    }
+
+    fn wait_until_it_accepts(&mut self) {
+        let deadline = Instant::now() + START;
+        loop {
+            let refused = match TcpStream::connect_timeout(&self.address(), START) {
+                Ok(_) => return,
+                Err(error) => error,
+            };
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                self.stopped = true;
+                panic!("the broker ended at once with {status}");
+            }
+            assert!(Instant::now() < deadline, "nobody listens on {}: {refused}", self.port);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+            let from = log.char_indices().rev().nth(16_000).map_or(0, |(at, _)| at);
+            eprintln!("--- log of the broker on port {} ---\n{}", self.port, &log[from..]);
+        }
+        if !self.stopped {
+            // Only this child is ended, and a failure to end it has been reported by the test.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn command(port: u16, shards: u8, dir: &Path) -> Command {
+    if let Ok(template) = std::env::var("BLACKBOX_BROKER") {
+        let line = template
+            .replace("{port}", &port.to_string())
+            .replace("{shards}", &shards.to_string())
+            .replace("{dir}", &dir.display().to_string());
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("exec {line}")]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        return command;
+    }
+    let binary = std::env::var_os("SHARDMQ_BIN")
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_shardmq").into());
+    let mut command = Command::new(binary);
+    command
+        .arg("run")
+        .args(["--listen", &format!("127.0.0.1:{port}")])
+        .args(["--shards", &shards.to_string()])
+        .arg("--ephemeral")
+        .current_dir(dir);
+    command
+}
+
+/// A port that nobody listens on, and that no other broker of these tests was given: listeners with
+/// SO_REUSEPORT of two brokers would share it without an error. It lies below the range from which
+/// the kernel takes the ports of outgoing connections.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    for _ in 0..20_000 {
+        let offset = u32::from(NEXT.fetch_add(1, Ordering::Relaxed)) + std::process::id() * 97;
+        let port = u16::try_from(11_000 + offset % 20_000).expect("below 31,000");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port on 127.0.0.1");
+}
+
+/// A folder of this broker's own.
+fn fresh_folder(port: u16) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("shardmq-blackbox-{}-{port}-{number}", std::process::id());
+    let dir = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&dir).expect("the folder for temporary files can be written");
+    dir
+}
