@@ -31,6 +31,10 @@ pub struct Wire {
     pub closed: bool,
     /// Whether the broker's bytes are left unread, so that they count as unsent.
     pub stuck: bool,
+    /// What the client sent while its connection was between two shards: it lies in the socket.
+    in_transit: Vec<u8>,
+    /// Whether the client closed its end meanwhile.
+    cut: bool,
 }
 
 struct Node {
@@ -160,6 +164,8 @@ impl World {
             let node = &mut self.nodes[shard];
             node.shard.ingest(conn, bytes, self.now, &mut node.out);
             self.drain(shard);
+        } else if !self.wires[link.0].closed {
+            self.wires[link.0].in_transit.extend_from_slice(bytes);
         }
     }
 
@@ -170,6 +176,8 @@ impl World {
             node.shard.close(conn, CloseCause::Eof, self.now, &mut node.out);
             self.forget(shard, conn);
             self.drain(shard);
+        } else {
+            self.wires[link.0].cut = true;
         }
     }
 
@@ -202,12 +210,17 @@ impl World {
             let Some(lane) = self.lanes.get_mut(&(from, shard)) else { continue };
             for (link, unread, peer) in std::mem::take(&mut lane.sockets) {
                 busy = true;
-                if self.wires[link.0].at.is_none() && self.wires[link.0].closed {
-                    continue;
-                }
                 let conn = self.accept(shard, link, peer);
                 let node = &mut self.nodes[shard];
                 node.shard.ingest(conn, &unread, self.now, &mut node.out);
+                self.drain(shard);
+                let late = std::mem::take(&mut self.wires[link.0].in_transit);
+                if !late.is_empty() {
+                    self.push(link, &late);
+                }
+                if self.wires[link.0].cut {
+                    self.cut(link);
+                }
             }
         }
         let node = &mut self.nodes[shard];
