@@ -28,6 +28,7 @@ pub struct Link(pub usize);
 pub struct Passing {
     pub topic: String,
     pub payload: Vec<u8>,
+    pub expires_at: Time,
     /// `$share/name/filter` if it goes to one member.
     pub group: Option<String>,
 }
@@ -547,6 +548,7 @@ fn passing(message: &shardmq::message::MessageView<'_>, group: Option<String>) -
     Passing {
         topic: message.topic.as_str().to_owned(),
         payload: message.payload.to_vec(),
+        expires_at: message.expires_at,
         group,
     }
 }

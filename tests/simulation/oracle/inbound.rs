@@ -86,7 +86,7 @@ impl Oracle {
         }
         let mut present = false;
         if let Some(&old) = self.by_client.get(&client) {
-            if connect.clean_start {
+            if connect.clean_start || self.sessions[old].expires_at <= self.now {
                 self.end_session(old); // [MQTT-3.1.2-4]
             } else {
                 present = true; // [MQTT-3.2.2-3]

@@ -72,7 +72,11 @@ impl Oracle {
     ) -> Result<Option<Expected>, String> {
         let stamp = self.stamp;
         let values = self.retained.get(topic).cloned().unwrap_or_default();
-        for index in 0..self.sessions[session].replays.len() {
+        // What an order that was cancelled has left in the queue may still come, too.
+        let replays = &self.sessions[session].replays;
+        let mut order: Vec<usize> = (0..replays.len()).collect();
+        order.sort_by_key(|&index| replays[index].cancelled.is_some());
+        for index in order {
             let replay = &self.sessions[session].replays[index];
             let end = replay.cancelled.unwrap_or(stamp);
             if !matches(&replay.filter, topic) || replay.delivered.contains(topic) {
