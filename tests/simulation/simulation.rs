@@ -282,14 +282,16 @@ impl Simulation {
             socket.stuck = false;
         }
         self.settle()?;
-        // An older CONNECT of the same client may have won: the client comes back.
+        // An older connection of a client may have won, or outlived the newer one: it comes back.
         let mut again = false;
-        for client in self.clients.iter_mut().filter(|client| client.raced) {
-            client.raced = false;
-            let shard = self.schedule.below(self.world.shards());
-            client.connect(&mut self.world, shard, false, None);
-            client.received.clear();
-            again = true;
+        for client in &mut self.clients {
+            let owner = self.oracle.connection_of(&client.profile.name);
+            if owner.is_some() && owner != client.link {
+                let shard = self.schedule.below(self.world.shards());
+                client.connect(&mut self.world, shard, false, None);
+                client.received.clear();
+                again = true;
+            }
         }
         if again {
             self.settle()?;

@@ -79,8 +79,6 @@ pub struct Client {
     pub filters: BTreeSet<String>,
     /// QoS 2 messages that reached the application with RETAIN 0, by payload.
     pub received: BTreeMap<Vec<u8>, u32>,
-    /// Two of its CONNECTs were on their way at once.
-    pub raced: bool,
 }
 
 impl Client {
@@ -104,7 +102,6 @@ impl Client {
             aliases: BTreeMap::new(),
             filters: BTreeSet::new(),
             received: BTreeMap::new(),
-            raced: false,
         }
     }
 

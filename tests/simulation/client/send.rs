@@ -41,7 +41,6 @@ impl Client {
             if self.profile.anonymous {
                 world.cut(link, 0); // nobody could take it over
             }
-            self.raced |= !self.up;
         }
         self.lose();
         self.clean = clean;

@@ -151,7 +151,9 @@ impl Oracle {
                 continue;
             }
             // A message that was published twice looks the same both times: enough of them came.
-            let same = |other: &&Route| other.message == route.message && other.serial <= serial;
+            let same = |other: &&Route| {
+                other.serial <= serial && self.is(other.message, &message.topic, &message.payload)
+            };
             let shard = state.shard;
             let needed = |other: &&Route| {
                 other.needs.iter().any(|(session, ..)| self.sessions[*session].shard == shard)

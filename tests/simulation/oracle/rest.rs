@@ -3,6 +3,7 @@
 use shardmq::stats::{DropReason, Stats};
 
 use super::{Oracle, Verdict, ensure};
+use crate::world::Link;
 
 impl Oracle {
     /// The broker is at rest. `everybody_read`: every session is connected and has read all of it.
@@ -181,6 +182,11 @@ impl Oracle {
                 Some((topic.to_owned(), self.messages[value.message?].payload.clone()))
             })
             .collect()
+    }
+
+    /// The connection that owns the session of a client.
+    pub fn connection_of(&self, client: &str) -> Option<Link> {
+        self.by_client.get(client).and_then(|&key| self.sessions[key].conn)
     }
 
     /// Whether every session has a connection.
