@@ -259,6 +259,7 @@ impl Oracle {
                 && expected.qos == publish.qos
                 && expected.retain == publish.retain
                 && (!v5 || expected.identifiers == identifiers)
+                && self.check_expiry(expected, publish, v5).is_ok()
         });
         if let Some(position) = position {
             return self.take_expected(session, class, position);

@@ -72,12 +72,8 @@ impl Oracle {
     ) -> Result<Option<Expected>, String> {
         let stamp = self.stamp;
         let values = self.retained.get(topic).cloned().unwrap_or_default();
-        // What an order that was cancelled has left in the queue may still come, too.
-        let replays = &self.sessions[session].replays;
-        let mut order: Vec<usize> = (0..replays.len()).collect();
-        order.sort_by_key(|&index| replays[index].cancelled.is_some());
-        for index in order {
-            let replay = &self.sessions[session].replays[index];
+        let mut best = None::<((bool, bool), usize, Value, usize, Vec<u32>)>;
+        for (index, replay) in self.sessions[session].replays.iter().enumerate() {
             let end = replay.cancelled.unwrap_or(stamp);
             if !matches(&replay.filter, topic) || replay.delivered.contains(topic) {
                 continue;
@@ -95,13 +91,24 @@ impl Oracle {
             if qos != due || identifiers.is_some_and(|identifiers| identifiers != wanted) {
                 continue;
             }
+            // Where it fits several, it is for the one that must get it; what an order that was
+            // cancelled has left in the queue may still come, too.
+            let must = value.stamp <= replay.start && !replay.seen.contains(topic);
+            let rank = (replay.cancelled.is_some(), !must);
+            if best.as_ref().is_none_or(|(other, ..)| rank < *other) {
+                best = Some((rank, index, value, message, wanted));
+            }
+        }
+        if let Some((_, index, value, message, wanted)) = best {
             // Not older than what came live.
             let latest = self.sessions[session].latest.get(&(topic.to_owned(), class(qos)));
             let newer = latest.and_then(|serial| {
                 values.iter().find(|live| live.serial == *serial && live.from == value.from)
             });
             ensure!(
-                newer.is_none_or(|newer| newer.serial <= value.serial),
+                newer.is_none_or(|newer| {
+                    newer.serial <= value.serial || newer.message == value.message
+                }),
                 "{} got a newer message on {topic} before",
                 self.sessions[session].client
             );
