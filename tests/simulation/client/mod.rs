@@ -61,6 +61,8 @@ pub struct Client {
     /// CONNACK came.
     up: bool,
     clean: bool,
+    /// CONNACK of its last CONNECT came.
+    greeted: bool,
     inbox: Vec<u8>,
     next_packet_id: u16,
     outgoing: Vec<Outgoing>,
@@ -88,6 +90,7 @@ impl Client {
             link: None,
             up: false,
             clean: false,
+            greeted: false,
             inbox: Vec::new(),
             next_packet_id: 65_500,
             outgoing: Vec::new(),

@@ -52,6 +52,7 @@ impl Client {
         match packet {
             Packet::ConnAck(connack) => {
                 self.up = true;
+                self.greeted = true;
                 self.receive_maximum = connack.properties.receive_maximum.unwrap_or(65_535).into();
                 self.topic_alias_maximum = connack.properties.topic_alias_maximum.unwrap_or(0);
                 if connack.session_present {

@@ -42,8 +42,11 @@ impl Client {
                 world.cut(link, 0); // nobody could take it over
             }
         }
+        // It has thrown its state away: until the broker has done so, too, it has to insist.
+        let clean = clean || (self.clean && !self.greeted);
         self.lose();
         self.clean = clean;
+        self.greeted = false;
         if clean {
             self.outgoing.clear();
             self.incoming.clear();

@@ -261,15 +261,21 @@ impl Oracle {
                 && (!v5 || expected.identifiers == identifiers)
                 && self.check_expiry(expected, publish, v5).is_ok()
         });
-        if let Some(position) = position {
-            return self.take_expected(session, class, position);
-        }
-        if publish.retain {
+        // A message that was published twice can be retained from the first time and live from the
+        // second, behind others.
+        let next = position.is_some_and(|position| {
+            let mut before = self.sessions[session].waiting[class].iter().take(position);
+            before.all(|expected| self.may_drop(session, expected))
+        });
+        if publish.retain && !next {
             let said = v5.then_some(&identifiers[..]);
             let replayed = self.take_replayed(session, topic, publish.payload, publish.qos, said)?;
             if let Some(expected) = replayed {
                 return Ok(expected);
             }
+        }
+        if let Some(position) = position {
+            return self.take_expected(session, class, position);
         }
         let (qos, retain) = (publish.qos, publish.retain);
         if let Some(expected) = self.take_shared(session, topic, publish.payload, qos, retain) {

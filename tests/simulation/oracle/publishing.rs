@@ -182,16 +182,20 @@ impl Oracle {
         size + 40 > self.sessions[session].maximum_packet_size
     }
 
-    /// A message that was expected has not come: is there a reason that the broker must have
-    /// counted?
-    pub(super) fn drop_expected(&mut self, session: usize, expected: &Expected) -> Verdict {
+    /// Whether there is a reason not to deliver a message.
+    pub(super) fn may_drop(&self, session: usize, expected: &Expected) -> bool {
         let queued = expected.qos > QoS::AtMostOnce || self.settings.queue_qos0;
         let slow = expected.qos == QoS::AtMostOnce && self.settings.max_output_bytes < 10_000;
-        let fair = expected.optional
+        expected.optional
             || expected.expires_at < self.now
             || self.is_too_large(session, expected)
             || (queued && self.queues_overflow())
-            || slow;
+            || slow
+    }
+
+    /// A message that was expected has not come, and must be counted as dropped.
+    pub(super) fn drop_expected(&mut self, session: usize, expected: &Expected) -> Verdict {
+        let fair = self.may_drop(session, expected);
         let message = &self.messages[expected.message];
         ensure!(
             fair,
