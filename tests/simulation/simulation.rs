@@ -127,6 +127,9 @@ impl Simulation {
             let operation = Operation::draw(drawn, &self.clients);
             self.trace.push(format!("{done}: {operation:?}"));
             self.apply(operation)?;
+            // So that deadlines are seldom the same.
+            let pause = 10 * self.schedule.below(4) as u64;
+            self.world.now = self.world.now.plus_millis(pause);
             for _ in 0..self.schedule.below(4) {
                 self.step()?;
             }
@@ -246,7 +249,7 @@ impl Simulation {
         Ok(())
     }
 
-    /// Lets time pass, in some pieces.
+    /// Lets time pass, deadline by deadline.
     fn advance(&mut self, milliseconds: u64, pings: usize) -> Verdict {
         let parts = 1 + self.schedule.below(3) as u64;
         for _ in 0..parts {
@@ -256,7 +259,17 @@ impl Simulation {
                 }
             }
             let piece = (milliseconds / parts).div_ceil(10) * 10;
-            self.world.now = self.world.now.plus_millis(piece);
+            let end = self.world.now.plus_millis(piece);
+            loop {
+                let (next, shard) = self.world.next_deadline();
+                if next > end {
+                    break;
+                }
+                self.world.now = self.world.now.max(next);
+                self.world.turn(shard, &mut self.schedule, Pace::Random);
+                self.observe()?;
+            }
+            self.world.now = end;
             for _ in 0..self.schedule.below(2 * self.world.shards() + 2) {
                 self.step()?;
             }

@@ -182,6 +182,13 @@ impl World {
         sum
     }
 
+    /// The shard that has something due first, and when.
+    pub fn next_deadline(&self) -> (Time, usize) {
+        let deadlines = self.nodes.iter().enumerate();
+        let first = deadlines.map(|(index, node)| (node.shard.next_deadline(), index)).min();
+        first.unwrap_or((Time::NEVER, 0))
+    }
+
     /// A client connects; the listener of `shard` has it.
     pub fn open(&mut self, shard: usize) -> Link {
         let link = Link(self.sockets.len());

@@ -107,8 +107,7 @@ impl Oracle {
         }
     }
 
-    /// A shard did what was due, in the order of the deadlines. Where two deadlines are the same,
-    /// the order is the broker's choice.
+    /// A shard did what was due. Where that is more than one thing, the order is the broker's choice.
     pub(super) fn on_tick(&mut self, shard: usize) -> Verdict {
         let mut due = Vec::new();
         for (&link, conn) in &self.conns {
@@ -128,9 +127,12 @@ impl Oracle {
             }
         }
         due.sort_by_key(|(at, _)| *at);
-        let tie = due.windows(2).any(|pair| pair[0].0 == pair[1].0);
+        let tie = due.len() > 1;
         if tie {
             self.counts.inexact = true;
+            let live = self.by_client.values().map(|&key| (key, &self.sessions[key]));
+            let live = live.filter(|(_, state)| state.shard == shard && state.conn.is_some());
+            self.tie = live.map(|(key, state)| (key, state.subscriptions.clone())).collect();
         }
         for (_, due) in due {
             match due {
@@ -145,6 +147,7 @@ impl Oracle {
                 }
             }
         }
+        self.tie.clear();
         Ok(())
     }
 

@@ -233,6 +233,8 @@ pub struct Oracle {
     retained: BTreeMap<String, Vec<retained::Value>>,
     groups: BTreeMap<String, groups::Group>,
     ended: Vec<usize>,
+    /// Who was connected when several things were due at once, with what it subscribed to.
+    tie: Vec<(usize, BTreeMap<String, Subscription>)>,
     pub counts: Counts,
 }
 
@@ -255,6 +257,7 @@ impl Oracle {
             retained: BTreeMap::new(),
             groups: BTreeMap::new(),
             ended: Vec::new(),
+            tie: Vec::new(),
             counts: Counts::default(),
         }
     }

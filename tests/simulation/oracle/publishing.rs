@@ -1,11 +1,13 @@
 //! The way of a message to everybody who wants it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shardmq::time::Time;
 use shardmq::wire::QoS;
 
-use super::{Expected, Oracle, Route, Verdict, class, ensure, matches, shared_filter};
+use super::{
+    Expected, Message, Oracle, Route, Subscription, Verdict, class, ensure, matches, shared_filter,
+};
 use crate::world::Passing;
 
 impl Oracle {
@@ -56,59 +58,84 @@ impl Oracle {
 
     /// A message reaches every session of one shard that wants it now.
     fn deliver(&mut self, shard: usize, publisher: Option<usize>, route: usize) -> bool {
-        let Route { serial, message, expires_at, optional, .. } = self.routes[route];
-        let Self { messages, sessions, by_client, now, settings, counts, .. } = self;
-        let message_of = &messages[message];
+        let Route { message, expires_at, optional, .. } = self.routes[route];
         let mut matched = false;
-        for &key in by_client.values() {
-            let session = &mut sessions[key];
+        for key in self.by_client.values().copied().collect::<Vec<_>>() {
+            let session = &self.sessions[key];
             if session.shard != shard {
                 continue;
             }
-            let mut wanted = None::<(QoS, bool, Vec<u32>)>;
-            for (filter, subscription) in &session.subscriptions {
-                if shared_filter(filter).is_some() || !matches(filter, &message_of.topic) {
-                    continue;
-                }
-                matched = true;
-                if subscription.options.no_local && publisher == Some(key) {
-                    continue; // [MQTT-3.8.3-3]
-                }
-                let (qos, retain, identifiers) = wanted.get_or_insert_default();
-                *qos = subscription.options.qos.max(*qos);
-                *retain |= subscription.options.retain_as_published;
-                if subscription.identifier != 0 {
-                    identifiers.push(subscription.identifier);
-                }
+            let publishes = publisher == Some(key);
+            let found = self.wanted(&session.subscriptions, route, publishes);
+            matched |= found.is_some();
+            let Some(Some(expected)) = found else { continue };
+            let Self { messages, sessions, now, settings, counts, .. } = self;
+            let session = &mut sessions[key];
+            if messages[message].retain {
+                let open = session.replays.iter_mut().filter(|replay| replay.cancelled.is_none());
+                open.for_each(|replay| {
+                    replay.seen.insert(messages[message].topic.clone());
+                });
             }
-            let Some((qos, retain, mut identifiers)) = wanted else { continue };
-            identifiers.sort_unstable();
-            if message_of.retain {
-                session.replays.iter_mut().filter(|replay| replay.cancelled.is_none()).for_each(
-                    |replay| {
-                        replay.seen.insert(message_of.topic.clone());
-                    },
-                );
-            }
-            let qos = qos.min(message_of.qos);
+            let offline = expected.qos == QoS::AtMostOnce
+                && session.conn.is_none()
+                && !settings.queue_qos0;
             if expires_at < *now {
                 counts.dropped += 1;
-                continue;
-            }
-            if qos == QoS::AtMostOnce && session.conn.is_none() && !settings.queue_qos0 {
+            } else if offline {
                 counts.offline += 1;
+            } else {
+                session.waiting[class(expected.qos)].push_back(expected);
+            }
+        }
+        // Who goes at the same moment may have got it before.
+        for (key, subscriptions) in &self.tie {
+            let Some(Some(expected)) = self.wanted(subscriptions, route, false) else { continue };
+            let session = &mut self.sessions[*key];
+            let missed = session.ended || expected.qos == QoS::AtMostOnce;
+            if optional && session.conn.is_none() && missed {
+                session.waiting[class(expected.qos)].push_back(expected);
+            }
+        }
+        matched
+    }
+
+    /// What a session with these subscriptions gets: nothing, nothing because it published it
+    /// itself, or one copy with the highest QoS and all identifiers.
+    fn wanted(
+        &self,
+        subscriptions: &BTreeMap<String, Subscription>,
+        route: usize,
+        publishes: bool,
+    ) -> Option<Option<Expected>> {
+        let Route { serial, message, expires_at, optional, .. } = self.routes[route];
+        let Message { topic, qos: published, retain, .. } = &self.messages[message];
+        let mut matched = None;
+        for (filter, subscription) in subscriptions {
+            if shared_filter(filter).is_some() || !matches(filter, topic) {
                 continue;
             }
-            session.waiting[class(qos)].push_back(Expected {
+            let copy = matched.get_or_insert(None::<Expected>);
+            if subscription.options.no_local && publishes {
+                continue; // [MQTT-3.8.3-3]
+            }
+            let copy = copy.get_or_insert_with(|| Expected {
                 message,
                 serial,
-                qos,
-                retain: message_of.retain && retain,
-                identifiers,
+                qos: QoS::AtMostOnce,
+                retain: false,
+                identifiers: Vec::new(),
                 expires_at,
                 optional,
                 group: None,
             });
+            copy.qos = copy.qos.max(subscription.options.qos);
+            copy.retain |= subscription.options.retain_as_published && *retain;
+            copy.identifiers.extend(Some(subscription.identifier).filter(|&number| number != 0));
+        }
+        if let Some(Some(copy)) = &mut matched {
+            copy.qos = copy.qos.min(*published);
+            copy.identifiers.sort_unstable();
         }
         matched
     }
@@ -123,7 +150,7 @@ impl Oracle {
         let last = self.arrived.get(&(from, to)).copied().unwrap_or(0);
         let found = self.routes.iter().position(|route| {
             route.shard == from
-                && route.serial > last
+                && (route.serial > last || route.optional)
                 && !route.visited.contains(&to)
                 && route.expires_at == passing.expires_at
                 && self.is(route.message, &passing.topic, &passing.payload)
@@ -131,7 +158,7 @@ impl Oracle {
         let Some(route) = found else {
             return Err(format!("shard {from} made up, repeated or reordered {passing:?} for {to}"));
         };
-        self.arrived.insert((from, to), self.routes[route].serial);
+        self.arrived.insert((from, to), self.routes[route].serial.max(last));
         self.routes[route].visited.insert(to);
         self.deliver(to, None, route);
         Ok(())
