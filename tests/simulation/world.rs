@@ -126,6 +126,8 @@ pub struct World {
     pub sockets: Vec<Socket>,
     pub observations: Vec<Observation>,
     mutator: Mutator,
+    /// Whether a turn reads from one socket only.
+    pub one_read_a_turn: bool,
     /// Packets and bytes that left, before any planted bug.
     pub packets_sent: u64,
     pub bytes_sent: u64,
@@ -166,6 +168,7 @@ impl World {
             sockets: Vec::new(),
             observations: Vec::new(),
             mutator: Mutator::new(bug),
+            one_read_a_turn: false,
             packets_sent: 0,
             bytes_sent: 0,
         }
@@ -364,6 +367,9 @@ impl World {
         let links: Vec<(ConnKey, Link)> =
             self.nodes[index].links.iter().map(|(&conn, &link)| (conn, link)).collect();
         for (conn, link) in links {
+            if busy && self.one_read_a_turn {
+                break;
+            }
             if pace == Pace::Random && random.chance(30) {
                 continue;
             }
