@@ -69,7 +69,7 @@ pub struct Client {
     backlog: VecDeque<Message>,
     requests: BTreeSet<u16>,
     /// QoS 2 messages that PUBREL has not released.
-    incoming: BTreeSet<u16>,
+    incoming: BTreeMap<u16, Vec<u8>>,
     pubacks: VecDeque<u16>,
     pubrecs: VecDeque<u16>,
     /// Acknowledges at once.
@@ -96,7 +96,7 @@ impl Client {
             outgoing: Vec::new(),
             backlog: VecDeque::new(),
             requests: BTreeSet::new(),
-            incoming: BTreeSet::new(),
+            incoming: BTreeMap::new(),
             pubacks: VecDeque::new(),
             pubrecs: VecDeque::new(),
             prompt: true,

@@ -1,5 +1,7 @@
 //! What a client makes of the broker's packets.
 
+use std::collections::btree_map::Entry;
+
 use shardmq::wire::{AckKind, Framing, Packet, QoS, frame};
 
 use super::{Client, Progress};
@@ -69,8 +71,11 @@ impl Client {
                 if publish.qos == QoS::AtLeastOnce {
                     return self.pubacks.push_back(id.get());
                 }
-                if self.incoming.insert(id.get()) && !publish.retain {
-                    *self.received.entry(publish.payload.to_vec()).or_default() += 1;
+                // The identifier tells a message that came before [MQTT-4.3.3-10].
+                if let Entry::Vacant(vacant) = self.incoming.entry(id.get()) {
+                    let payload = if publish.retain { &[][..] } else { publish.payload };
+                    vacant.insert(payload.to_vec());
+                    *self.received.entry(payload.to_vec()).or_default() += 1;
                 }
                 if !self.pubrecs.contains(&id.get()) {
                     self.pubrecs.push_back(id.get());

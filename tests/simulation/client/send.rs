@@ -206,8 +206,11 @@ impl Client {
                     self.acknowledge_one(world, AckKind::PubAck, id, refuses);
                 }
             } else if let Some(id) = self.pubrecs.pop_front() {
-                if refuses {
-                    self.incoming.remove(&id);
+                if refuses
+                    && let Some(payload) = self.incoming.remove(&id)
+                    && let Some(count) = self.received.get_mut(&payload)
+                {
+                    *count -= 1; // so the application never had it
                 }
                 self.acknowledge_one(world, AckKind::PubRec, id, refuses);
             }

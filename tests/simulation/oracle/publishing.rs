@@ -179,7 +179,9 @@ impl Oracle {
             }
             // A message that was published twice looks the same both times: enough of them came.
             let same = |other: &&Route| {
-                other.serial <= serial && self.is(other.message, &message.topic, &message.payload)
+                other.serial <= serial
+                    && other.shard == route.shard
+                    && self.is(other.message, &message.topic, &message.payload)
             };
             let shard = state.shard;
             let needed = |other: &&Route| {
