@@ -292,8 +292,14 @@ impl Shard {
         owed: Acknowledgement,
         out: &mut Outbox,
     ) {
+        // A 3.1.1 client cannot be told: to it the exchange goes on until PUBREL.
+        let told = self
+            .connections
+            .get(conn)
+            .is_some_and(|connection| connection.version.is_v5());
         if owed.kind == AckKind::PubRec
             && owed.reason.is_error()
+            && told
             && let Some(session) = self.sessions.get_mut(session)
         {
             session.received.remove(owed.packet_id); // the identifier is free [MQTT-4.3.3-9]
