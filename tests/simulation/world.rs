@@ -14,7 +14,7 @@ use shardmq::shard::{
 };
 use shardmq::stats::Stats;
 use shardmq::time::Time;
-use shardmq::wire::{Framing, frame};
+use shardmq::wire::{Framing, QoS, frame};
 
 use crate::mutation::{Bug, Mutator};
 use crate::random::Random;
@@ -28,6 +28,8 @@ pub struct Link(pub usize);
 pub struct Passing {
     pub topic: String,
     pub payload: Vec<u8>,
+    pub qos: QoS,
+    pub retain: bool,
     pub expires_at: Time,
     /// `$share/name/filter` if it goes to one member.
     pub group: Option<String>,
@@ -561,6 +563,8 @@ fn passing(message: &shardmq::message::MessageView<'_>, group: Option<String>) -
     Passing {
         topic: message.topic.as_str().to_owned(),
         payload: message.payload.to_vec(),
+        qos: message.qos,
+        retain: message.retain,
         expires_at: message.expires_at,
         group,
     }

@@ -260,6 +260,7 @@ impl Oracle {
                 && expected.retain == publish.retain
                 && (!v5 || expected.identifiers == identifiers)
                 && self.check_expiry(expected, publish, v5).is_ok()
+                && expected.expires_at >= self.now // [MQTT-3.3.2-5]
         });
         // A message that was published twice can be retained from the first time and live from the
         // second, behind others.
@@ -315,8 +316,6 @@ impl Oracle {
         for entry in later.into_iter().rev() {
             self.sessions[session].waiting[class].push_front(entry);
         }
-        // [MQTT-3.3.2-5]
-        ensure!(expected.expires_at >= self.now, "{expected:?} is sent although it expired");
         let message = &self.messages[expected.message];
         if message.retain {
             let key = (message.topic.clone(), class);

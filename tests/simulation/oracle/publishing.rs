@@ -153,7 +153,7 @@ impl Oracle {
                 && (route.serial > last || route.optional)
                 && !route.visited.contains(&to)
                 && route.expires_at == passing.expires_at
-                && self.is(route.message, &passing.topic, &passing.payload)
+                && self.is_passing(route.message, passing)
         });
         let Some(route) = found else {
             return Err(format!("shard {from} made up, repeated or reordered {passing:?} for {to}"));
@@ -204,6 +204,13 @@ impl Oracle {
             message.topic
         );
         Ok(())
+    }
+
+    /// Whether this is the message that passes from one shard to another.
+    pub(super) fn is_passing(&self, message: usize, passing: &Passing) -> bool {
+        let Message { qos, retain, .. } = self.messages[message];
+        self.is(message, &passing.topic, &passing.payload)
+            && (qos, retain) == (passing.qos, passing.retain)
     }
 
     pub(super) fn is_too_large(&self, session: usize, expected: &Expected) -> bool {

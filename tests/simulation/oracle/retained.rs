@@ -39,7 +39,7 @@ impl Oracle {
             route.shard == from
                 && !route.kept
                 && self.messages[route.message].retain
-                && self.is(route.message, &passing.topic, &passing.payload)
+                && self.is_passing(route.message, passing)
         });
         let Some(route) = found else {
             return Err(format!("nobody on shard {from} retained {passing:?}"));
