@@ -45,7 +45,7 @@ pub struct Simulation {
 }
 
 /// Observations that a trace ends with.
-const RECENT: usize = 400;
+const RECENT: usize = 5_000;
 
 /// Runs `operations` operations of a seed. With `bug`, the broker has that bug.
 pub fn run(seed: u64, operations: usize, bug: Option<Bug>) -> Result<Summary, Failure> {

@@ -84,10 +84,10 @@ impl Oracle {
             let waiting = std::mem::take(&mut session.waiting);
             let replays = std::mem::take(&mut session.replays);
             session.latest.clear();
+            session.replayed.clear();
             for replay in replays {
-                let topics = self.retained.keys().filter(|topic| {
-                    !replay.delivered.contains(*topic) && matches(&replay.filter, topic)
-                });
+                let topics = self.retained.keys();
+                let topics = topics.filter(|topic| matches(&replay.filter, topic));
                 self.counts.retained_left += topics.count() as u64;
             }
             for sent in sent.iter().filter(|sent| !sent.released) {

@@ -104,6 +104,7 @@ impl Oracle {
         Some(Expected {
             message,
             serial: 0,
+            stamp: 0,
             qos,
             retain,
             identifiers: Vec::new(),

@@ -222,7 +222,6 @@ impl Oracle {
                     identifier,
                     start: stamp,
                     cancelled: None,
-                    delivered: Default::default(),
                     seen: Default::default(),
                 });
             }

@@ -68,6 +68,8 @@ struct Route {
 struct Expected {
     message: usize,
     serial: u64,
+    /// When it reached the session's shard.
+    stamp: u64,
     qos: QoS,
     retain: bool,
     identifiers: Vec<u32>,
@@ -111,7 +113,6 @@ struct Replay {
     identifier: u32,
     start: u64,
     cancelled: Option<u64>,
-    delivered: BTreeSet<String>,
     /// Topics that came live meanwhile.
     seen: BTreeSet<String>,
 }
@@ -135,8 +136,10 @@ struct Session {
     /// QoS 2 messages of the client that PUBREL has not released.
     received: BTreeSet<u16>,
     replays: Vec<Replay>,
-    /// The last live retained message by topic and class.
-    latest: BTreeMap<(String, usize), u64>,
+    /// Retained messages that it got for its subscriptions since it last had read everything.
+    replayed: Vec<retained::Replayed>,
+    /// The last live retained message by topic and class: its serial, and when it came.
+    latest: BTreeMap<(String, usize), (u64, u64)>,
     /// Shared subscriptions that it ever had, with the QoS it had them with.
     shares: BTreeSet<(String, QoS)>,
 }

@@ -319,7 +319,7 @@ impl Oracle {
         let message = &self.messages[expected.message];
         if message.retain {
             let key = (message.topic.clone(), class);
-            self.sessions[session].latest.insert(key, expected.serial);
+            self.sessions[session].latest.insert(key, (expected.serial, expected.stamp));
         }
         Ok(expected)
     }

@@ -122,6 +122,7 @@ impl Oracle {
             let copy = copy.get_or_insert_with(|| Expected {
                 message,
                 serial,
+                stamp: self.stamp,
                 qos: QoS::AtMostOnce,
                 retain: false,
                 identifiers: Vec::new(),

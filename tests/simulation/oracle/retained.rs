@@ -1,8 +1,9 @@
 //! Retained messages: what is kept, and who is told.
 
+use shardmq::time::Time;
 use shardmq::wire::QoS;
 
-use super::{Expected, Oracle, Route, Verdict, class, ensure, matches};
+use super::{Expected, Oracle, Replay, Route, Verdict, class, ensure, matches};
 use crate::world::Passing;
 
 /// What a topic had from a moment on.
@@ -16,6 +17,15 @@ pub(super) struct Value {
     pub(super) message: Option<usize>,
     /// The shard of its publisher.
     from: usize,
+}
+
+/// A retained message as a session got it. Before version 5 there are no identifiers.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Replayed {
+    topic: String,
+    message: usize,
+    qos: QoS,
+    identifiers: Option<Vec<u32>>,
 }
 
 impl Oracle {
@@ -72,12 +82,11 @@ impl Oracle {
     ) -> Result<Option<Expected>, String> {
         let stamp = self.stamp;
         let values = self.retained.get(topic).cloned().unwrap_or_default();
-        let mut best = None::<((bool, bool), usize, Value, usize, Vec<u32>)>;
-        for (index, replay) in self.sessions[session].replays.iter().enumerate() {
+        let state = &self.sessions[session];
+        let mut found = None;
+        let mut most = 0;
+        for replay in state.replays.iter().filter(|replay| matches(&replay.filter, topic)) {
             let end = replay.cancelled.unwrap_or(stamp);
-            if !matches(&replay.filter, topic) || replay.delivered.contains(topic) {
-                continue;
-            }
             // A value that the topic had at some time since.
             let value = values.iter().enumerate().find_map(|(at, value)| {
                 let until = values.get(at + 1).map_or(u64::MAX, |next| next.stamp);
@@ -87,22 +96,15 @@ impl Oracle {
             });
             let Some((value, message)) = value else { continue };
             let due = replay.qos.min(self.messages[message].qos);
-            let wanted = if replay.identifier == 0 { vec![] } else { vec![replay.identifier] };
-            if qos != due || identifiers.is_some_and(|identifiers| identifiers != wanted) {
+            let fits = identifiers.is_none_or(|identifiers| identifiers == replay.identifiers());
+            if qos != due || !fits {
                 continue;
             }
-            // Where it fits several, it is for the one that must get it; what an order that was
-            // cancelled has left in the queue may still come, too.
-            let must = value.stamp <= replay.start && !replay.seen.contains(topic);
-            let rank = (replay.cancelled.is_some(), !must);
-            if best.as_ref().is_none_or(|(other, ..)| rank < *other) {
-                best = Some((rank, index, value, message, wanted));
-            }
-        }
-        if let Some((_, index, value, message, wanted)) = best {
-            // Not older than what came live.
-            let latest = self.sessions[session].latest.get(&(topic.to_owned(), class(qos)));
-            let newer = latest.and_then(|serial| {
+            most += 1;
+            // Not older than what came live meanwhile.
+            let latest = state.latest.get(&(topic.to_owned(), class(qos)));
+            let newer = latest.filter(|(_, came)| *came > replay.start);
+            let newer = newer.and_then(|(serial, _)| {
                 values.iter().find(|live| live.serial == *serial && live.from == value.from)
             });
             ensure!(
@@ -110,52 +112,76 @@ impl Oracle {
                     newer.serial <= value.serial || newer.message == value.message
                 }),
                 "{} got a newer message on {topic} before",
-                self.sessions[session].client
+                state.client
             );
-            self.sessions[session].replays[index].delivered.insert(topic.to_owned());
-            return Ok(Some(Expected {
-                message,
-                serial: value.serial,
-                qos,
-                retain: true,
-                identifiers: wanted,
-                expires_at: shardmq::time::Time::NEVER,
-                optional: false,
-                group: None,
-            }));
+            found = Some((value, message));
         }
-        Ok(None)
+        let Some((value, message)) = found else { return Ok(None) };
+        let identifiers = identifiers.map(<[u32]>::to_vec);
+        let replayed =
+            Replayed { topic: topic.to_owned(), message, qos, identifiers: identifiers.clone() };
+        // One for each subscription that it fits.
+        if state.replayed.iter().filter(|before| **before == replayed).count() >= most {
+            return Ok(None);
+        }
+        self.sessions[session].replayed.push(replayed);
+        Ok(Some(Expected {
+            message,
+            serial: value.serial,
+            stamp,
+            qos,
+            retain: true,
+            identifiers: identifiers.unwrap_or_default(),
+            expires_at: Time::NEVER,
+            optional: false,
+            group: None,
+        }))
     }
 
-    /// At rest: every replay of a session that reads is complete.
+    /// At rest: every session that reads has got everything that its subscriptions bring.
     pub(super) fn check_replays(&mut self) -> Verdict {
         let overflow = self.queues_overflow();
         let retained: Vec<(String, Value)> =
             self.retained_now().map(|(topic, value)| (topic.to_owned(), value)).collect();
         for key in self.by_client.values().copied().collect::<Vec<_>>() {
             let session = &mut self.sessions[key];
-            if session.conn.is_none() {
-                continue;
-            }
+            let Some(conn) = session.conn.and_then(|link| self.conns.get(&link)) else { continue };
+            let v5 = conn.version.is_v5();
+            let mut replayed = std::mem::take(&mut session.replayed);
             for replay in std::mem::take(&mut session.replays) {
                 if replay.cancelled.is_some() {
                     continue;
                 }
                 for (topic, value) in &retained {
-                    let had = replay.delivered.contains(topic) || replay.seen.contains(topic);
-                    if overflow && !had {
-                        self.counts.retained_left += 1; // it may have made room
-                        continue;
+                    let due = value.stamp <= replay.start
+                        && !replay.seen.contains(topic)
+                        && matches(&replay.filter, topic);
+                    let Some(message) = value.message.filter(|_| due) else { continue };
+                    let wanted = Replayed {
+                        topic: topic.clone(),
+                        message,
+                        qos: replay.qos.min(self.messages[message].qos),
+                        identifiers: v5.then(|| replay.identifiers()),
+                    };
+                    match replayed.iter().position(|came| *came == wanted) {
+                        Some(position) => drop(replayed.swap_remove(position)),
+                        None if overflow => self.counts.retained_left += 1, // it made room
+                        None => {
+                            let (client, filter) = (&session.client, &replay.filter);
+                            return Err(format!(
+                                "{client} did not get what is retained on {topic} for {filter}"
+                            ));
+                        }
                     }
-                    ensure!(
-                        had || value.stamp > replay.start || !matches(&replay.filter, topic),
-                        "{} did not get what is retained on {topic} for {}",
-                        session.client,
-                        replay.filter
-                    );
                 }
             }
         }
         Ok(())
+    }
+}
+
+impl Replay {
+    fn identifiers(&self) -> Vec<u32> {
+        Some(self.identifier).filter(|&identifier| identifier != 0).into_iter().collect()
     }
 }
