@@ -266,12 +266,15 @@ impl Oracle {
         // second, behind others.
         let next = position.is_some_and(|position| {
             let mut before = self.sessions[session].waiting[class].iter().take(position);
-            before.all(|expected| self.may_drop(session, expected))
+            position == 0
+                || (!self.queues_overflow()
+                    && before.all(|expected| self.may_drop(session, expected)))
         });
         if publish.retain && !next {
             let said = v5.then_some(&identifiers[..]);
             let replayed = self.take_replayed(session, topic, publish.payload, publish.qos, said)?;
             if let Some(expected) = replayed {
+                self.counts.inexact |= position.is_some() && self.queues_overflow();
                 return Ok(expected);
             }
         }

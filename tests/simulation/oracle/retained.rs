@@ -88,7 +88,7 @@ impl Oracle {
         for replay in state.replays.iter().filter(|replay| matches(&replay.filter, topic)) {
             let end = replay.cancelled.unwrap_or(stamp);
             // A value that the topic had at some time since.
-            let value = values.iter().enumerate().find_map(|(at, value)| {
+            let value = values.iter().enumerate().rev().find_map(|(at, value)| {
                 let until = values.get(at + 1).map_or(u64::MAX, |next| next.stamp);
                 let message = value.message?;
                 (value.stamp <= end && until >= replay.start && self.is(message, topic, payload))
@@ -149,7 +149,13 @@ impl Oracle {
             let v5 = conn.version.is_v5();
             let mut replayed = std::mem::take(&mut session.replayed);
             for replay in std::mem::take(&mut session.replays) {
-                if replay.cancelled.is_some() {
+                if overflow {
+                    // Any of them may have made room for another.
+                    let topics = self.retained.keys();
+                    let topics = topics.filter(|topic| matches(&replay.filter, topic));
+                    self.counts.retained_left += topics.count() as u64;
+                }
+                if overflow || replay.cancelled.is_some() {
                     continue;
                 }
                 for (topic, value) in &retained {
@@ -165,7 +171,6 @@ impl Oracle {
                     };
                     match replayed.iter().position(|came| *came == wanted) {
                         Some(position) => drop(replayed.swap_remove(position)),
-                        None if overflow => self.counts.retained_left += 1, // it made room
                         None => {
                             let (client, filter) = (&session.client, &replay.filter);
                             return Err(format!(
