@@ -104,6 +104,10 @@ impl Client {
             if message.qos > QoS::AtMostOnce && self.outgoing.len() >= quota {
                 return;
             }
+            // Should an older CONNECT come later and win, nobody would release this one.
+            if message.qos == QoS::ExactlyOnce && !self.up {
+                return;
+            }
             let Some(message) = self.backlog.pop_front() else { return };
             if message.qos == QoS::AtMostOnce {
                 self.send_publish(world, &message, None, false);

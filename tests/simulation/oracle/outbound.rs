@@ -267,7 +267,7 @@ impl Oracle {
         let next = position.is_some_and(|position| {
             let mut before = self.sessions[session].waiting[class].iter().take(position);
             position == 0
-                || (!self.queues_overflow()
+                || (!(self.queues_overflow() && (class == 1 || self.settings.queue_qos0))
                     && before.all(|expected| self.may_drop(session, expected)))
         });
         if publish.retain && !next {
