@@ -147,6 +147,7 @@ impl Oracle {
             let session = &mut self.sessions[key];
             let Some(conn) = session.conn.and_then(|link| self.conns.get(&link)) else { continue };
             let v5 = conn.version.is_v5();
+            session.either.clear();
             let mut replayed = std::mem::take(&mut session.replayed);
             for replay in std::mem::take(&mut session.replays) {
                 if overflow {
