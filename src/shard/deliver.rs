@@ -38,11 +38,13 @@ pub(super) struct Matched {
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
     bytes: Vec<u8>,
-    frames: [Option<Encoded>; 8],
+    frames: [Encoded; 8],
+    /// Which of `frames` are of the present message, one bit each.
+    made: u8,
 }
 
 /// Where one layout stands in the encoder.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Encoded {
     start: usize,
     end: usize,
@@ -72,7 +74,7 @@ impl<'a> Fanout<'a> {
     ) -> Self {
         encoder.bytes.clear();
         encoder.bytes.shrink_to(Encoder::KEPT_BYTES);
-        encoder.frames = [None; 8];
+        encoder.made = 0;
         Self {
             message,
             now,
@@ -96,20 +98,19 @@ impl<'a> Fanout<'a> {
         let layout = usize::from(version.is_v5())
             | usize::from(copy.retain) << 1
             | usize::from(copy.packet_id.is_some()) << 2;
-        let encoded = match self.encoder.frames[layout] {
-            Some(encoded) => encoded,
-            None => {
-                let start = self.encoder.bytes.len();
-                let packet_id = head(version, &self.message, copy, None, self.now)
-                    .encode(&mut self.encoder.bytes);
-                let end = self.encoder.bytes.len();
-                *self.encoder.frames[layout].insert(Encoded {
-                    start,
-                    end,
-                    packet_id,
-                })
-            }
-        };
+        if self.encoder.made & (1 << layout) == 0 {
+            let start = self.encoder.bytes.len();
+            let packet_id =
+                head(version, &self.message, copy, None, self.now).encode(&mut self.encoder.bytes);
+            let end = self.encoder.bytes.len();
+            self.encoder.frames[layout] = Encoded {
+                start,
+                end,
+                packet_id,
+            };
+            self.encoder.made |= 1 << layout;
+        }
+        let encoded = self.encoder.frames[layout];
         let at = output.len();
         output.extend_from_slice(&self.encoder.bytes[encoded.start..encoded.end]);
         if let (Some(offset), Some(packet_id)) = (encoded.packet_id, copy.packet_id) {

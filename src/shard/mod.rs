@@ -102,7 +102,8 @@ pub struct Shard {
     replays: BTreeMap<ReplayKey, Replay>,
     /// Replays with retained messages of this very shard still to be read.
     ready_replays: Vec<ReplayKey>,
-    encoder: Encoder,
+    /// Taken out while a message is routed, so it is a box.
+    encoder: Option<Box<Encoder>>,
     sys: Sys,
     random: Random,
     serial: u64,
@@ -136,7 +137,7 @@ impl Shard {
             subscribes: BTreeMap::new(),
             replays: BTreeMap::new(),
             ready_replays: Vec::new(),
-            encoder: Encoder::default(),
+            encoder: None,
             sys: Sys::new(identity.shards, now),
             serial: 0,
             housekeeping,
