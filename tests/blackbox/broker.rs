@@ -38,8 +38,16 @@ impl Broker {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle can be doubled"))
             .stderr(log);
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let mut broker = Self { child, port, shards, dir, stopped: false };
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut broker = Self {
+            child,
+            port,
+            shards,
+            dir,
+            stopped: false,
+        };
         broker.wait_until_it_accepts();
         broker
     }
@@ -79,7 +87,10 @@ impl Broker {
                 self.stopped = true;
                 return status;
             }
-            assert!(Instant::now() < deadline, "the broker did not end within {STOP:?}");
+            assert!(
+                Instant::now() < deadline,
+                "the broker did not end within {STOP:?}"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -102,7 +113,11 @@ impl Broker {
                 self.stopped = true;
                 panic!("the broker ended at once with {status}");
             }
-            assert!(Instant::now() < deadline, "nobody listens on {}: {refused}", self.port);
+            assert!(
+                Instant::now() < deadline,
+                "nobody listens on {}: {refused}",
+                self.port
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -113,7 +128,11 @@ impl Drop for Broker {
         if std::thread::panicking() {
             let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
             let from = log.char_indices().rev().nth(16_000).map_or(0, |(at, _)| at);
-            eprintln!("--- log of the broker on port {} ---\n{}", self.port, &log[from..]);
+            eprintln!(
+                "--- log of the broker on port {} ---\n{}",
+                self.port,
+                &log[from..]
+            );
         }
         if !self.stopped {
             // Only this child is ended, and a failure to end it has been reported by the test.
@@ -131,11 +150,13 @@ fn command(port: u16, shards: u8, dir: &Path) -> Command {
             .replace("{shards}", &shards.to_string())
             .replace("{dir}", &dir.display().to_string());
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("exec {line}")]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        command
+            .args(["-c", &format!("exec {line}")])
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
         return command;
     }
-    let binary = std::env::var_os("SHARDMQ_BIN")
-        .unwrap_or_else(|| env!("CARGO_BIN_EXE_shardmq").into());
+    let binary =
+        std::env::var_os("SHARDMQ_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_shardmq").into());
     let mut command = Command::new(binary);
     command
         .arg("run")

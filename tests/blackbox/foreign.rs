@@ -44,8 +44,6 @@ macro_rules! matrix {
     };
 }
 
-pub(crate) use matrix;
-
 matrix!(paho, crate::foreign::run_paho);
 matrix!(mqttjs, crate::foreign::run_mqttjs);
 
@@ -64,7 +62,9 @@ fn run_mqttjs(version: Version, shards: u8) {
     match install::mqttjs() {
         Ok(modules) => {
             let mut command = Command::new("node");
-            command.arg("tests/clients/mqttjs/run.cjs").env("NODE_PATH", modules);
+            command
+                .arg("tests/clients/mqttjs/run.cjs")
+                .env("NODE_PATH", modules);
             run_suite("mqttjs", command, version, shards);
         }
         Err(reason) => skipped("mqttjs", version, shards, &reason),
@@ -76,13 +76,18 @@ fn run_mqttjs(version: Version, shards: u8) {
 pub(crate) fn skipped(client: &str, version: Version, shards: u8, reason: &str) {
     let line = format!("SKIPPED: {client} {version:?} on {shards} shard(s): {reason}");
     println!("{line}");
-    let _ = Command::new("sh").args(["-c", "printf '%s\\n' \"$0\" >&2", &line]).status();
+    let _ = Command::new("sh")
+        .args(["-c", "printf '%s\\n' \"$0\" >&2", &line])
+        .status();
 }
 
 fn run_suite(client: &str, mut command: Command, version: Version, shards: u8) {
     let broker = Broker::start(shards);
-    let output = std::env::temp_dir()
-        .join(format!("shardmq-{client}-{}-{}", std::process::id(), broker.port()));
+    let output = std::env::temp_dir().join(format!(
+        "shardmq-{client}-{}-{}",
+        std::process::id(),
+        broker.port()
+    ));
     let file = File::create(&output).expect("the folder for temporary files can be written");
     let mut child = command
         .arg(broker.port().to_string())
@@ -110,10 +115,16 @@ fn run_suite(client: &str, mut command: Command, version: Version, shards: u8) {
     let said = take(&output);
     println!("{said}");
     let passed = said.lines().filter(|line| line.starts_with("ok ")).count();
-    let failed: Vec<_> = said.lines().filter(|line| line.starts_with("FAILED ")).collect();
+    let failed: Vec<_> = said
+        .lines()
+        .filter(|line| line.starts_with("FAILED "))
+        .collect();
     assert!(failed.is_empty(), "{client}: {failed:#?}");
     let status = status.unwrap_or_else(|| panic!("{client} took longer than {SUITE:?}"));
-    assert!(status.success() && passed > 0, "{client} ended with {status}");
+    assert!(
+        status.success() && passed > 0,
+        "{client} ended with {status}"
+    );
     broker.stop();
 }
 

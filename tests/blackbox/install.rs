@@ -19,9 +19,13 @@ pub(crate) fn paho() -> Installed {
         let pins = root().join("tests/clients/paho/requirements.txt");
         let venv = root().join(".clients/venv");
         install(&pins, &venv, |venv| {
-            run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(venv))?;
+            run(Command::new("python3")
+                .args(["-m", "venv", "--clear"])
+                .arg(venv))?;
             let pip = venv.join("bin/pip");
-            run(Command::new(pip).args(["install", "--quiet", "--requirement"]).arg(&pins))
+            run(Command::new(pip)
+                .args(["install", "--quiet", "--requirement"])
+                .arg(&pins))
         })?;
         Ok(venv.join("bin/python"))
     })
@@ -40,7 +44,9 @@ pub(crate) fn mqttjs() -> Installed {
                 fs::copy(sources.join(name), folder.join(name))
                     .map_err(|error| error.to_string())?;
             }
-            run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(folder))
+            run(Command::new("npm")
+                .args(["ci", "--no-audit", "--no-fund"])
+                .current_dir(folder))
         })?;
         Ok(folder.join("node_modules"))
     })
@@ -88,6 +94,15 @@ fn run(command: &mut Command) -> Result<(), String> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let last = said.trim().lines().last().unwrap_or("nothing on stderr").to_owned();
-    Err(format!("{} ended with {}: {last}", command.get_program().display(), output.status))
+    let last = said
+        .trim()
+        .lines()
+        .last()
+        .unwrap_or("nothing on stderr")
+        .to_owned();
+    Err(format!(
+        "{} ended with {}: {last}",
+        command.get_program().display(),
+        output.status
+    ))
 }
