@@ -23,7 +23,10 @@ pub struct Broker(Rc<RefCell<World>>);
 
 /// Settings for scenarios: as they come, but without `$SYS` in between.
 pub fn settings() -> Settings {
-    Settings { sys_interval: 0, ..Settings::default() }
+    Settings {
+        sys_interval: 0,
+        ..Settings::default()
+    }
 }
 
 /// Runs a scenario on a broker of one shard and on one of three.
@@ -55,8 +58,17 @@ impl Broker {
         let guard = Shards(self.shards());
         scenario(self);
         self.settle();
-        let open = self.world().wires.iter().filter(|wire| wire.at.is_some()).count();
-        assert_eq!(self.stats().connections, open as u64, "connections are counted");
+        let open = self
+            .world()
+            .wires
+            .iter()
+            .filter(|wire| wire.at.is_some())
+            .count();
+        assert_eq!(
+            self.stats().connections,
+            open as u64,
+            "connections are counted"
+        );
         drop(guard);
     }
 
@@ -87,7 +99,10 @@ impl Broker {
 
     /// How often something was dropped at all.
     pub fn dropped_in_all(&self) -> u64 {
-        DropReason::ALL.iter().map(|&reason| self.dropped(reason)).sum()
+        DropReason::ALL
+            .iter()
+            .map(|&reason| self.dropped(reason))
+            .sum()
     }
 
     /// A text whose hash belongs to `shard`: a client id for a session there, or a topic whose
@@ -155,11 +170,23 @@ impl Broker {
         client
     }
 
+    /// Sends CONNECT and leaves the socket unread.
+    pub fn dial_unread(&self, options: Options) -> Client {
+        let mut client = self.open(options.version);
+        client.manual = options.manual;
+        client.stop_reading();
+        client.send_bytes(&options.encode());
+        client
+    }
+
     /// CONNECT is refused with `reason` and nothing else is said [MQTT-3.2.2-7].
     #[track_caller]
     pub fn expect_refused(&self, options: Options, reason: ReasonCode) {
         let mut client = self.dial(options);
-        let refusal = Welcome { reason, ..Welcome::default() };
+        let refusal = Welcome {
+            reason,
+            ..Welcome::default()
+        };
         assert_eq!(client.next(), Some(Received::ConnAck(refusal)));
         client.expect_closed();
     }
@@ -224,7 +251,10 @@ pub fn v5(client_id: &str) -> Options {
 
 /// A version 3.1.1 client with CleanSession 1.
 pub fn v3(client_id: &str) -> Options {
-    Options { version: Version::V3_1_1, ..v5(client_id) }
+    Options {
+        version: Version::V3_1_1,
+        ..v5(client_id)
+    }
 }
 
 /// Clients of both versions.
@@ -330,7 +360,10 @@ impl Options {
                 forwarded: Forwarded::from_bytes(&forwarded),
             }),
             username: self.credentials.as_ref().map(|(username, _)| &**username),
-            password: self.credentials.as_ref().map(|(_, password)| password.as_bytes()),
+            password: self
+                .credentials
+                .as_ref()
+                .map(|(_, password)| password.as_bytes()),
             properties: ConnectProperties {
                 session_expiry_interval: self.expiry,
                 receive_maximum: self.receive_maximum,
@@ -406,7 +439,10 @@ impl Client {
             return ReasonCode::Success;
         }
         let id = message.id.unwrap_or_else(|| self.next_id());
-        self.send_publish(&Message { id: Some(id), ..message.clone() });
+        self.send_publish(&Message {
+            id: Some(id),
+            ..message.clone()
+        });
         if message.qos == 1 {
             return self.take("PUBACK", |packet| match packet {
                 Received::PubAck(of, reason) if *of == id => Some(*reason),
@@ -516,7 +552,9 @@ impl Client {
     #[track_caller]
     pub fn ping(&mut self) {
         self.send(&Packet::PingReq);
-        self.take("PINGRESP", |packet| (*packet == Received::PingResp).then_some(()));
+        self.take("PINGRESP", |packet| {
+            (*packet == Received::PingResp).then_some(())
+        });
     }
 
     /// DISCONNECT 0x00.
@@ -563,16 +601,22 @@ impl Client {
     /// Reads what has come, and acknowledges it if that is left to the client.
     fn pull(&mut self) {
         loop {
-            let Some(frame) = self.next_frame() else { return };
+            let Some(frame) = self.next_frame() else {
+                return;
+            };
             let packet = Received::read(&decode(self.version, &frame));
             let answer = match &packet {
                 _ if self.manual => None,
-                Received::Publish(Message { qos: 1, id: Some(id), .. }) => {
-                    Some((AckKind::PubAck, *id))
-                }
-                Received::Publish(Message { qos: 2, id: Some(id), .. }) => {
-                    Some((AckKind::PubRec, *id))
-                }
+                Received::Publish(Message {
+                    qos: 1,
+                    id: Some(id),
+                    ..
+                }) => Some((AckKind::PubAck, *id)),
+                Received::Publish(Message {
+                    qos: 2,
+                    id: Some(id),
+                    ..
+                }) => Some((AckKind::PubRec, *id)),
                 Received::PubRel(id, _) => Some((AckKind::PubComp, *id)),
                 _ => None,
             };
@@ -600,7 +644,10 @@ impl Client {
     #[track_caller]
     fn take<T>(&mut self, name: &str, matches: impl Fn(&Received) -> Option<T>) -> T {
         self.pull();
-        let found = self.received.iter().position(|packet| matches(packet).is_some());
+        let found = self
+            .received
+            .iter()
+            .position(|packet| matches(packet).is_some());
         let Some(position) = found else {
             panic!("no {name} came, but {:?}", self.received);
         };

@@ -70,7 +70,10 @@ fn a_spent_quota_stops_nothing_else() {
 /// The broker has a bound of its own, whatever a client allows; it holds for 3.1.1 too.
 #[test]
 fn the_broker_bounds_what_is_in_flight() {
-    let settings = Settings { max_inflight: 3, ..settings() };
+    let settings = Settings {
+        max_inflight: 3,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         for options in [v5("client").receive_maximum(1_000), v3("client")] {
             let mut publisher = broker.connect(v5("publisher"));
@@ -92,7 +95,10 @@ fn the_broker_bounds_what_is_in_flight() {
 /// count, nor does a QoS 2 message that comes again.
 #[test]
 fn a_client_obeys_our_receive_maximum() {
-    let settings = Settings { receive_maximum: 2, ..settings() };
+    let settings = Settings {
+        receive_maximum: 2,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         let mut client = broker.connect(v5("client"));
         assert_eq!(client.welcome.receive_maximum, Some(2));
@@ -116,8 +122,13 @@ fn a_client_obeys_our_receive_maximum() {
 /// The unacknowledged include QoS 1 messages whose PUBACK waits for another shard.
 #[test]
 fn messages_that_wait_for_other_shards_count_as_unacknowledged() {
-    let broker =
-        crate::client::Broker::new(3, &Settings { receive_maximum: 2, ..settings() });
+    let broker = crate::client::Broker::new(
+        3,
+        &Settings {
+            receive_maximum: 2,
+            ..settings()
+        },
+    );
     let mut there = broker.connect(v5(&broker.on(1, "there")));
     there.subscribe(sub("there").qos(1));
     let mut client = broker.connect(v5(&broker.on(0, "client")));
@@ -141,10 +152,14 @@ fn a_too_large_message_is_dropped_for_that_client_alone() {
         wide.subscribe(sub("door").qos(2));
         // Size of the largest that fits: header 2, topic 6, identifier 2, properties 1, payload 89.
         let mut narrow = broker.connect(
-            v5("narrow").maximum_packet_size(100).receive_maximum(1).manual().kept(),
+            v5("narrow")
+                .maximum_packet_size(100)
+                .receive_maximum(1)
+                .manual()
+                .kept(),
         );
         narrow.subscribe(sub("door").qos(2));
-        let large = "x".repeat(90);
+        let large = "x".repeat(92);
         for qos in 0..=2 {
             publisher.publish(&message("door", &large).qos(qos));
             wide.expect(&message("door", &large).qos(qos));
@@ -160,7 +175,13 @@ fn a_too_large_message_is_dropped_for_that_client_alone() {
         narrow.puback(id);
         narrow.expect(&message("door", "small").qos(1));
         narrow.expect_nothing();
-        assert_eq!((broker.dropped(DropReason::TooLarge), broker.dropped_in_all()), (4, 4));
+        assert_eq!(
+            (
+                broker.dropped(DropReason::TooLarge),
+                broker.dropped_in_all()
+            ),
+            (4, 4)
+        );
         assert_eq!(broker.stats().queued, 0);
     });
 }
@@ -211,7 +232,10 @@ fn no_answer_is_larger_than_the_client_takes() {
         client.send_publish(&message("$share/a", "x").alias(60_000));
         sizes.push(next_size(&mut client));
         client.expect_closed();
-        assert!(sizes.iter().all(|&size| (1..=24).contains(&size)), "{sizes:?}");
+        assert!(
+            sizes.iter().all(|&size| (1..=24).contains(&size)),
+            "{sizes:?}"
+        );
     });
 }
 
@@ -225,6 +249,8 @@ fn a_client_that_takes_no_connack_is_not_served() {
     on_shards(|broker| {
         let mut client = broker.dial(v5("client").maximum_packet_size(4));
         client.expect_closed();
+        let told = v5("client").maximum_packet_size(10);
+        broker.expect_refused(told, ReasonCode::PacketTooLarge);
         assert_eq!(broker.stats().sessions, 0);
     });
 }
@@ -253,7 +279,10 @@ fn problem_information_can_be_declined() {
 /// known, before its payload is read.
 #[test]
 fn a_too_large_packet_is_refused_by_its_length() {
-    let settings = Settings { maximum_packet_size: 1_000, ..settings() };
+    let settings = Settings {
+        maximum_packet_size: 1_000,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         let mut client = broker.connect(v5("client"));
         assert_eq!(client.welcome.maximum_packet_size, Some(1_000));
@@ -273,13 +302,19 @@ fn a_too_large_packet_is_refused_by_its_length() {
 /// [MQTT-3.2.2-9] [MQTT-3.2.2-10] [MQTT-3.2.2-11] [MQTT-3.2.2-12]: Maximum QoS.
 #[test]
 fn a_maximum_qos_is_announced_and_enforced() {
-    let settings = Settings { maximum_qos: QoS::AtLeastOnce, ..settings() };
+    let settings = Settings {
+        maximum_qos: QoS::AtLeastOnce,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         let refused = v5("client").will(message("will", "w").qos(2));
         broker.expect_refused(refused, ReasonCode::QoSNotSupported);
         let mut client = broker.connect(v5("client").will(message("will", "w").qos(1)));
         assert_eq!(client.welcome.maximum_qos, Some(1));
-        assert_eq!(client.subscribe_all(&[sub("a").qos(2), sub("b").qos(0)]), [1, 0]);
+        assert_eq!(
+            client.subscribe_all(&[sub("a").qos(2), sub("b").qos(0)]),
+            [1, 0]
+        );
         client.publish(&message("a", "x").qos(1));
         client.expect(&message("a", "x").qos(1));
         client.send_publish(&message("a", "x").qos(2).id(5));
@@ -293,7 +328,10 @@ fn a_maximum_qos_is_announced_and_enforced() {
 /// [MQTT-3.2.2-13] [MQTT-3.2.2-14]: Retain Available 0.
 #[test]
 fn without_retain_it_is_refused() {
-    let settings = Settings { retain_available: false, ..settings() };
+    let settings = Settings {
+        retain_available: false,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         let refused = v5("client").will(message("will", "w").retain());
         broker.expect_refused(refused, ReasonCode::RetainNotSupported);
@@ -317,8 +355,16 @@ fn kinds_of_subscriptions_can_be_switched_off() {
     };
     on_shards_with(&settings, |broker| {
         let mut client = broker.connect(v5("client"));
-        let Welcome { wildcards, shared, identifiers, .. } = client.welcome.clone();
-        assert_eq!((wildcards, shared, identifiers), (Some(false), Some(false), Some(false)));
+        let Welcome {
+            wildcards,
+            shared,
+            identifiers,
+            ..
+        } = client.welcome.clone();
+        assert_eq!(
+            (wildcards, shared, identifiers),
+            (Some(false), Some(false), Some(false))
+        );
         let subs = ["a/+", "#", "$share/g/a", "a/b"].map(sub);
         assert_eq!(client.subscribe_all(&subs), [0xA2, 0xA2, 0x9E, 0]);
         assert_eq!(client.subscribe_all(&[sub("a").identifier(1)]), [0xA1]);
@@ -335,25 +381,47 @@ fn kinds_of_subscriptions_can_be_switched_off() {
 /// What is not limited is not announced.
 #[test]
 fn nothing_is_announced_that_the_standard_assumes() {
-    let settings = Settings { receive_maximum: u16::MAX, topic_alias_maximum: 0, ..settings() };
+    let settings = Settings {
+        receive_maximum: u16::MAX,
+        topic_alias_maximum: 0,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         let welcome = broker.connect(v5("client")).welcome;
         let maximum_packet_size = welcome.maximum_packet_size;
-        assert_eq!(welcome, Welcome { maximum_packet_size, ..Welcome::default() });
+        assert_eq!(
+            welcome,
+            Welcome {
+                maximum_packet_size,
+                ..Welcome::default()
+            }
+        );
     });
 }
 
 /// A session has a bounded number of subscriptions; the next one is 0x97, an old one can be changed.
 #[test]
 fn subscriptions_are_bounded() {
-    let settings = Settings { max_subscriptions: 2, ..settings() };
+    let settings = Settings {
+        max_subscriptions: 2,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         let mut client = broker.connect(v5("client"));
-        assert_eq!(client.subscribe_all(&["a", "b", "c"].map(sub)), [0, 0, 0x97]);
-        assert_eq!(client.subscribe_all(&[sub("a").qos(1), sub("c")]), [1, 0x97]);
+        assert_eq!(
+            client.subscribe_all(&["a", "b", "c"].map(sub)),
+            [0, 0, 0x97]
+        );
+        assert_eq!(
+            client.subscribe_all(&[sub("a").qos(1), sub("c")]),
+            [1, 0x97]
+        );
         assert_eq!(client.unsubscribe(&["b"]), [0]);
         assert_eq!(client.subscribe_all(&[sub("c")]), [0]);
         let mut client = broker.connect(v3("old"));
-        assert_eq!(client.subscribe_all(&["a", "b", "c"].map(sub)), [0, 0, 0x80]);
+        assert_eq!(
+            client.subscribe_all(&["a", "b", "c"].map(sub)),
+            [0, 0, 0x80]
+        );
     });
 }

@@ -2,7 +2,10 @@
 //! like an example of the standard and cites the statements that it proves: `[MQTT-x.y.z-n]` is
 //! version 5, `[MQTT-x.y.z-n 3.1.1]` is 3.1.1.
 
-#![expect(unreachable_pub, reason = "a test binary has no public surface; `pub` marks a facade")]
+#![expect(
+    unreachable_pub,
+    reason = "a test binary has no public surface; `pub` marks a facade"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -62,8 +62,10 @@ fn a_second_suback_waits_as_well() {
     let mut there = broker.connect(v5(&broker.on(1, "there")));
     there.subscribe(sub("there"));
     let mut publisher = broker.connect(v5(&broker.on(0, "publisher")));
-    let mut clients: Vec<_> =
-        ["a", "b"].iter().map(|stem| broker.connect(v5(&broker.on(0, stem)))).collect();
+    let mut clients: Vec<_> = ["a", "b"]
+        .iter()
+        .map(|stem| broker.connect(v5(&broker.on(0, stem))))
+        .collect();
     broker.world().lane_depth = 0;
     publisher.send_publish(&message("there", "x"));
     for client in &mut clients {
@@ -90,7 +92,10 @@ fn interest_comes_and_goes() {
             one.subscribe(sub("door"));
             two.subscribe(sub("door"));
             one.unsubscribe(&["door"]);
-            assert_eq!(publisher.publish(&message("door", "x").qos(1)), ReasonCode::Success);
+            assert_eq!(
+                publisher.publish(&message("door", "x").qos(1)),
+                ReasonCode::Success
+            );
             two.expect(&message("door", "x"));
             two.unsubscribe(&["door"]);
             let nobody = ReasonCode::NoMatchingSubscribers;
@@ -106,7 +111,9 @@ fn interest_comes_and_goes() {
 fn bytes_may_come_one_by_one() {
     on_shards(|broker| {
         for shard in 0..broker.shards() {
-            let options = v5("client").will(message("will", "w")).credentials("me", "secret");
+            let options = v5("client")
+                .will(message("will", "w"))
+                .credentials("me", "secret");
             let mut bytes = options.encode();
             let sent = message("door", "x".repeat(300)).qos(1).id(5).user("k", "v");
             let mut client = broker.open_on(shard, shardmq::wire::Version::V5);
@@ -170,12 +177,17 @@ fn ten_thousand_packets_may_come_at_once() {
         let mut publisher = broker.connect(v3(&broker.on(0, "publisher")));
         let mut bytes = Vec::new();
         for number in 0..10_000_u16 {
-            let one = message("n", number.to_string()).qos((number % 2) as u8).id(number + 1);
+            let one = message("n", number.to_string())
+                .qos((number % 2) as u8)
+                .id(number + 1);
             bytes.extend(one.encode(publisher.version()));
         }
         publisher.send_bytes(&bytes);
-        let received: Vec<u16> =
-            subscriber.payloads().iter().map(|payload| payload.parse().unwrap()).collect();
+        let received: Vec<u16> = subscriber
+            .payloads()
+            .iter()
+            .map(|payload| payload.parse().unwrap())
+            .collect();
         let of = |parity| received.iter().filter(move |number| *number % 2 == parity);
         assert_eq!(received.len(), 10_000);
         assert!(of(0).is_sorted() && of(1).is_sorted());
@@ -194,7 +206,9 @@ fn a_full_lane_loses_nothing() {
     let mut publisher = broker.connect(v5(&broker.on(0, "publisher")));
     broker.world().lane_depth = 1;
     for number in 0..3_000_u16 {
-        let one = message("n", number.to_string()).qos((number % 2) as u8).id(1);
+        let one = message("n", number.to_string())
+            .qos((number % 2) as u8)
+            .id(1);
         publisher.push_publish(&one);
         if number % 800 == 799 {
             broker.settle();
@@ -220,6 +234,9 @@ fn a_stop_is_told() {
             client.expect_end(ReasonCode::ServerShuttingDown);
         }
         let stats = broker.stats();
-        assert_eq!((stats.connections, stats.clients_connected, stats.sessions), (0, 0, 6));
+        assert_eq!(
+            (stats.connections, stats.clients_connected, stats.sessions),
+            (0, 0, 6)
+        );
     });
 }

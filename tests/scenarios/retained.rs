@@ -176,7 +176,10 @@ fn each_subscription_brings_its_own() {
     on_shards(|broker| {
         let mut client = broker.connect(v5("client"));
         client.publish(&message("door", "open").retain());
-        assert_eq!(client.subscribe_all(&[sub("door"), sub("+"), sub("window")]), [0, 0, 0]);
+        assert_eq!(
+            client.subscribe_all(&[sub("door"), sub("+"), sub("window")]),
+            [0, 0, 0]
+        );
         client.expect(&message("door", "open").retain());
         client.expect(&message("door", "open").retain());
         client.expect_nothing();
