@@ -82,7 +82,7 @@ impl Hashing {
 
     /// The hash of a whole text.
     pub(super) fn text(&self, text: &[u8]) -> u64 {
-        let mut hasher = FoldHasher::with_seed(self.own, &self.shared);
+        let mut hasher = FoldHasher::with_seed(with_length(self.own, text), &self.shared);
         hasher.write(text);
         hasher.finish()
     }
@@ -157,9 +157,16 @@ impl Prefixes<'_> {
 /// take alike, such as which member of a group a topic goes to. Nobody's table may lie under it.
 #[must_use]
 pub fn stable_hash(text: &str) -> u64 {
-    let mut hasher = FoldHasher::with_seed(0, SharedSeed::global_fixed());
+    let seed = with_length(0, text.as_bytes());
+    let mut hasher = FoldHasher::with_seed(seed, SharedSeed::global_fixed());
     hasher.write(text.as_bytes());
     finish(hasher.finish())
+}
+
+/// `seed` for the hash of this text. The hasher reads the first and the last eight bytes of a short
+/// text and not how many there are, so `t/11/state` and `t/111/state` would be one to it.
+fn with_length(seed: u64, text: &[u8]) -> u64 {
+    seed ^ (text.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 /// Spreads every bit over all of them: the finisher of SplitMix64.
@@ -186,6 +193,8 @@ fn reduce(wide: u128) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -212,6 +221,20 @@ mod tests {
     fn a_stable_hash_does_not_change_with_the_seed() {
         assert_eq!(stable_hash("vehicle/7"), stable_hash("vehicle/7"));
         assert_ne!(stable_hash("vehicle/7"), stable_hash("vehicle/8"));
+    }
+
+    #[test]
+    fn texts_that_overlap_differ() {
+        let hashing = Hashing::new(7);
+        let texts: Vec<_> = (0..6_000)
+            .map(|number| format!("fleet/{number}/state"))
+            .collect();
+        let stable: HashSet<_> = texts.iter().map(|text| stable_hash(text)).collect();
+        let secret: HashSet<_> = texts
+            .iter()
+            .map(|text| hashing.text(text.as_bytes()))
+            .collect();
+        assert_eq!((stable.len(), secret.len()), (6_000, 6_000));
     }
 
     proptest! {

@@ -63,7 +63,7 @@ pub use fault::Fault;
 pub use outbox::{Close, Handoff, Outbox, Question};
 pub use settings::{QueueOverflow, Settings};
 
-use connect::Answered;
+use connect::{Answered, Asked};
 use deliver::Encoder;
 use mesh::Mesh;
 use random::Random;
@@ -96,7 +96,7 @@ pub struct Shard {
     timers: Timers,
     housekeeping: Time,
     mesh: Mesh,
-    questions: BTreeMap<Ticket, ConnKey>,
+    questions: BTreeMap<Ticket, Asked>,
     answers: BTreeMap<ConnKey, Answered>,
     subscribes: BTreeMap<u64, PendingSubscribe>,
     replays: BTreeMap<ReplayKey, Replay>,
@@ -349,6 +349,10 @@ impl Shard {
         let output = out.write(conn);
         let before = output.len();
         packet.encode(connection.version, output);
+        if output.len() - before > connection.maximum_packet_size as usize {
+            output.truncate(before); // [MQTT-3.1.2-24]
+            return;
+        }
         self.stats.packets_sent += 1;
         self.stats.bytes_sent += (output.len() - before) as u64;
     }

@@ -88,9 +88,7 @@ fn what_waits_is_paced_by_the_reader() {
         for number in 0..1_000 {
             publisher.publish(&message("door", format!("{number:0>1000}")).qos(1));
         }
-        let mut client = broker.push_connect(v5("client").kept().manual());
-        client.stop_reading();
-        broker.settle();
+        let mut client = broker.dial_unread(v5("client").kept());
         let waiting = broker.stats().queued;
         assert!(
             (890..=910).contains(&waiting),

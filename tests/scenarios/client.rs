@@ -170,6 +170,15 @@ impl Broker {
         client
     }
 
+    /// Sends CONNECT and leaves the socket unread.
+    pub fn dial_unread(&self, options: Options) -> Client {
+        let mut client = self.open(options.version);
+        client.manual = options.manual;
+        client.stop_reading();
+        client.send_bytes(&options.encode());
+        client
+    }
+
     /// CONNECT is refused with `reason` and nothing else is said [MQTT-3.2.2-7].
     #[track_caller]
     pub fn expect_refused(&self, options: Options, reason: ReasonCode) {

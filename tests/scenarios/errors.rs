@@ -215,7 +215,7 @@ fn a_disconnect_says_which_rule_was_broken() {
         client.send_bytes(&[0xD0, 0]);
         let frame = client.next_frame().expect("DISCONNECT comes");
         assert!(String::from_utf8_lossy(&frame).contains("only a server sends this packet"));
-        let mut client = broker.connect(v5("client").maximum_packet_size(40));
+        let mut client = broker.connect(v5("client").maximum_packet_size(30));
         client.send_bytes(&[0xD0, 0]);
         let frame = client.next_frame().expect("DISCONNECT comes");
         assert_eq!(frame[2], ReasonCode::ProtocolError.as_u8());

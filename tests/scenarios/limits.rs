@@ -159,7 +159,7 @@ fn a_too_large_message_is_dropped_for_that_client_alone() {
                 .kept(),
         );
         narrow.subscribe(sub("door").qos(2));
-        let large = "x".repeat(90);
+        let large = "x".repeat(92);
         for qos in 0..=2 {
             publisher.publish(&message("door", &large).qos(qos));
             wide.expect(&message("door", &large).qos(qos));
@@ -249,6 +249,8 @@ fn a_client_that_takes_no_connack_is_not_served() {
     on_shards(|broker| {
         let mut client = broker.dial(v5("client").maximum_packet_size(4));
         client.expect_closed();
+        let told = v5("client").maximum_packet_size(10);
+        broker.expect_refused(told, ReasonCode::PacketTooLarge);
         assert_eq!(broker.stats().sessions, 0);
     });
 }

@@ -11,7 +11,7 @@ use crate::packets::{Received, message, sub};
 fn messages_of_one_publisher_stay_in_order() {
     on_shards(|broker| {
         let mut publishers: Vec<_> = (0..3)
-            .map(|shard| broker.connect(v5(&broker.on(shard, "publisher"))))
+            .map(|shard| broker.connect(v5(&broker.on(shard, &format!("publisher{shard}-")))))
             .collect();
         let slow = v5(&broker.on(0, "slow")).kept().receive_maximum(3);
         let away = v3(&broker.on(1, "away")).kept();

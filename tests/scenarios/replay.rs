@@ -186,8 +186,7 @@ fn a_replay_goes_on_after_a_reconnect() {
             client.read_once();
             note(&mut client, &mut last);
             client.cut();
-            client = broker.connect(options.clone());
-            client.stop_reading();
+            client = broker.dial_unread(options.clone());
         }
         assert!(last.len() < count, "it was over before the first cut");
         client.go_on_reading();

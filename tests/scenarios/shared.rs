@@ -231,13 +231,11 @@ fn a_slow_member_does_not_stop_the_group() {
         slow.subscribe(sub("$share/g/job").qos(1));
         let mut fast = broker.connect(v5(&broker.on(2, "fast")));
         fast.subscribe(sub("$share/g/job").qos(1));
+        let mut got = 0;
         for number in 0..1_000 {
             publisher.publish(&message("job", number.to_string()).qos(1));
-            if number % 10 == 0 {
-                fast.next();
-            }
+            got += fast.payloads().len();
         }
-        let got = fast.payloads().len() + 100;
         assert!(got > 800, "{got} of 1000 went to the fast member");
         // The slow one gets what is left, and takes part again.
         let mut worked_off = 0;

@@ -69,7 +69,8 @@ fn subscribing_again_replaces_the_options() {
                 .qos(1 + number % 2)
                 .identifier(u32::from(number) + 2);
             client.push_subscribe(again);
-            publisher.push_publish(&message("door", number.to_string()).qos(2).id(number.into()));
+            let id = u16::from(number) + 1;
+            publisher.push_publish(&message("door", number.to_string()).qos(2).id(id));
             if number % 7 == 0 {
                 broker.settle();
             }
@@ -180,6 +181,7 @@ fn overlapping_subscriptions_bring_one_copy() {
         publisher.publish(&message("a/c", "x").qos(2));
         let received = client.messages();
         assert_eq!((received.len(), received[0].qos), (1, 2));
+        publisher.publish(&message("a/b", "").retain());
         let mut old = broker.connect(v3("old"));
         old.subscribe(sub("a/b").qos(0));
         old.subscribe(sub("a/+").qos(1));

@@ -54,7 +54,7 @@ fn the_broker_tells_about_itself() {
             ("subscriptions/count", "7"),
             ("shared_subscriptions/count", "1"),
             ("publish/messages/received", "8"),
-            ("publish/messages/dropped", "0"),
+            ("publish/messages/dropped", "1"),
             (
                 "version",
                 concat!("shardmq version ", env!("CARGO_PKG_VERSION")),

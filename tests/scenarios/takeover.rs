@@ -28,6 +28,7 @@ fn a_second_connection_takes_the_session_over() {
                 publisher.publish(&message("door", "3").qos(1));
                 new.expect(&message("door", "3").qos(1).id(id + 2));
                 new.disconnect();
+                publisher.disconnect();
                 broker.connect(options.clone()).disconnect();
             }
             assert_eq!(broker.stats().sessions, 0);
