@@ -95,7 +95,9 @@ fn the_core_names_nothing_outside() {
 #[test]
 fn the_table_is_the_one_that_is_documented() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for document in ["src/lib.rs", "ARCHITECTURE.md"] {
+    // The library ends with the runtime; `cli` belongs to the program.
+    let library = &ORDER[..ORDER.len() - 1];
+    for (document, expected) in [("src/lib.rs", library), ("ARCHITECTURE.md", &ORDER[..])] {
         let text = fs::read_to_string(root.join(document)).unwrap();
         let listed: Vec<&str> = text
             .lines()
@@ -104,6 +106,6 @@ fn the_table_is_the_one_that_is_documented() {
             .filter_map(|row| row.split('`').next())
             .filter(|module| ORDER.contains(module))
             .collect();
-        assert_eq!(listed, ORDER, "{document}");
+        assert_eq!(listed, expected, "{document}");
     }
 }

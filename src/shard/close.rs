@@ -227,7 +227,7 @@ impl Shard {
             return;
         }
         if !connection.version.is_v5() {
-            return; // [MQTT-3.14.0-1 3.1.1] only a client sends DISCONNECT
+            return; // in 3.1.1 only a client sends DISCONNECT
         }
         let disconnect = |reason_string| {
             Packet::Disconnect(Disconnect {
