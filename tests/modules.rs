@@ -15,8 +15,18 @@ const SHELL: [&str; 2] = ["runtime", "cli"];
 
 /// What the core must not name.
 const OUTSIDE: [&str; 12] = [
-    "glommio", "io_uring", "libc::", "std::thread", "std::net::Tcp", "std::net::Udp", "std::fs",
-    "std::time::Instant", "std::time::SystemTime", "std::env", "tracing::", "async fn",
+    "glommio",
+    "io_uring",
+    "libc::",
+    "std::thread",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "std::fs",
+    "std::time::Instant",
+    "std::time::SystemTime",
+    "std::env",
+    "tracing::",
+    "async fn",
 ];
 
 fn sources(module: &str) -> Vec<PathBuf> {
@@ -24,7 +34,9 @@ fn sources(module: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![root.join(module)];
     while let Some(folder) = folders.pop() {
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        let Ok(entries) = fs::read_dir(&folder) else {
+            continue;
+        };
         for entry in entries.flatten() {
             let path = entry.path();
             if path.is_dir() {
