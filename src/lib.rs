@@ -14,11 +14,20 @@
 //! | [`policy`] | who may come in and who may do what |
 //! | [`stats`] | the counters of one shard |
 //! | [`shard`] | the whole broker of one core, and what it leaves to be done |
+//! | [`config`] | every key once: name, documentation, unit, default, bounds |
+//! | [`runtime`] | everything that touches the operating system |
 
+pub mod config;
 pub mod limits;
 pub mod message;
 pub mod policy;
 pub mod route;
+#[cfg(feature = "runtime")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the runtime is where clocks are read and threads start"
+)]
+pub mod runtime;
 pub mod session;
 pub mod shard;
 pub mod stats;

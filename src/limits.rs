@@ -98,6 +98,28 @@ pub const GROUP_RENDEZVOUS: usize = 128;
 /// Log events that one turn of a shard may hand out; what is more is counted.
 pub const MAX_EVENTS_PER_TURN: usize = 256;
 
+/// Events that a shard gathers in one wait at most: from here on one more saves under 2 % of a turn.
+pub const MAX_GATHERED_EVENTS: u32 = 64;
+
+/// Milliseconds a connection that the broker closes has to take its last bytes, and then as long
+/// again to close its side. Closing at once would let the kernel answer bytes that are still on
+/// their way with a reset, which destroys what the client has not read yet, the reason for the close.
+pub const CLOSE_GRACE_MS: u64 = 2_000;
+
+/// Milliseconds that accepting pauses after the operating system refused a connection for want of
+/// descriptors or memory.
+pub const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// Connections that are told to go away in one such pause.
+pub const ACCEPT_REFUSALS: usize = 256;
+
+/// Log lines of one kind that a shard writes in [`LOG_PERIOD_MS`]; what is more is counted and told
+/// in one line.
+pub const LOG_LINES: u32 = 100;
+
+/// Milliseconds after which a shard may write [`LOG_LINES`] more of a kind.
+pub const LOG_PERIOD_MS: u64 = 1_000;
+
 const _: () = {
     assert!(MAX_SHARDS <= u64::BITS as usize);
     assert!(DEFAULT_MAXIMUM_PACKET_SIZE <= MAX_PACKET_SIZE);

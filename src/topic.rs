@@ -16,7 +16,7 @@ pub enum TopicError {
     Empty,
     /// U+0000 [MQTT-4.7.3-2].
     Nul,
-    /// `+` or `#` in a topic name [MQTT-3.3.2-2].
+    /// `+` or `#` in a topic name [MQTT-3.3.2-2] [MQTT-4.7.0-1].
     WildcardInName,
     /// `#` that is not alone in the last level [MQTT-4.7.1-1].
     MultiLevelWildcard,
@@ -72,7 +72,7 @@ impl<'a> Name<'a> {
         self.0
     }
 
-    /// Whether a leading wildcard must not match it [MQTT-4.7.2-1].
+    /// Whether a leading wildcard must not match it [MQTT-4.7.2-1] [MQTT-4.7.2-1 3.1.1].
     #[must_use]
     pub fn starts_with_dollar(self) -> bool {
         self.0.as_bytes().first() == Some(&b'$')
@@ -117,7 +117,7 @@ pub(crate) const fn high_bit(word: u64) -> u64 {
 #[inline]
 const fn reserved_in_names(word: u64) -> u64 {
     const DIFFERENCE: u8 = b'+' ^ b'#';
-    let wildcard = (word | EACH_BYTE * DIFFERENCE as u64) ^ (EACH_BYTE * b'+' as u64);
+    let wildcard = (word | (EACH_BYTE * DIFFERENCE as u64)) ^ (EACH_BYTE * b'+' as u64);
     zero_byte(word) | zero_byte(wildcard)
 }
 
@@ -130,7 +130,8 @@ fn level_count(text: &str) -> usize {
 pub struct Filter<'a>(&'a str);
 
 impl<'a> Filter<'a> {
-    /// Checks `text` [MQTT-4.7.1-1, 4.7.1-2, 4.7.3-1, 4.7.3-2].
+    /// Checks `text` [MQTT-4.7.1-1] [MQTT-4.7.1-2 3.1.1], [MQTT-4.7.1-2] [MQTT-4.7.1-3 3.1.1],
+    /// [MQTT-4.7.3-1] [MQTT-4.7.3-1 3.1.1], [MQTT-4.7.3-2] [MQTT-4.7.3-2 3.1.1].
     ///
     /// # Errors
     /// The rule that `text` breaks.
@@ -184,7 +185,7 @@ impl<'a> Filter<'a> {
     #[must_use]
     pub fn matches(self, name: Name<'_>) -> bool {
         if name.starts_with_dollar() && matches!(self.0.as_bytes().first(), Some(b'+' | b'#')) {
-            return false; // [MQTT-4.7.2-1]
+            return false; // [MQTT-4.7.2-1] [MQTT-4.7.2-1 3.1.1]
         }
         let mut levels = name.0.split('/');
         for wanted in self.0.split('/') {
@@ -210,7 +211,7 @@ pub struct Subscription<'a> {
 }
 
 impl<'a> Subscription<'a> {
-    /// Takes `text` apart [MQTT-4.8.2-1, 4.8.2-2].
+    /// Takes `text` apart [MQTT-4.8.2-1] [MQTT-4.8.2-2].
     ///
     /// # Errors
     /// The rule that `text` breaks.
@@ -262,6 +263,218 @@ impl<'a> Subscription<'a> {
                 share: None,
                 filter: Filter::trusted(text),
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn matches(filter: &str, name: &str) -> bool {
+        Filter::parse(filter)
+            .unwrap()
+            .matches(Name::parse(name).unwrap())
+    }
+
+    #[test]
+    fn names() {
+        for name in [
+            "a",
+            "/",
+            "//",
+            "sport/tennis",
+            "$SYS/x",
+            " ",
+            "état/車/\u{feff}",
+            "a/",
+        ] {
+            assert_eq!(Name::parse(name).map(Name::as_str), Ok(name));
+        }
+        // [MQTT-4.7.3-1] [MQTT-4.7.3-1 3.1.1]
+        assert_eq!(Name::parse(""), Err(TopicError::Empty));
+        // [MQTT-4.7.3-2] [MQTT-4.7.3-2 3.1.1]
+        assert_eq!(Name::parse("a\0"), Err(TopicError::Nul));
+        // [MQTT-3.3.2-2] [MQTT-3.3.2-2 3.1.1] [MQTT-4.7.1-1 3.1.1]
+        for name in [
+            "+",
+            "#",
+            "a/+",
+            "a+",
+            "a#b/c",
+            "0123456789/+",
+            "+/0123456789abcdef",
+        ] {
+            assert_eq!(Name::parse(name), Err(TopicError::WildcardInName), "{name}");
+        }
+        let deepest = "/".repeat(MAX_TOPIC_LEVELS - 1);
+        assert!(Name::parse(&deepest).is_ok());
+        assert_eq!(
+            Name::parse(&(deepest + "/")),
+            Err(TopicError::TooManyLevels)
+        );
+        assert!(Name::parse(&"x".repeat(10 * MAX_TOPIC_LEVELS)).is_ok());
+    }
+
+    #[test]
+    fn filters() {
+        for filter in [
+            "#", "+", "a/#", "+/+", "/+", "a/+/b", "/#", "$SYS/#", "+/a/#",
+        ] {
+            assert_eq!(Filter::parse(filter).map(Filter::as_str), Ok(filter));
+        }
+        assert_eq!(Filter::parse(""), Err(TopicError::Empty));
+        assert_eq!(Filter::parse("a/\0"), Err(TopicError::Nul));
+        // [MQTT-4.7.1-1] [MQTT-4.7.1-2 3.1.1]
+        for filter in ["a#", "a/#/b", "#/", "##", "a/b#", "#+"] {
+            assert_eq!(
+                Filter::parse(filter),
+                Err(TopicError::MultiLevelWildcard),
+                "{filter}"
+            );
+        }
+        // [MQTT-4.7.1-2] [MQTT-4.7.1-3 3.1.1]
+        for filter in ["a+", "+a", "a/+b/c", "++"] {
+            assert_eq!(
+                Filter::parse(filter),
+                Err(TopicError::SingleLevelWildcard),
+                "{filter}"
+            );
+        }
+        let deep = "+/".repeat(MAX_TOPIC_LEVELS);
+        assert_eq!(Filter::parse(&deep), Err(TopicError::TooManyLevels));
+        assert!(Filter::parse(&deep[..deep.len() - 1]).is_ok());
+        assert!(Filter::parse("a/+").unwrap().has_wildcard());
+        assert!(!Filter::parse("a/b").unwrap().has_wildcard());
+    }
+
+    #[test]
+    fn matching_by_the_examples_of_the_standard() {
+        for name in ["sport/tennis/player1", "sport/tennis/player1/ranking"] {
+            assert!(matches("sport/tennis/player1/#", name));
+        }
+        assert!(matches("sport/#", "sport") && matches("#", "a/b"));
+        assert!(matches("sport/tennis/+", "sport/tennis/player1"));
+        assert!(!matches("sport/tennis/+", "sport/tennis/player1/ranking"));
+        assert!(!matches("sport/+", "sport") && matches("sport/+", "sport/"));
+        assert!(matches("+/+", "/finance") && matches("/+", "/finance"));
+        assert!(!matches("+", "/finance"));
+        assert!(!matches("ACCOUNTS", "Accounts") && !matches("a", "/a") && !matches("/a", "a"));
+        // [MQTT-4.7.2-1] [MQTT-4.7.2-1 3.1.1]
+        for filter in ["#", "+/monitor/Clients", "+/#"] {
+            assert!(!matches(filter, "$SYS/monitor/Clients"), "{filter}");
+        }
+        assert!(matches("$SYS/#", "$SYS/monitor/Clients"));
+        assert!(matches("$SYS/monitor/+", "$SYS/monitor/Clients"));
+    }
+
+    #[test]
+    fn shared_subscriptions() {
+        let shared = Subscription::parse("$share/group/a/+").unwrap();
+        assert_eq!(
+            (shared.share, shared.filter.as_str()),
+            (Some("group"), "a/+")
+        );
+        let plain = Subscription::parse("$shared/x").unwrap();
+        assert_eq!((plain.share, plain.filter.as_str()), (None, "$shared/x"));
+        let rooted = Subscription::parse("$share/g//x").unwrap();
+        assert_eq!((rooted.share, rooted.filter.as_str()), (Some("g"), "/x"));
+        // [MQTT-4.8.2-1] [MQTT-4.8.2-2]
+        for text in [
+            "$share",
+            "$share/",
+            "$share//x",
+            "$share/a+b/x",
+            "$share/#/x",
+            "$share/g\0/x",
+        ] {
+            assert_eq!(
+                Subscription::parse(text),
+                Err(TopicError::ShareName),
+                "{text}"
+            );
+        }
+        for text in ["$share/g", "$share/g/"] {
+            assert_eq!(
+                Subscription::parse(text),
+                Err(TopicError::ShareFilter),
+                "{text}"
+            );
+        }
+        assert_eq!(
+            Subscription::parse("$share/g/a#"),
+            Err(TopicError::MultiLevelWildcard)
+        );
+        assert_eq!(Subscription::trusted("$share/group/a/+"), shared);
+        assert_eq!(Subscription::trusted("$shared/x"), plain);
+    }
+
+    /// Section 4.7 by recursion over levels, where [`Filter::matches`] iterates.
+    fn model(filter: &[&str], name: &[&str]) -> bool {
+        match (filter, name) {
+            (["#"], _) | ([], []) => true,
+            (["+", filter @ ..], [_, name @ ..]) => model(filter, name),
+            ([wanted, filter @ ..], [level, name @ ..]) => wanted == level && model(filter, name),
+            _ => false,
+        }
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        let character = prop_oneof![
+            4 => prop::sample::select(vec!['a', 'b', '/', '/', '+', '#', '$', '\0', 'é']),
+            1 => any::<char>(),
+        ];
+        prop::collection::vec(character, 0..24)
+            .prop_map(|characters| characters.into_iter().collect())
+    }
+
+    fn levels() -> impl Strategy<Value = Vec<&'static str>> {
+        prop::collection::vec(prop::sample::select(vec!["a", "b", "", "+", "$x"]), 1..6)
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_is_text_without_four_things(text in text()) {
+            let expected = !text.is_empty() && !text.contains(['+', '#', '\0']);
+            prop_assert_eq!(Name::parse(&text).is_ok(), expected);
+        }
+
+        #[test]
+        fn a_filter_has_wildcards_alone_in_their_levels(text in text()) {
+            let levels: Vec<_> = text.split('/').collect();
+            let (last, front) = levels.split_last().unwrap();
+            let is_plain = |level: &str| level == "+" || !level.contains(['+', '#']);
+            let expected = !text.is_empty()
+                && !text.contains('\0')
+                && front.iter().all(|level| is_plain(level))
+                && (*last == "#" || is_plain(last));
+            prop_assert_eq!(Filter::parse(&text).is_ok(), expected);
+        }
+
+        #[test]
+        fn matching_is_what_the_recursive_reading_says(
+            mut filter in levels(),
+            open in any::<bool>(),
+            name in levels().prop_map(|levels| levels.join("/").replace('+', "c")),
+        ) {
+            if open {
+                filter.push("#");
+            }
+            let text = filter.join("/");
+            prop_assume!(!name.is_empty() && !text.is_empty());
+            let hidden = name.starts_with('$') && text.starts_with(['+', '#']);
+            let expected = !hidden && model(&filter, &name.split('/').collect::<Vec<_>>());
+            prop_assert_eq!(matches(&text, &name), expected);
+        }
+
+        #[test]
+        fn words_are_looked_at_whole(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            prop_assert_eq!(any_word(&bytes, zero_byte), bytes.contains(&0));
+            prop_assert_eq!(any_word(&bytes, high_bit), !bytes.is_ascii());
+            let reserved = bytes.iter().any(|byte| matches!(byte, b'+' | b'#' | 0));
+            prop_assert_eq!(any_word(&bytes, reserved_in_names), reserved);
         }
     }
 }

@@ -78,6 +78,12 @@ impl Filters {
         self.len
     }
 
+    /// Nodes that filters with wildcards made.
+    #[cfg(test)]
+    pub(super) fn nodes(&self) -> usize {
+        self.wildcards.nodes()
+    }
+
     pub(super) fn get(&self, id: u32) -> Option<&Entry> {
         self.chunks
             .get(id as usize / CHUNK)?

@@ -59,6 +59,12 @@ impl<T: Hashed> Table<T> {
         (hash >> (u64::BITS - PARTS.trailing_zeros())) as usize
     }
 
+    /// Entries there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.parts.iter().map(HashTable::len).sum()
+    }
+
     pub(super) fn find(&self, hash: u64, eq: impl FnMut(&T) -> bool) -> Option<&T> {
         self.parts
             .get(Self::part(hash))?

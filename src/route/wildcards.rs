@@ -8,9 +8,9 @@
 //!
 //! Invariants:
 //! - `through` of a node is the number of filters whose path leads through it; at 0 it is gone.
-//! - `next` of a node has at least the levels at which those filters have their next wildcard, or
-//!   end. A level stays in it after the last such filter went, until the node goes: one probe too
-//!   many, never one too few.
+//! - `next` of a node has at least what those filters have next: a wildcard, or their end. A place
+//!   stays in it after the last such filter went, until the node goes: one probe too many, never
+//!   one too few.
 //! - Two paths with one hash share a node. That makes a walk visit too much, never too little, and
 //!   whoever takes the paths it yields compares texts ([`covers`]).
 
@@ -26,15 +26,39 @@ type Levels = u128;
 
 const _: () = assert!(MAX_TOPIC_LEVELS <= Levels::BITS as usize);
 
+/// What a filter has next behind some point of its path.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// `#`, which ends it.
+    Multi,
+    /// `+` with more levels behind it: a node.
+    Inner,
+    /// `+` as its last level.
+    Last,
+    /// No wildcard any more; its last level is literal.
+    Tail,
+}
+
+/// Which, and at which level.
+#[derive(Clone, Copy)]
+struct Place {
+    kind: Kind,
+    level: usize,
+}
+
+/// The places behind a node: eight bits for each kind, the first seven for the seven levels behind
+/// the node's, the eighth for any level further on.
+#[derive(Clone, Copy)]
+struct Next(u32);
+
 /// A path that ends in an inner `+`.
 struct Node {
     path: Path,
     through: u32,
-    /// In four parts, which need less alignment than the whole.
-    next: [u32; 4],
+    next: Next,
 }
 
-const _: () = assert!(size_of::<Node>() == 32);
+const _: () = assert!(size_of::<Node>() == 16);
 
 impl Hashed for Node {
     fn spread(&self) -> u64 {
@@ -42,7 +66,7 @@ impl Hashed for Node {
     }
 }
 
-/// How many filters have something at a level, and the levels where any has.
+/// How many filters have their first wildcard at a level, and the levels where any has.
 struct Census {
     counts: [u32; MAX_TOPIC_LEVELS],
     levels: Levels,
@@ -52,64 +76,55 @@ struct Census {
 pub(super) struct Wildcards {
     nodes: Table<Node>,
     len: usize,
-    /// `#`, by its level.
-    multi: Census,
-    /// `+` that is not the last level, by its level.
-    inner: Census,
-    /// `+` that is the last level, by its level.
-    last: Census,
-    /// Filters with wildcards whose last level is literal, by that level.
-    tail: Census,
+    /// First wildcards, by [`Kind::Multi`], [`Kind::Inner`] and [`Kind::Last`].
+    first: [Census; 3],
 }
 
-/// What a filter consists of, for filters with wildcards.
+/// What a filter with wildcards consists of.
 struct Shape {
-    /// The path up to and with every inner `+`, and the level of what comes next.
-    nodes: SmallVec<[(Path, usize, usize); 4]>,
+    /// The path up to and with every inner `+`, its level, and what comes next.
+    nodes: SmallVec<[(Path, usize, Place); 4]>,
+    first: Place,
     whole: Path,
-    end: End,
-}
-
-/// How a filter ends, and at which level.
-enum End {
-    Multi(usize),
-    Single(usize),
-    Literal(usize),
 }
 
 impl Shape {
     fn of(filter: &str, hashing: &Hashing) -> Self {
-        let mut whole = hashing.empty();
-        let mut nodes: SmallVec<[(Path, usize, usize); 4]> = SmallVec::new();
-        let mut end = End::Literal(0);
+        let mut path = hashing.empty();
+        let mut places: SmallVec<[(Path, Place); 8]> = SmallVec::new();
         let mut levels = filter.split('/').enumerate().peekable();
-        while let Some((at, level)) = levels.next() {
+        while let Some((level, text)) = levels.next() {
             let is_last = levels.peek().is_none();
-            if (is_last || level == "+")
-                && let Some((_, node, next)) = nodes.last_mut()
-                && *next == *node
-            {
-                *next = at;
-            }
-            match level {
-                "#" => {
-                    whole = hashing.wildcard(whole, Wildcard::Multi);
-                    end = End::Multi(at);
-                }
-                "+" => {
-                    whole = hashing.wildcard(whole, Wildcard::Single);
-                    end = End::Single(at);
-                    if !is_last {
-                        nodes.push((whole, at, at));
-                    }
-                }
-                _ => {
-                    whole = hashing.literal(whole, level.as_bytes());
-                    end = End::Literal(at);
-                }
-            }
+            path = match text {
+                "#" => hashing.wildcard(path, Wildcard::Multi),
+                "+" => hashing.wildcard(path, Wildcard::Single),
+                _ => hashing.literal(path, text.as_bytes()),
+            };
+            let kind = match text {
+                "#" => Kind::Multi,
+                "+" if is_last => Kind::Last,
+                "+" => Kind::Inner,
+                _ if is_last => Kind::Tail,
+                _ => continue,
+            };
+            places.push((path, Place { kind, level }));
         }
-        Self { nodes, whole, end }
+        let next = places.iter().skip(1).map(|&(_, place)| place);
+        let nodes = places
+            .iter()
+            .zip(next)
+            .map(|(&(path, at), next)| (path, at.level, next));
+        Self {
+            nodes: nodes.collect(),
+            first: places.first().map_or(
+                Place {
+                    kind: Kind::Tail,
+                    level: 0,
+                },
+                |first| first.1,
+            ),
+            whole: path,
+        }
     }
 }
 
@@ -118,15 +133,18 @@ impl Wildcards {
         Self {
             nodes: Table::new(),
             len: 0,
-            multi: Census::new(),
-            inner: Census::new(),
-            last: Census::new(),
-            tail: Census::new(),
+            first: [const { Census::new() }; 3],
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Nodes there are.
+    #[cfg(test)]
+    pub(super) fn nodes(&self) -> usize {
+        self.nodes.len()
     }
 
     /// The hash of a filter with wildcards, as [`Wildcards::walk`] yields it.
@@ -138,25 +156,23 @@ impl Wildcards {
     pub(super) fn add(&mut self, filter: &str, hashing: &Hashing) {
         let shape = Shape::of(filter, hashing);
         self.len += 1;
-        let (census, level) = self.end_census(&shape.end);
-        census.add(level);
+        if let Some(census) = self.first.get_mut(shape.first.kind as usize) {
+            census.add(shape.first.level);
+        }
         for (path, level, next) in shape.nodes {
-            self.inner.add(level);
             let found = self.nodes.entry(path.hash(), |node| node.path == path);
             let mut entry = match found {
                 Some(Entry::Occupied(entry)) => entry,
                 Some(Entry::Vacant(entry)) => entry.insert(Node {
                     path,
                     through: 0,
-                    next: [0; 4],
+                    next: Next(0),
                 }),
                 None => continue,
             };
             let node = entry.get_mut();
             node.through += 1;
-            if let Some(part) = node.next.get_mut(next / 32) {
-                *part |= 1 << (next % 32);
-            }
+            node.next.add(next, level);
         }
     }
 
@@ -164,10 +180,10 @@ impl Wildcards {
     pub(super) fn remove(&mut self, filter: &str, hashing: &Hashing) {
         let shape = Shape::of(filter, hashing);
         self.len -= 1;
-        let (census, level) = self.end_census(&shape.end);
-        census.remove(level);
-        for (path, level, _) in shape.nodes {
-            self.inner.remove(level);
+        if let Some(census) = self.first.get_mut(shape.first.kind as usize) {
+            census.remove(shape.first.level);
+        }
+        for (path, ..) in shape.nodes {
             let found = self.nodes.entry(path.hash(), |node| node.path == path);
             let Some(Entry::Occupied(mut entry)) = found else {
                 debug_assert!(false, "every inner + of a filter has a node");
@@ -177,14 +193,6 @@ impl Wildcards {
             if entry.get().through == 0 {
                 self.nodes.remove(path.hash(), |node| node.path == path);
             }
-        }
-    }
-
-    fn end_census(&mut self, end: &End) -> (&mut Census, usize) {
-        match *end {
-            End::Multi(level) => (&mut self.multi, level),
-            End::Single(level) => (&mut self.last, level),
-            End::Literal(level) => (&mut self.tail, level),
         }
     }
 
@@ -200,46 +208,61 @@ impl Wildcards {
     ) {
         let levels = topic.levels();
         let last = levels - 1;
-        let wildcards = self.multi.levels | self.inner.levels | self.last.levels;
-        let next = if dollar { wildcards & !1 } else { wildcards };
-        let mut open: SmallVec<[(Path, usize, Levels); 8]> = SmallVec::new();
-        open.push((hashing.empty(), 0, next));
-        while let Some((path, from, next)) = open.pop() {
+        let start = self
+            .first
+            .each_ref()
+            .map(|census| census.levels & !Levels::from(dollar));
+        let [multi, inner, end] = start;
+        let mut open: SmallVec<[(Path, usize, [Levels; 4]); 4]> = SmallVec::new();
+        open.push((hashing.empty(), 0, [multi, inner, end, 0]));
+        while let Some((path, from, [multi, inner, end, tail])) = open.pop() {
             // `sport/#` matches `sport` too: a `#` may stand one level past the topic's last.
-            for at in ones(next & self.multi.levels & up_to(levels)) {
+            for at in ones(multi & up_to(levels)) {
                 let path = topic.extend(path, from, at);
                 found(hashing.wildcard(path, Wildcard::Multi).hash());
             }
-            for at in ones(next & self.inner.levels & up_to(last)) {
+            for at in ones(inner & up_to(last)) {
                 let path = hashing.wildcard(topic.extend(path, from, at), Wildcard::Single);
                 if let Some(node) = self.nodes.find(path.hash(), |node| node.path == path) {
-                    open.push((path, at + 1, node.next_after(at)));
+                    open.push((path, at + 1, node.next.behind(at)));
                 }
             }
-            if next & (1 << last) == 0 {
-                continue;
-            }
-            if self.last.levels & (1 << last) != 0 {
+            if end & (1 << last) != 0 {
                 let path = topic.extend(path, from, last);
                 found(hashing.wildcard(path, Wildcard::Single).hash());
             }
-            if from > 0 && self.tail.levels & (1 << last) != 0 {
+            if tail & (1 << last) != 0 {
                 found(topic.extend(path, from, levels).hash());
             }
         }
     }
 }
 
-impl Node {
-    /// The levels behind `level`, at which the node stands, where filters go on.
-    fn next_after(&self, level: usize) -> Levels {
-        let [a, b, c, d] = self.next.map(Levels::from);
-        (a | b << 32 | c << 64 | d << 96) & !up_to(level)
+impl Next {
+    /// The node at `level` is followed by `place`.
+    fn add(&mut self, place: Place, level: usize) {
+        let distance = (place.level - level - 1).min(7);
+        self.0 |= 1 << (place.kind as usize * 8 + distance);
+    }
+
+    /// The levels behind `level`, where the node stands, by kind.
+    fn behind(self, level: usize) -> [Levels; 4] {
+        self.0.to_le_bytes().map(|places| {
+            let near = Levels::from(places & 0x7f)
+                .checked_shl(shift(level + 1))
+                .unwrap_or(0);
+            let far = Levels::MAX.checked_shl(shift(level + 8)).unwrap_or(0);
+            if places & 0x80 == 0 { near } else { near | far }
+        })
     }
 }
 
+fn shift(level: usize) -> u32 {
+    u32::try_from(level).unwrap_or(u32::MAX)
+}
+
 impl Census {
-    fn new() -> Self {
+    const fn new() -> Self {
         Self {
             counts: [0; MAX_TOPIC_LEVELS],
             levels: 0,
@@ -281,11 +304,13 @@ fn ones(mut levels: Levels) -> impl Iterator<Item = usize> {
 /// rule about `$` aside. In a valid filter a wildcard is alone in its level and a name has none, so
 /// bytes can be compared as they come; nothing is normalised
 /// [MQTT-4.7.3-4] [MQTT-4.7.3-4 3.1.1].
-pub(super) fn covers(filter: &[u8], topic: &[u8]) -> bool {
-    let (mut filter, mut topic) = (filter, topic);
+pub(super) fn covers(mut filter: &[u8], mut topic: &[u8]) -> bool {
     loop {
+        let same = common(filter, topic);
+        filter = filter.get(same..).unwrap_or_default();
+        topic = topic.get(same..).unwrap_or_default();
         match (filter, topic) {
-            ([b'#', ..], _) => return true,
+            ([b'#', ..], _) | ([], []) => return true,
             ([b'+', wanted @ ..], _) => {
                 let end = topic
                     .iter()
@@ -293,12 +318,24 @@ pub(super) fn covers(filter: &[u8], topic: &[u8]) -> bool {
                     .unwrap_or(topic.len());
                 (filter, topic) = (wanted, topic.get(end..).unwrap_or_default());
             }
-            ([wanted, filter_rest @ ..], [byte, topic_rest @ ..]) if wanted == byte => {
-                (filter, topic) = (filter_rest, topic_rest);
-            }
-            ([], []) => return true,
-            (rest, []) => return rest == b"/#",
+            (wanted, []) => return wanted == b"/#",
             _ => return false,
         }
     }
+}
+
+/// How many bytes the two have in common at their start.
+fn common(left: &[u8], right: &[u8]) -> usize {
+    let (words_left, _) = left.as_chunks::<8>();
+    let (words_right, _) = right.as_chunks::<8>();
+    let mut same = 0;
+    for (left, right) in words_left.iter().zip(words_right) {
+        let differ = u64::from_le_bytes(*left) ^ u64::from_le_bytes(*right);
+        if differ != 0 {
+            return same + differ.trailing_zeros() as usize / 8;
+        }
+        same += 8;
+    }
+    let rest = left.iter().skip(same).zip(right.iter().skip(same));
+    same + rest.take_while(|(left, right)| left == right).count()
 }

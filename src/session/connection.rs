@@ -53,7 +53,7 @@ pub struct Connection {
     pub version: Version,
     /// Whether version 5 answers may carry reason strings [MQTT-3.1.2-29].
     pub request_problem_information: bool,
-    /// The client's Receive Maximum, bounded by our own `max_inflight`.
+    /// The client's Receive Maximum, bounded by our own `max_inflight`, and never 0 [MQTT-4.9.0-1].
     pub receive_maximum: u16,
     /// The largest packet the client takes, in bytes.
     pub maximum_packet_size: u32,
@@ -75,7 +75,7 @@ pub struct Connection {
     pub owed_pubacks: u32,
     /// The number of the first of them, counted from the start of the connection.
     pub first_acknowledgement: u64,
-    /// Aliases that the client set.
+    /// Aliases that the client set; they end with the connection [MQTT-3.3.2-7].
     pub incoming_aliases: Option<Box<IncomingAliases>>,
     /// Aliases that the broker sets.
     pub outgoing_aliases: Option<Box<OutgoingAliases>>,

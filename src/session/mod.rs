@@ -1,6 +1,7 @@
 //! What the broker remembers of one client, whether it is connected or not.
 //!
-//! A session lives on the shard that the hash of its client id names, from its first CONNECT to its
+//! The client id names it [MQTT-3.1.3-2], and nothing of it is discarded while its client is connected
+//! [MQTT-4.1.0-1] [MQTT-4.1.0-1 3.1.1]. A session lives on the shard that the hash of its client id names, from its first CONNECT to its
 //! end; connections come to it. What belongs to one connection only is in [`connection`].
 
 mod aliases;
@@ -52,7 +53,7 @@ pub struct Session {
     pub subscriptions: Vec<SubscriptionEntry>,
     /// Deliveries of retained messages that go on.
     pub replays: SmallVec<[ReplayKey; 1]>,
-    /// The Will Message of the last CONNECT, until it is published or taken back.
+    /// The Will Message of the last CONNECT [MQTT-3.1.2-7], until it is published or taken back.
     pub will: Option<Box<Will>>,
     /// When the will is published, [`Time::NEVER`] while the client is connected.
     pub will_at: Time,

@@ -21,9 +21,10 @@ const IDENTIFIERS: usize = 65_535;
 /// One message on its way.
 #[derive(Debug)]
 pub enum Slot {
-    /// Sent, and neither PUBACK nor PUBREC came.
+    /// Sent, and neither PUBACK nor PUBREC came [MQTT-4.3.3-3].
     Published(Delivery),
-    /// PUBREC came [MQTT-4.3.3-4]: only PUBREL may be sent from here on.
+    /// PUBREC came [MQTT-4.3.3-4]: only PUBREL may be sent from here on, until PUBCOMP comes
+    /// [MQTT-4.3.3-5].
     Released,
     /// Acknowledged; waits for the slots before it.
     Done,

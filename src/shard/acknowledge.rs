@@ -9,7 +9,8 @@ use super::deliver::send_ack;
 use super::{ConnKey, Outbox, Shard};
 
 impl Shard {
-    /// PUBACK: a QoS 1 message has arrived [MQTT-4.3.2-3].
+    /// PUBACK: a QoS 1 message has arrived [MQTT-4.3.2-3], or was refused, which is the same to us
+    /// [MQTT-4.4.0-2]: it goes to nobody else [MQTT-4.8.2-6].
     pub(super) fn on_puback(
         &mut self,
         key: SessionKey,
@@ -25,7 +26,8 @@ impl Shard {
     }
 
     /// PUBREC: the client owns a QoS 2 message, or refuses it, which ends the exchange
-    /// [MQTT-4.3.3-4].
+    /// [MQTT-4.3.3-4] [MQTT-4.4.0-2] [MQTT-4.8.2-6]. PUBRELs leave in the order of the PUBRECs
+    /// [MQTT-4.6.0-4], with their identifiers [MQTT-2.2.1-5].
     pub(super) fn on_pubrec(
         &mut self,
         conn: ConnKey,
@@ -50,7 +52,8 @@ impl Shard {
         self.send_ack(conn, AckKind::PubRel, Ack::new(ack.packet_id, reason), out);
     }
 
-    /// PUBREL: the identifier of a QoS 2 message is free again [MQTT-4.3.3-11] [MQTT-4.3.3-12].
+    /// PUBREL: the identifier of a QoS 2 message is free again [MQTT-4.3.3-11] [MQTT-4.3.3-12],
+    /// whether the message has expired meanwhile or not [MQTT-4.3.3-13].
     pub(super) fn on_pubrel(
         &mut self,
         conn: ConnKey,

@@ -157,6 +157,7 @@ impl Shard {
         self.stats.connections -= 1;
         self.answers.remove(&conn);
         if ending.close_socket {
+            // Nothing follows a DISCONNECT but the end [MQTT-3.14.4-1] [MQTT-3.14.4-2] [MQTT-4.13.2-1].
             out.closes.push(Close { conn });
         }
         match connection.phase {
@@ -211,7 +212,8 @@ impl Shard {
         }
     }
 
-    /// Tells a client why its connection ends: CONNACK before the session, DISCONNECT with it.
+    /// Tells a client why its connection ends: CONNACK before the session, DISCONNECT with it
+    /// [MQTT-3.14.0-1].
     fn tell(&mut self, conn: ConnKey, fault: Fault, out: &mut Outbox) {
         let Some(connection) = self.connections.get(conn) else {
             return;
@@ -227,29 +229,20 @@ impl Shard {
         if !connection.version.is_v5() {
             return; // [MQTT-3.14.0-1 3.1.1] only a client sends DISCONNECT
         }
-        let maximum = connection.maximum_packet_size as usize;
-        let mut packet = Vec::new();
-        // The reason string is left out where it does not fit [MQTT-3.14.2-3].
-        for reason_string in [Some(fault.rule()), None] {
-            packet.clear();
-            let disconnect = Disconnect {
+        let disconnect = |reason_string| {
+            Packet::Disconnect(Disconnect {
                 reason,
                 session_expiry_interval: None, // [MQTT-3.14.2-1]
                 reason_string,
                 user_properties: UserProperties::default(),
                 server_reference: None,
-            };
-            Packet::Disconnect(disconnect).encode(connection.version, &mut packet);
-            if packet.len() <= maximum {
-                self.stats.packets_sent += 1;
-                self.stats.bytes_sent += packet.len() as u64;
-                out.write(conn).extend_from_slice(&packet);
-                return;
-            }
-        }
+            })
+        };
+        self.send_explained(conn, Some(fault.rule()), disconnect, out);
     }
 
-    /// Ends a session: its subscriptions, its messages, its will.
+    /// Ends a session: its subscriptions, its messages, its will. Retained messages are no part of it
+    /// [MQTT-3.1.2-7 3.1.1].
     pub(super) fn end_session(&mut self, key: SessionKey, now: Time, out: &mut Outbox) {
         self.publish_will(key, now, out); // [MQTT-3.1.2-8], at the latest when the session ends
         let Some(session) = self.sessions.get_mut(key) else {

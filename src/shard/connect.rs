@@ -43,6 +43,8 @@ impl Shard {
         connection.version = answer_version(body);
         let connect = Connect::decode(body)?;
         connection.version = connect.version;
+        connection.maximum_packet_size = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
+        connection.request_problem_information = connect.properties.request_problem_information;
         let owner = home(connect.client_id, self.identity.shards);
         if !connect.client_id.is_empty() && owner != self.identity.shard {
             self.hand_over(conn, owner, unread, out);
@@ -110,7 +112,8 @@ impl Shard {
         });
     }
 
-    /// A client id that no other client has and whose session belongs on this shard [MQTT-3.1.3-6].
+    /// A client id that no other client has [MQTT-3.1.3-6] [MQTT-3.2.2-16] and whose session belongs on
+    /// this shard.
     fn assign_client_id(&mut self) -> String {
         loop {
             let client_id = format!("shardmq-{:016x}", self.random.next());
@@ -161,7 +164,9 @@ impl Shard {
         decision
     }
 
-    /// CONNACK with an error, and the end of the connection [MQTT-3.1.4-2] [MQTT-3.2.2-7].
+    /// CONNACK with an error, and the end of the connection [MQTT-3.1.4-2] [MQTT-3.2.2-7]
+    /// [MQTT-4.13.2-1] [MQTT-3.1.3-9 3.1.1]; what came behind the CONNECT is not looked at
+    /// [MQTT-3.1.4-6].
     fn refuse(
         &mut self,
         conn: ConnKey,
@@ -184,14 +189,19 @@ impl Shard {
         self.disconnect(conn, Ending::silent(Cause::Server(reason)), now, out);
     }
 
-    /// A CONNACK that refuses.
+    /// A CONNACK that refuses; problem information in it is always allowed [MQTT-3.1.2-29].
     pub(super) fn send_connack(&mut self, conn: ConnKey, reason: ReasonCode, out: &mut Outbox) {
-        let connack = ConnAck {
-            session_present: false, // [MQTT-3.2.2-6]
-            reason,
-            properties: ConnAckProperties::default(),
+        let connack = |reason_string| {
+            Packet::ConnAck(ConnAck {
+                session_present: false, // [MQTT-3.2.2-6]
+                reason,
+                properties: ConnAckProperties {
+                    reason_string,
+                    ..ConnAckProperties::default()
+                },
+            })
         };
-        self.send(conn, &Packet::ConnAck(connack), out);
+        self.send_explained(conn, Some(reason.text()), connack, out);
     }
 
     /// Lets the client in: takes over or makes its session, answers, and sends what waits.
@@ -210,10 +220,10 @@ impl Shard {
         else {
             return;
         };
-        session.connection = Some(conn);
+        session.connection = Some(conn); // [MQTT-3.1.4-4]: clean or resumed
         session.expiry_interval = expiry_interval;
         session.will = connect.will.as_ref().map(|will| Box::new(keep_will(will)));
-        session.will_at = Time::NEVER;
+        session.will_at = Time::NEVER; // the old one is not sent [MQTT-3.1.3-9]
         session.expires_at = Time::NEVER;
         session.timer = self
             .timers
@@ -272,8 +282,8 @@ impl Shard {
         (self.sessions.insert(Session::new(client_id)), false) // [MQTT-3.1.2-6] [MQTT-3.2.2-2]
     }
 
-    /// CONNACK: the first packet to the client [MQTT-3.2.0-1], with every limit that differs from
-    /// what the standard assumes.
+    /// CONNACK: the first packet to the client and the only one of its kind [MQTT-3.2.0-1]
+    /// [MQTT-3.2.0-2] [MQTT-3.1.4-5], with every limit that differs from what the standard assumes.
     fn welcome(
         &mut self,
         conn: ConnKey,
@@ -336,7 +346,8 @@ fn answer_version(body: &[u8]) -> Version {
     }
 }
 
-/// Why a well-formed CONNECT cannot be accepted, whoever sends it.
+/// Why a well-formed CONNECT cannot be accepted, whoever sends it. No client id is refused for its
+/// characters or its length [MQTT-3.1.3-5].
 fn refusal(connect: &Connect<'_>, settings: &Settings) -> Option<ReasonCode> {
     let v5 = connect.version.is_v5();
     if connect.properties.authentication_method.is_some() {
@@ -361,7 +372,7 @@ fn refusal(connect: &Connect<'_>, settings: &Settings) -> Option<ReasonCode> {
         .then_some(ReasonCode::ClientIdentifierNotValid)
 }
 
-/// The Keep Alive that holds, in seconds.
+/// The Keep Alive that holds, in seconds: the client's, if no other is announced [MQTT-3.2.2-22].
 fn keep_alive(connect: &Connect<'_>, settings: &Settings) -> u16 {
     match (connect.keep_alive, settings.max_keep_alive) {
         (asked, 0) => asked,
@@ -389,12 +400,10 @@ fn establish(
 ) {
     let properties = &connect.properties;
     connection.phase = Phase::Connected(session);
-    connection.request_problem_information = properties.request_problem_information;
     connection.receive_maximum = properties
         .receive_maximum
         .unwrap_or(u16::MAX)
         .min(settings.max_inflight);
-    connection.maximum_packet_size = properties.maximum_packet_size.unwrap_or(u32::MAX);
     connection.keep_alive_us = u64::from(keep_alive) * 1_500_000; // [MQTT-3.1.2-22]
     connection.expiry_was_zero = expiry_interval(connect, settings) == 0;
     let aliases = OutgoingAliases::new(properties.topic_alias_maximum);

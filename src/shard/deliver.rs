@@ -11,6 +11,7 @@ use crate::stats::{DropReason, Stats};
 use crate::time::Time;
 use crate::wire::{Ack, AckKind, PacketId, PublishHead, QoS, ReasonCode, Version};
 
+use super::explain::{encode_explained, explanation};
 use super::{ConnKey, Outbox, QueueOverflow, Shard};
 
 /// One publish on its way to the receivers of this shard.
@@ -37,11 +38,13 @@ pub(super) struct Matched {
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
     bytes: Vec<u8>,
-    frames: [Option<Encoded>; 8],
+    frames: [Encoded; 8],
+    /// Which of `frames` are of the present message, one bit each.
+    made: u8,
 }
 
 /// Where one layout stands in the encoder.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Encoded {
     start: usize,
     end: usize,
@@ -71,7 +74,7 @@ impl<'a> Fanout<'a> {
     ) -> Self {
         encoder.bytes.clear();
         encoder.bytes.shrink_to(Encoder::KEPT_BYTES);
-        encoder.frames = [None; 8];
+        encoder.made = 0;
         Self {
             message,
             now,
@@ -95,20 +98,19 @@ impl<'a> Fanout<'a> {
         let layout = usize::from(version.is_v5())
             | usize::from(copy.retain) << 1
             | usize::from(copy.packet_id.is_some()) << 2;
-        let encoded = match self.encoder.frames[layout] {
-            Some(encoded) => encoded,
-            None => {
-                let start = self.encoder.bytes.len();
-                let packet_id = head(version, &self.message, copy, None, self.now)
-                    .encode(&mut self.encoder.bytes);
-                let end = self.encoder.bytes.len();
-                *self.encoder.frames[layout].insert(Encoded {
-                    start,
-                    end,
-                    packet_id,
-                })
-            }
-        };
+        if self.encoder.made & (1 << layout) == 0 {
+            let start = self.encoder.bytes.len();
+            let packet_id =
+                head(version, &self.message, copy, None, self.now).encode(&mut self.encoder.bytes);
+            let end = self.encoder.bytes.len();
+            self.encoder.frames[layout] = Encoded {
+                start,
+                end,
+                packet_id,
+            };
+            self.encoder.made |= 1 << layout;
+        }
+        let encoded = self.encoder.frames[layout];
         let at = output.len();
         output.extend_from_slice(&self.encoder.bytes[encoded.start..encoded.end]);
         if let (Some(offset), Some(packet_id)) = (encoded.packet_id, copy.packet_id) {
@@ -164,8 +166,10 @@ impl Shard {
             return true;
         }
         let copy = Copy {
-            qos: matched.qos.min(message.qos), // [MQTT-3.8.4-8] [MQTT-3.8.4-6 3.1.1]
+            // [MQTT-3.8.4-8] [MQTT-3.8.4-6 3.1.1] [MQTT-4.8.2-3]
+            qos: matched.qos.min(message.qos),
             retain: message.retain && matched.retain_as_published, // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+            // Of this transmission alone [MQTT-3.3.1-3] [MQTT-4.3.1-1] [MQTT-4.3.2-2] [MQTT-4.3.3-2].
             dup: false,
             packet_id: None,
             identifiers: &matched.identifiers,
@@ -192,7 +196,8 @@ impl Shard {
                     && session.window.in_flight() < connection.receive_maximum // [MQTT-3.3.4-9]
                     && out.backlog(connection.key) < self.settings.max_output_bytes =>
             {
-                let packet_id = session.window.send(delivery); // [MQTT-4.3.2-1] [MQTT-4.3.3-1]
+                // [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-4.9.0-2]
+                let packet_id = session.window.send(delivery);
                 let copy = Copy {
                     packet_id: Some(packet_id),
                     ..copy
@@ -244,7 +249,7 @@ impl Shard {
         true
     }
 
-    /// Lets a message wait in the queue of its session, within the limits. `false` if there is no
+    /// Lets a message wait in the queue of its session [MQTT-4.5.0-1], within the limits. `false` if there is no
     /// room and the publisher is to know.
     fn enqueue(&mut self, key: SessionKey, delivery: Delivery, out: &mut Outbox) -> bool {
         let Some(session) = self.sessions.get_mut(key) else {
@@ -386,7 +391,9 @@ fn resend(
     let Some((packet_id, slot)) = session.window.resend() else {
         return;
     };
+    // Too old or not: what was sent once is sent to its end [MQTT-4.3.3-7].
     let Slot::Published(delivery) = slot else {
+        // After PUBREC only PUBREL [MQTT-4.3.3-6].
         let release = Ack::new(packet_id, ReasonCode::Success);
         return send_ack(connection, AckKind::PubRel, &release, stats, out);
     };
@@ -413,7 +420,19 @@ pub(super) fn send_ack(
 ) {
     let output = out.write(connection.key);
     let before = output.len();
-    ack.encode(kind, connection.version, output);
+    let encode = |reason_string, output: &mut Vec<u8>| {
+        Ack {
+            reason_string,
+            ..*ack
+        }
+        .encode(kind, connection.version, output);
+    };
+    encode_explained(
+        connection,
+        explanation(connection, ack.reason),
+        encode,
+        output,
+    );
     stats.packets_sent += 1;
     stats.bytes_sent += (output.len() - before) as u64;
 }

@@ -164,7 +164,7 @@ impl Shard {
     /// A batch of publishes from another shard.
     pub fn receive_live(&mut self, from: ShardId, batch: &Batch, now: Time, out: &mut Outbox) {
         for frame in batch.frames() {
-            let mut encoder = std::mem::take(&mut self.encoder);
+            let mut encoder = self.encoder.take().unwrap_or_default();
             let accepted = match frame.target {
                 Target::Subscribers => {
                     let matches = self.routes.matches(frame.message.topic);
@@ -180,7 +180,7 @@ impl Shard {
                     self.deliver_to_member(session, subscription, &mut fanout, out)
                 }
             };
-            self.encoder = encoder;
+            self.encoder = Some(encoder);
             let Some(peer) = self.mesh.peers.get_mut(from.index()) else {
                 continue;
             };

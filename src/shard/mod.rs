@@ -19,6 +19,9 @@
 //!   one owner, whatever races, and No Local, takeover and packet identifiers never cross shards.
 //! - Acknowledgements leave a connection in the order of its PUBLISHes [MQTT-4.6.0-2]
 //!   [MQTT-4.6.0-3], although some wait for other shards.
+//! - Messages of one publisher, topic and QoS reach a subscriber in their order [MQTT-4.6.0-5]
+//!   [MQTT-4.6.0-6]: a connection, a lane and an output buffer are first in, first out, and nothing on
+//!   the way sorts or spreads them.
 //! - A message that a client does not get is counted under its [`crate::stats::DropReason`].
 
 pub mod batch;
@@ -28,6 +31,7 @@ mod close;
 mod connect;
 mod deliver;
 mod event;
+mod explain;
 mod fault;
 mod mesh;
 mod outbox;
@@ -98,7 +102,8 @@ pub struct Shard {
     replays: BTreeMap<ReplayKey, Replay>,
     /// Replays with retained messages of this very shard still to be read.
     ready_replays: Vec<ReplayKey>,
-    encoder: Encoder,
+    /// Taken out while a message is routed, so it is a box.
+    encoder: Option<Box<Encoder>>,
     sys: Sys,
     random: Random,
     serial: u64,
@@ -132,7 +137,7 @@ impl Shard {
             subscribes: BTreeMap::new(),
             replays: BTreeMap::new(),
             ready_replays: Vec::new(),
-            encoder: Encoder::default(),
+            encoder: None,
             sys: Sys::new(identity.shards, now),
             serial: 0,
             housekeeping,
@@ -248,7 +253,8 @@ impl Shard {
         at
     }
 
-    /// A packet of a client whose CONNECT was accepted.
+    /// A packet of a client whose CONNECT was accepted. Each is answered as it is read, whatever the
+    /// send quota is [MQTT-3.3.4-10] [MQTT-4.9.0-3].
     fn packet(
         &mut self,
         conn: ConnKey,
@@ -295,7 +301,7 @@ impl Shard {
                 Ok(())
             }
             Packet::Disconnect(disconnect) => self.on_disconnect(conn, &disconnect, now, out),
-            Packet::Auth(_) => Err(Fault::AuthenticationNotStarted),
+            Packet::Auth(_) => Err(Fault::AuthenticationNotStarted), // [MQTT-4.12.0-7]
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(Fault::ServerPacket)
             }

@@ -41,7 +41,8 @@ pub(super) struct Published {
 }
 
 impl Shard {
-    /// PUBLISH: resolves the alias, checks what the client may do, routes, and owes the answer.
+    /// PUBLISH: resolves the alias, checks what the client may do, routes, and owes the answer that its
+    /// QoS asks for [MQTT-3.3.4-1].
     pub(super) fn on_publish(
         &mut self,
         conn: ConnKey,
@@ -75,7 +76,8 @@ impl Shard {
             );
         };
         if alias > self.settings.topic_alias_maximum {
-            return Err(Fault::TopicAliasTooLarge); // [MQTT-3.3.2-9]
+            // [MQTT-3.3.2-9] [MQTT-3.2.2-17], and [MQTT-3.2.2-18] where none is announced
+            return Err(Fault::TopicAliasTooLarge);
         }
         let mut aliases = connection.incoming_aliases.take().unwrap_or_default();
         let topic = if publish.topic.is_empty() {
@@ -126,6 +128,7 @@ impl Shard {
             return Ok(());
         };
         if !self.policy.publish(&session.client_id, topic) {
+            // 3.1.1 cannot be told: a positive acknowledgement [MQTT-3.3.5-2 3.1.1].
             if let Some((kind, packet_id)) = acknowledge {
                 self.owe(
                     conn,
@@ -184,7 +187,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Takes the packet identifier of a QoS 1 or 2 message: `false` if the message came before.
+    /// Takes the packet identifier of a QoS 1 or 2 message: `false` if the message came before. With
+    /// QoS 1 every PUBLISH is a new message, DUP or not [MQTT-4.3.2-5].
     fn take_packet_id(
         &mut self,
         conn: ConnKey,
@@ -292,7 +296,7 @@ impl Shard {
             && owed.reason.is_error()
             && let Some(session) = self.sessions.get_mut(session)
         {
-            session.received.remove(owed.packet_id); // the exchange ends here, section 4.3.3
+            session.received.remove(owed.packet_id); // the identifier is free [MQTT-4.3.3-9]
         }
         self.send_ack(conn, owed.kind, Ack::new(owed.packet_id, owed.reason), out);
     }
@@ -305,6 +309,7 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) -> Published {
+        // Only what matches [MQTT-3.3.2-3].
         let matches = self.routes.matches(message.topic);
         let mut published = Published {
             matched: !matches.local.is_empty()
@@ -312,7 +317,7 @@ impl Shard {
                 || !matches.groups.is_empty(),
             ..Published::default()
         };
-        let mut encoder = std::mem::take(&mut self.encoder);
+        let mut encoder = self.encoder.take().unwrap_or_default();
         let mut fanout = Fanout::new(*message, &mut encoder, matches.local.len(), now);
         published.refused = self.publish_local(&matches, publisher.session, &mut fanout, out);
         for shard in matches.remote.iter() {
@@ -322,8 +327,9 @@ impl Shard {
         if !matches.groups.is_empty() {
             self.publish_shared(&matches, publisher, &mut fanout, &mut published, out);
         }
-        self.encoder = encoder;
+        self.encoder = Some(encoder);
         if message.retain {
+            // Only then [MQTT-3.3.1-8].
             self.retain(message, publisher.waiter, &mut published, out);
         }
         published

@@ -16,6 +16,7 @@ use crate::wire::{
 };
 
 use super::batch::Control;
+use super::explain::explanation;
 use super::share::receiver;
 use super::{ConnKey, Fault, Outbox, Shard};
 
@@ -140,6 +141,7 @@ impl Shard {
                 wanted.push(self.prepare_replay(key, entry));
             }
         }
+        // The granted QoS [MQTT-3.8.4-7].
         match qos {
             QoS::AtMostOnce => ReasonCode::Success,
             QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
@@ -147,7 +149,7 @@ impl Shard {
         }
     }
 
-    /// Why such a subscription is not offered at all.
+    /// Why such a subscription is not offered at all [MQTT-3.8.3-2 3.1.1].
     fn unavailable(&self, subscription: Subscription<'_>, identifier: u32) -> Option<ReasonCode> {
         let settings = &self.settings;
         if !settings.wildcard_subscription_available && subscription.filter.has_wildcard() {
@@ -197,7 +199,7 @@ impl Shard {
         }
     }
 
-    /// Every shard knows: SUBACK, then retained messages.
+    /// Every shard knows: SUBACK [MQTT-3.8.4-1], then retained messages.
     fn subscribed(&mut self, pending: PendingSubscribe, out: &mut Outbox) {
         let PendingSubscribe {
             conn,
@@ -213,18 +215,22 @@ impl Shard {
                     *code = 0x80; // the only failure that 3.1.1 knows [MQTT-3.9.3-2 3.1.1]
                 }
             }
-            let suback = SubAck {
-                packet_id, // [MQTT-3.8.4-2]
-                reason_string: None,
-                user_properties: UserProperties::default(),
-                codes: &codes,
+            let explanation = worst(&codes).and_then(|code| explanation(connection, code));
+            let suback = |reason_string| {
+                Packet::SubAck(SubAck {
+                    packet_id, // [MQTT-3.8.4-2] [MQTT-2.2.1-6]
+                    reason_string,
+                    user_properties: UserProperties::default(),
+                    codes: &codes,
+                })
             };
-            self.send(conn, &Packet::SubAck(suback), out);
+            self.send_explained(conn, explanation, suback, out);
         }
         self.start_replays(session, &wanted, out);
     }
 
-    /// UNSUBSCRIBE: answered filter by filter [MQTT-3.10.4-6] [MQTT-3.11.3-1].
+    /// UNSUBSCRIBE: answered filter by filter [MQTT-3.10.4-6] [MQTT-3.11.3-1]. What is in the window or
+    /// in the queue is delivered all the same [MQTT-3.10.4-3].
     pub(super) fn on_unsubscribe(
         &mut self,
         conn: ConnKey,
@@ -236,13 +242,19 @@ impl Shard {
         for filter in unsubscribe.filters.iter() {
             codes.push(self.unsubscribe(key, filter, out) as u8);
         }
-        let unsuback = UnsubAck {
-            packet_id: unsubscribe.packet_id, // [MQTT-3.10.4-4] [MQTT-3.10.4-5]
-            reason_string: None,
-            user_properties: UserProperties::default(),
-            codes: &codes,
+        let Some(connection) = self.connections.get(conn) else {
+            return;
         };
-        self.send(conn, &Packet::UnsubAck(unsuback), out);
+        let explanation = worst(&codes).and_then(|code| explanation(connection, code));
+        let unsuback = |reason_string| {
+            Packet::UnsubAck(UnsubAck {
+                packet_id: unsubscribe.packet_id, // [MQTT-3.10.4-4] [MQTT-3.10.4-5]
+                reason_string,
+                user_properties: UserProperties::default(),
+                codes: &codes,
+            })
+        };
+        self.send_explained(conn, explanation, unsuback, out);
     }
 
     fn unsubscribe(&mut self, key: SessionKey, text: &str, out: &mut Outbox) -> ReasonCode {
@@ -293,4 +305,12 @@ impl Shard {
             self.mesh.broadcast(me, interest, out);
         }
     }
+}
+
+/// The first failure among the codes of a SUBACK or UNSUBACK.
+fn worst(codes: &[u8]) -> Option<ReasonCode> {
+    codes
+        .iter()
+        .filter_map(|&code| ReasonCode::from_u8(code))
+        .find(|reason| reason.is_error())
 }

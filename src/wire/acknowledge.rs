@@ -1,8 +1,9 @@
 //! PUBACK, PUBREC, PUBREL and PUBCOMP, sections 3.4 to 3.7: one layout, four types.
 
 use super::framing::write_fixed_header;
-use super::properties::{Property, Section, Span, write_optional};
+use super::properties::{Property, Section, write_optional};
 use super::reader::Reader;
+use super::selection::Span;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{PacketId, PacketType, ReasonCode, UserProperties, Version, Violation};
 
@@ -179,5 +180,94 @@ impl Write for Body<'_> {
         if !bare {
             properties.write_with_length(out);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [AckKind; 4] = [
+        AckKind::PubAck,
+        AckKind::PubRec,
+        AckKind::PubRel,
+        AckKind::PubComp,
+    ];
+
+    #[test]
+    fn reason_and_properties_may_be_left_out() {
+        for kind in KINDS {
+            let bare = Ack::new(PacketId::MIN, ReasonCode::Success);
+            assert_eq!(Ack::decode(kind, Version::V5, &[0, 1]), Ok(bare));
+            assert_eq!(Ack::decode(kind, Version::V5, &[0, 1, 0]), Ok(bare));
+            assert_eq!(Ack::decode(kind, Version::V5, &[0, 1, 0, 0]), Ok(bare));
+            assert_eq!(Ack::decode(kind, Version::V3_1_1, &[0, 1]), Ok(bare));
+            let trailing = Ack::decode(kind, Version::V3_1_1, &[0, 1, 0]);
+            assert_eq!(trailing, Err(Violation::TrailingBytes));
+            assert_eq!(
+                Ack::decode(kind, Version::V5, &[0, 0]),
+                Err(Violation::PacketIdZero)
+            );
+            let trailing = Ack::decode(kind, Version::V5, &[0, 1, 0, 0, 0]);
+            assert_eq!(trailing, Err(Violation::TrailingBytes));
+        }
+    }
+
+    #[test]
+    fn each_kind_has_its_reason_codes() {
+        // [MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.6.2-1] [MQTT-3.7.2-1]
+        let publish = [0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
+        for kind in KINDS {
+            let allowed: &[u8] = match kind {
+                AckKind::PubAck | AckKind::PubRec => &publish,
+                AckKind::PubRel | AckKind::PubComp => &[0x00, 0x92],
+            };
+            for code in 0..=u8::MAX {
+                let body = [0, 1, code];
+                let decoded = Ack::decode(kind, Version::V5, &body);
+                if allowed.contains(&code) {
+                    assert_eq!(decoded.map(|ack| ack.reason.as_u8()), Ok(code));
+                } else {
+                    assert_eq!(
+                        decoded,
+                        Err(Violation::ReasonCodeNotAllowed),
+                        "{kind:?} {code}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_shortest_form_is_sent() {
+        let mut out = Vec::new();
+        let refused = Ack::new(PacketId::MIN, ReasonCode::QuotaExceeded);
+        refused.encode(AckKind::PubRec, Version::V5, &mut out);
+        refused.encode(AckKind::PubRec, Version::V3_1_1, &mut out);
+        let released = Ack::new(PacketId::MIN, ReasonCode::Success);
+        released.encode(AckKind::PubRel, Version::V5, &mut out);
+        Ack {
+            reason_string: Some("x"),
+            ..released
+        }
+        .encode(AckKind::PubComp, Version::V5, &mut out);
+        let expected =
+            b"\x50\x03\0\x01\x97\x50\x02\0\x01\x62\x02\0\x01\x70\x08\0\x01\0\x04\x1F\0\x01x";
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn properties_of_an_acknowledgement() {
+        let body = b"\0\x01\x00\x12\x26\0\x01a\0\x01b\x1F\0\x01r\x26\0\x01c\0\x01d";
+        let ack = Ack::decode(AckKind::PubAck, Version::V5, body).unwrap();
+        assert_eq!(ack.reason_string, Some("r"));
+        assert_eq!(
+            ack.user_properties.iter().collect::<Vec<_>>(),
+            [("a", "b"), ("c", "d")]
+        );
+        assert_eq!(ack.user_properties.len(), 14);
+        let body = b"\0\x01\x00\x03\x23\0\x01";
+        let foreign = Ack::decode(AckKind::PubAck, Version::V5, body);
+        assert_eq!(foreign, Err(Violation::PropertyNotAllowed));
     }
 }

@@ -2,8 +2,9 @@
 
 use super::acknowledge::reason_code;
 use super::framing::write_fixed_header;
-use super::properties::{Property, Section, Span, write_optional};
+use super::properties::{Property, Section, write_optional};
 use super::reader::Reader;
+use super::selection::Span;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{PacketType, ReasonCode, UserProperties, Violation};
 
@@ -95,5 +96,41 @@ impl Write for Properties<'_> {
         );
         write_optional(out, self.0.reason_string, Property::ReasonString);
         self.0.user_properties.write(out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_of_an_auth() {
+        assert_eq!(Auth::decode(&[]), Ok(Auth::default()));
+        let auth = Auth::decode(b"\x18\x08\x15\0\x01m\x16\0\x01d").unwrap();
+        assert_eq!(auth.reason, ReasonCode::ContinueAuthentication);
+        assert_eq!(auth.authentication_method, Some("m"));
+        assert_eq!(auth.authentication_data, Some(&b"d"[..]));
+        assert_eq!(
+            Auth::decode(&[0x18, 0]),
+            Err(Violation::AuthenticationMethodMissing)
+        );
+        assert_eq!(Auth::decode(&[0x18]), Err(Violation::Truncated));
+        assert_eq!(
+            Auth::decode(b"\x18\x05\x11\0\0\0\x01"),
+            Err(Violation::PropertyNotAllowed)
+        );
+        assert_eq!(
+            Auth::decode(b"\x18\x04\x15\0\x01m\0"),
+            Err(Violation::TrailingBytes)
+        );
+    }
+
+    #[test]
+    fn reasons() {
+        // [MQTT-3.15.2-1]
+        for code in 0..=u8::MAX {
+            let body = [code, 4, 0x15, 0, 1, b'm'];
+            assert_eq!(Auth::decode(&body).is_ok(), matches!(code, 0 | 0x18 | 0x19));
+        }
     }
 }

@@ -2,8 +2,9 @@
 
 use super::acknowledge::reason_code;
 use super::framing::write_fixed_header;
-use super::properties::{Property, Section, Span, write_optional};
+use super::properties::{Property, Section, write_optional};
 use super::reader::Reader;
+use super::selection::Span;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{PacketType, QoS, ReasonCode, UserProperties, Version, Violation};
 
@@ -225,5 +226,112 @@ impl Write for ConnAckProperties<'_> {
         );
         write_optional(out, self.authentication_data, Property::AuthenticationData);
         self.user_properties.write(out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_and_session_present() {
+        // [MQTT-3.2.2-1]
+        for flags in 2..=u8::MAX {
+            let body = [flags, 0, 0];
+            let decoded = ConnAck::decode(Version::V5, &body);
+            assert_eq!(decoded, Err(Violation::ConnackFlagsReserved));
+        }
+        // [MQTT-3.2.2-6] [MQTT-3.2.2-4 3.1.1]
+        let refusal = ConnAck::decode(Version::V5, &[1, 0x87, 0]);
+        assert_eq!(refusal, Err(Violation::SessionPresentOnRefusal));
+        let refusal = ConnAck::decode(Version::V3_1_1, &[1, 5]);
+        assert_eq!(refusal, Err(Violation::SessionPresentOnRefusal));
+        let mut out = Vec::new();
+        let contradiction = ConnAck {
+            session_present: true,
+            reason: ReasonCode::NotAuthorized,
+            ..ConnAck::default()
+        };
+        contradiction.encode(Version::V5, &mut out);
+        contradiction.encode(Version::V3_1_1, &mut out);
+        assert_eq!(out, [0x20, 3, 0, 0x87, 0, 0x20, 2, 0, 5]);
+    }
+
+    #[test]
+    fn reasons() {
+        // [MQTT-3.2.2-8]
+        let allowed = [
+            0x00, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C, 0x90,
+            0x95, 0x97, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9F,
+        ];
+        for code in 0..=u8::MAX {
+            let body = [0, code, 0];
+            let decoded = ConnAck::decode(Version::V5, &body);
+            assert_eq!(decoded.is_ok(), allowed.contains(&code), "{code:02X}");
+            assert_eq!(
+                ConnAck::decode(Version::V3_1_1, &[0, code]).is_ok(),
+                code < 6
+            );
+        }
+    }
+
+    #[test]
+    fn a_refusal_that_3_1_1_has_no_code_for_is_not_sent() {
+        // [MQTT-3.2.2-6 3.1.1]
+        let mut out = Vec::new();
+        let refusal = ConnAck {
+            reason: ReasonCode::MalformedPacket,
+            ..ConnAck::default()
+        };
+        refusal.encode(Version::V3_1_1, &mut out);
+        assert_eq!((out.len(), refusal.size(Version::V3_1_1)), (0, 0));
+        refusal.encode(Version::V5, &mut out);
+        assert_eq!(out, [0x20, 3, 0, 0x81, 0]);
+    }
+
+    #[test]
+    fn properties() {
+        let everything = ConnAckProperties {
+            session_expiry_interval: Some(1),
+            receive_maximum: Some(2),
+            maximum_qos: Some(QoS::AtLeastOnce),
+            retain_available: Some(false),
+            maximum_packet_size: Some(3),
+            assigned_client_identifier: Some("id"),
+            topic_alias_maximum: Some(4),
+            reason_string: Some("why"),
+            wildcard_subscription_available: Some(false),
+            subscription_identifiers_available: Some(true),
+            shared_subscription_available: Some(false),
+            server_keep_alive: Some(5),
+            response_information: Some("info"),
+            server_reference: Some("other"),
+            authentication_method: Some("m"),
+            authentication_data: Some(b"d"),
+            ..ConnAckProperties::default()
+        };
+        let packet = ConnAck {
+            properties: everything,
+            ..ConnAck::default()
+        };
+        let mut out = Vec::new();
+        packet.encode(Version::V5, &mut out);
+        assert_eq!(ConnAck::decode(Version::V5, &out[2..]), Ok(packet));
+        // QoS 2 is what absence means; a value of 2 is no value.
+        let mut out = Vec::new();
+        let properties = ConnAckProperties {
+            maximum_qos: Some(QoS::ExactlyOnce),
+            ..ConnAckProperties::default()
+        };
+        ConnAck {
+            properties,
+            ..packet
+        }
+        .encode(Version::V5, &mut out);
+        assert_eq!(out, [0x20, 3, 0, 0, 0]);
+        let two = ConnAck::decode(Version::V5, &[0, 0, 2, 0x24, 2]);
+        assert_eq!(two, Err(Violation::PropertyValue));
+        let foreign = ConnAck::decode(Version::V5, &[0, 0, 2, 0x17, 1]);
+        assert_eq!(foreign, Err(Violation::PropertyNotAllowed));
     }
 }

@@ -1,9 +1,10 @@
 //! CONNECT, section 3.1.
 
 use super::framing::write_fixed_header;
-use super::properties::{Property, Section, Span, write_optional};
+use super::properties::{Property, Section, write_optional};
 use super::publish::topic_name;
 use super::reader::Reader;
+use super::selection::Span;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{Forwarded, PacketType, QoS, UserProperties, Version, Violation};
 use crate::topic::Name;
@@ -389,5 +390,267 @@ impl Write for ConnectProperties<'_> {
             write_optional(out, self.authentication_data, Property::AuthenticationData);
         }
         self.user_properties.write(out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A CONNECT of 3.1.1 with these flags and this payload.
+    fn v3(flags: u8, payload: &[u8]) -> Vec<u8> {
+        [b"\0\x04MQTT\x04", &[flags][..], b"\0\x3C", payload].concat()
+    }
+
+    /// A CONNECT of 5.0 with these flags, properties and payload.
+    fn v5(flags: u8, properties: &[u8], payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(properties.len()).unwrap();
+        [
+            b"\0\x04MQTT\x05",
+            &[flags][..],
+            b"\0\x3C",
+            &[length],
+            properties,
+            payload,
+        ]
+        .concat()
+    }
+
+    fn refused(body: &[u8]) -> Violation {
+        Connect::decode(body).expect_err("it breaks a rule")
+    }
+
+    #[test]
+    fn name_and_version() {
+        // [MQTT-3.1.2-1] [MQTT-3.1.2-1 3.1.1]
+        for body in [
+            &b"\0\x04MQTX\x04\x02\0\0\0\0"[..],
+            b"\0\x04mqtt\x04\x02\0\0\0\0",
+            b"\0\0\x04",
+        ] {
+            assert_eq!(refused(body), Violation::ProtocolName);
+            assert_eq!(
+                Connect::announced_version(body),
+                Err(Violation::ProtocolName)
+            );
+        }
+        // [MQTT-3.1.2-2] [MQTT-3.1.2-2 3.1.1]
+        for level in [0, 1, 2, 3, 6, 0x83, 0x84, 255] {
+            let body = [b"\0\x04MQTT", &[level][..], b"\x02\0\0\0\0"].concat();
+            assert_eq!(refused(&body), Violation::UnsupportedProtocolVersion);
+        }
+        assert_eq!(
+            refused(b"\0\x06MQIsdp\x04\x02\0\0\0\0"),
+            Violation::UnsupportedProtocolVersion
+        );
+        // What comes behind the version may be broken; the version is known all the same.
+        assert_eq!(
+            Connect::announced_version(b"\0\x04MQTT\x05"),
+            Ok(Version::V5)
+        );
+        assert_eq!(
+            Connect::announced_version(b"\0\x06MQIsdp\x03"),
+            Ok(Version::V3_1)
+        );
+    }
+
+    #[test]
+    fn connect_flags() {
+        let client = b"\0\x01c";
+        // [MQTT-3.1.2-3] [MQTT-3.1.2-3 3.1.1]
+        assert_eq!(refused(&v3(0x03, client)), Violation::ConnectFlagsReserved);
+        assert_eq!(
+            refused(&v5(0x03, b"", client)),
+            Violation::ConnectFlagsReserved
+        );
+        // [MQTT-3.1.2-11] [MQTT-3.1.2-11 3.1.1] [MQTT-3.1.2-13 3.1.1]
+        for flags in [0x08, 0x10, 0x18] {
+            assert_eq!(refused(&v3(flags, client)), Violation::WillQosWithoutWill);
+            assert_eq!(
+                refused(&v5(flags, b"", client)),
+                Violation::WillQosWithoutWill
+            );
+        }
+        // [MQTT-3.1.2-13] [MQTT-3.1.2-15 3.1.1]
+        assert_eq!(refused(&v3(0x20, client)), Violation::WillRetainWithoutWill);
+        assert_eq!(
+            refused(&v5(0x20, b"", client)),
+            Violation::WillRetainWithoutWill
+        );
+        // [MQTT-3.1.2-12] [MQTT-3.1.2-14 3.1.1]
+        assert_eq!(
+            refused(&v3(0x1C, b"\0\x01c\0\x01w\0\0")),
+            Violation::WillQosThree
+        );
+        assert_eq!(
+            refused(&v5(0x1C, b"", b"\0\x01c\0\0\x01w\0\0")),
+            Violation::WillQosThree
+        );
+    }
+
+    #[test]
+    fn a_password_alone_is_for_version_5() {
+        // [MQTT-3.1.2-22 3.1.1]
+        assert_eq!(
+            refused(&v3(0x40, b"\0\x01c\0\x01p")),
+            Violation::PasswordWithoutUserName
+        );
+        let body = v5(0x40, b"", b"\0\x01c\0\x01p");
+        let connect = Connect::decode(&body).unwrap();
+        assert_eq!(
+            (connect.username, connect.password),
+            (None, Some(&b"p"[..]))
+        );
+        let mut out = Vec::new();
+        Connect {
+            version: Version::V3_1_1,
+            ..connect
+        }
+        .encode(&mut out);
+        assert_eq!(
+            out[2..],
+            v3(0, b"\0\x01c"),
+            "an invalid packet is never sent"
+        );
+    }
+
+    #[test]
+    fn fields_come_in_the_order_of_the_standard_and_as_the_flags_say() {
+        // [MQTT-3.1.3-1] [MQTT-3.1.3-1 3.1.1] [MQTT-3.1.3-3] [MQTT-3.1.3-3 3.1.1] [MQTT-3.1.2-9]
+        // [MQTT-3.1.2-9 3.1.1] [MQTT-3.1.2-17] [MQTT-3.1.2-19 3.1.1] [MQTT-3.1.2-19]
+        // [MQTT-3.1.2-21 3.1.1]
+        let body = v3(0xF6, b"\0\x01c\0\x01w\0\x02\xFF\0\0\x01u\0\x01\xFE");
+        let connect = Connect::decode(&body).unwrap();
+        assert_eq!(connect.version, Version::V3_1_1);
+        assert!(connect.clean_start);
+        assert_eq!((connect.keep_alive, connect.client_id), (60, "c"));
+        let will = connect.will.unwrap();
+        assert_eq!((will.topic.as_str(), will.payload), ("w", &b"\xFF\0"[..]));
+        assert_eq!((will.qos, will.retain), (QoS::ExactlyOnce, true));
+        assert_eq!(
+            (connect.username, connect.password),
+            (Some("u"), Some(&b"\xFE"[..]))
+        );
+        // Every field that a flag promises must be there.
+        for end in 0..body.len() {
+            assert_eq!(
+                Connect::decode(&body[..end]),
+                Err(Violation::Truncated),
+                "{end}"
+            );
+        }
+        // [MQTT-3.1.2-16] [MQTT-3.1.2-18] [MQTT-3.1.2-18 3.1.1] [MQTT-3.1.2-20 3.1.1]
+        // [MQTT-3.1.4-1] [MQTT-3.1.4-1 3.1.1]: what no flag promises must not.
+        assert_eq!(
+            refused(&v3(0x02, b"\0\x01c\0\x01u")),
+            Violation::TrailingBytes
+        );
+        assert_eq!(
+            refused(&v3(0x82, b"\0\x01c\0\x01u\0\x01p")),
+            Violation::TrailingBytes
+        );
+    }
+
+    #[test]
+    fn strings_of_a_connect_are_utf8() {
+        // [MQTT-3.1.3-4] [MQTT-3.1.3-4 3.1.1]
+        assert_eq!(refused(&v3(0x02, b"\0\x01\xFF")), Violation::StringNotUtf8);
+        // [MQTT-3.1.3-11] [MQTT-3.1.3-10 3.1.1]
+        assert_eq!(
+            refused(&v3(0x06, b"\0\x01c\0\x01\xFF\0\0")),
+            Violation::StringNotUtf8
+        );
+        // [MQTT-3.1.3-12] [MQTT-3.1.3-11 3.1.1]
+        assert_eq!(
+            refused(&v3(0x82, b"\0\x01c\0\x01\xFF")),
+            Violation::StringNotUtf8
+        );
+        assert_eq!(
+            refused(&v3(0x82, b"\0\x01c\0\x01\0")),
+            Violation::StringWithNul
+        );
+    }
+
+    #[test]
+    fn a_will_topic_is_a_topic_name() {
+        for (topic, violation) in [
+            (&b"\0\x01#"[..], Violation::TopicNameWildcard),
+            (b"\0\0", Violation::TopicNameEmpty),
+            (b"\0\x01\0", Violation::StringWithNul),
+        ] {
+            assert_eq!(
+                refused(&v3(0x06, &[b"\0\x01c", topic, b"\0\0"].concat())),
+                violation
+            );
+        }
+    }
+
+    #[test]
+    fn version_3_1_needs_a_client_identifier() {
+        let with = b"\0\x06MQIsdp\x03\x02\0\0\0\x01c";
+        assert_eq!(Connect::decode(with).unwrap().version, Version::V3_1);
+        let without = refused(b"\0\x06MQIsdp\x03\x02\0\0\0\0");
+        assert_eq!(without, Violation::ClientIdentifierEmpty);
+        assert_eq!(without.reason_code().connect_return_code(), Some(2));
+        // Later versions leave it to the session.
+        assert_eq!(Connect::decode(&v3(0x02, b"\0\0")).unwrap().client_id, "");
+    }
+
+    #[test]
+    fn properties_of_a_connect_and_of_its_will() {
+        let properties = b"\x11\0\0\0\x05\x21\0\x06\x27\0\0\0\x07\x22\0\x08\x19\x01\x17\0\
+            \x26\0\x01a\0\x01b\x15\0\x01m\x16\0\x01d";
+        let will = b"\x18\0\0\0\x09\x01\x01\x02\0\0\0\x0A\x03\0\x01t";
+        let payload = [b"\0\0", &[16][..], will, b"\0\x01w\0\x01p"].concat();
+        let body = v5(0x06, properties, &payload);
+        let connect = Connect::decode(&body).unwrap();
+        let properties = connect.properties;
+        assert_eq!(properties.session_expiry_interval, Some(5));
+        assert_eq!(properties.receive_maximum, Some(6));
+        assert_eq!(properties.maximum_packet_size, Some(7));
+        assert_eq!(properties.topic_alias_maximum, 8);
+        assert!(properties.request_response_information);
+        assert!(!properties.request_problem_information);
+        assert_eq!(
+            properties.user_properties.iter().collect::<Vec<_>>(),
+            [("a", "b")]
+        );
+        assert_eq!(properties.authentication_method, Some("m"));
+        assert_eq!(properties.authentication_data, Some(&b"d"[..]));
+        let will = connect.will.unwrap();
+        assert_eq!(
+            (will.delay_interval, will.message_expiry_interval),
+            (9, Some(10))
+        );
+        // [MQTT-3.1.3-10]
+        let mut forwarded = Vec::new();
+        will.forwarded.write_to(&mut forwarded);
+        assert_eq!(forwarded, b"\x01\x01\x03\0\x01t");
+        assert!(
+            ConnectProperties::default().request_problem_information,
+            "absent is 1"
+        );
+    }
+
+    #[test]
+    fn values_that_a_property_does_not_allow() {
+        for (properties, violation) in [
+            (&b"\x21\0\0"[..], Violation::PropertyValue),
+            (b"\x27\0\0\0\0", Violation::PropertyValue),
+            (b"\x17\x02", Violation::PropertyValue),
+            (b"\x19\x02", Violation::PropertyValue),
+            (b"\x16\0\x01d", Violation::AuthenticationDataWithoutMethod),
+            (b"\x23\0\x01", Violation::PropertyNotAllowed),
+            (b"\x18\0\0\0\x01", Violation::PropertyNotAllowed),
+            (b"\x17\0\x17\0", Violation::PropertyTwice),
+        ] {
+            assert_eq!(
+                refused(&v5(0x02, properties, b"\0\x01c")),
+                violation,
+                "{properties:?}"
+            );
+        }
+        let will = v5(0x06, b"", b"\0\x01c\x05\x11\0\0\0\x01\0\x01w\0\0");
+        assert_eq!(refused(&will), Violation::PropertyNotAllowed);
     }
 }

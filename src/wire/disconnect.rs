@@ -2,8 +2,9 @@
 
 use super::acknowledge::reason_code;
 use super::framing::write_fixed_header;
-use super::properties::{Property, Section, Span, write_optional};
+use super::properties::{Property, Section, write_optional};
 use super::reader::Reader;
+use super::selection::Span;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{PacketType, ReasonCode, UserProperties, Version, Violation};
 
@@ -119,5 +120,65 @@ impl Write for Properties<'_> {
         write_optional(out, self.0.reason_string, Property::ReasonString);
         write_optional(out, self.0.server_reference, Property::ServerReference);
         self.0.user_properties.write(out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_of_a_disconnect() {
+        let normal = Disconnect::default();
+        assert_eq!(Disconnect::decode(Version::V3_1_1, &[]), Ok(normal));
+        assert_eq!(Disconnect::decode(Version::V5, &[]), Ok(normal));
+        assert_eq!(Disconnect::decode(Version::V5, &[0]), Ok(normal));
+        assert_eq!(Disconnect::decode(Version::V5, &[0, 0]), Ok(normal));
+        let trailing = Disconnect::decode(Version::V3_1_1, &[0]);
+        assert_eq!(trailing, Err(Violation::TrailingBytes));
+        let trailing = Disconnect::decode(Version::V5, &[0, 0, 0]);
+        assert_eq!(trailing, Err(Violation::TrailingBytes));
+        let truncated = Disconnect::decode(Version::V5, &[0, 5, 0x11, 0]);
+        assert_eq!(truncated, Err(Violation::Truncated));
+    }
+
+    #[test]
+    fn reasons() {
+        // [MQTT-3.14.2-1]
+        let allowed = [
+            0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8B, 0x8D, 0x8E, 0x8F, 0x90, 0x93,
+            0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9E, 0x9F, 0xA0, 0xA1,
+            0xA2,
+        ];
+        for code in 0..=u8::MAX {
+            let body = [code];
+            let decoded = Disconnect::decode(Version::V5, &body);
+            if allowed.contains(&code) {
+                assert_eq!(decoded.map(|packet| packet.reason.as_u8()), Ok(code));
+            } else {
+                assert_eq!(decoded, Err(Violation::ReasonCodeNotAllowed), "{code:02X}");
+            }
+        }
+    }
+
+    #[test]
+    fn properties() {
+        let body = b"\x04\x14\x11\0\0\0\x05\x1F\0\x01r\x1C\0\x01s\x26\0\x01a\0\x01b";
+        let packet = Disconnect::decode(Version::V5, body).unwrap();
+        assert_eq!(packet.reason, ReasonCode::DisconnectWithWillMessage);
+        assert_eq!(packet.session_expiry_interval, Some(5));
+        assert_eq!(
+            (packet.reason_string, packet.server_reference),
+            (Some("r"), Some("s"))
+        );
+        assert_eq!(
+            packet.user_properties.iter().collect::<Vec<_>>(),
+            [("a", "b")]
+        );
+        let mut out = Vec::new();
+        packet.encode(Version::V5, &mut out);
+        assert_eq!(out[2..], body[..]);
+        let foreign = Disconnect::decode(Version::V5, &[0, 2, 0x01, 1]);
+        assert_eq!(foreign, Err(Violation::PropertyNotAllowed));
     }
 }

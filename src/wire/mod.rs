@@ -30,6 +30,7 @@ mod properties;
 mod publish;
 mod reader;
 mod reason;
+mod selection;
 mod sink;
 mod subscribe;
 mod types;
@@ -43,11 +44,10 @@ pub use connect::{Connect, ConnectProperties, Will};
 pub use disconnect::Disconnect;
 pub use framing::{Framing, PacketType, frame};
 pub use packet::{Packet, encode_pingreq, encode_pingresp};
-pub use properties::{
-    Forwarded, Property, SubscriptionIdentifiers, UserProperties, UserPropertiesBuf,
-};
+pub use properties::Property;
 pub use publish::{Publish, PublishHead, PublishProperties};
 pub use reason::ReasonCode;
+pub use selection::{Forwarded, SubscriptionIdentifiers, UserProperties, UserPropertiesBuf};
 pub use subscribe::{RetainHandling, SubAck, Subscribe, SubscribeFilters, SubscriptionOptions};
 pub use types::{PacketId, QoS, Version};
 pub use unsubscribe::{UnsubAck, Unsubscribe, UnsubscribeFilters};

@@ -136,3 +136,42 @@ pub fn encode_pingreq(out: &mut Vec<u8>) {
 pub fn encode_pingresp(out: &mut Vec<u8>) {
     out.extend_from_slice(&[PacketType::PingResp.first_byte(), 0]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pings_are_empty() {
+        assert_eq!(Packet::decode(Version::V5, 0xC0, &[]), Ok(Packet::PingReq));
+        assert_eq!(Packet::decode(Version::V5, 0xD0, &[]), Ok(Packet::PingResp));
+        assert_eq!(
+            Packet::decode(Version::V5, 0xC0, &[0]),
+            Err(Violation::TrailingBytes)
+        );
+        let mut out = Vec::new();
+        encode_pingreq(&mut out);
+        encode_pingresp(&mut out);
+        assert_eq!(out, [0xC0, 0, 0xD0, 0]);
+    }
+
+    #[test]
+    fn there_is_no_auth_before_version_5() {
+        let reserved = Packet::decode(Version::V3_1_1, 0xF0, &[]);
+        assert_eq!(reserved, Err(Violation::PacketTypeReserved));
+        assert_eq!(
+            Packet::decode(Version::V5, 0xF0, &[]),
+            Ok(Packet::Auth(Auth::default()))
+        );
+        let mut out = Vec::new();
+        Packet::Auth(Auth::default()).encode(Version::V3_1_1, &mut out);
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn flags_are_checked_without_framing_too() {
+        // [MQTT-2.1.3-1] [MQTT-2.2.2-1 3.1.1]
+        let decoded = Packet::decode(Version::V5, 0x41, &[0, 1]);
+        assert_eq!(decoded, Err(Violation::FixedHeaderFlags));
+    }
+}

@@ -1,8 +1,9 @@
 //! PUBLISH, section 3.3: the one packet whose cost is the broker's cost.
 
 use super::framing::write_fixed_header;
-use super::properties::{Property, Section, Span, identifier, write_optional};
+use super::properties::{Property, Section, identifier, write_optional};
 use super::reader::Reader;
+use super::selection::Span;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{
     Forwarded, PacketId, PacketType, QoS, SubscriptionIdentifiers, UserProperties, Version,
@@ -380,5 +381,225 @@ impl PublishHead<'_> {
             out.variable_byte_integer(value as usize);
         }
         out.bytes(self.forwarded);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v3(first_byte: u8, body: &[u8]) -> Result<Publish<'_>, Violation> {
+        Publish::decode(Version::V3_1_1, first_byte, body)
+    }
+
+    fn v5(body: &[u8]) -> Result<Publish<'_>, Violation> {
+        Publish::decode(Version::V5, 0x30, body)
+    }
+
+    #[test]
+    fn fields_are_where_the_standard_puts_them() {
+        // [MQTT-3.3.2-1] [MQTT-3.3.2-1 3.1.1]
+        let publish = v3(0x3B, b"\x00\x03a/b\x00\x07on").unwrap();
+        assert_eq!(
+            (publish.dup, publish.qos, publish.retain),
+            (true, QoS::AtLeastOnce, true)
+        );
+        assert_eq!((publish.topic, publish.payload), ("a/b", &b"on"[..]));
+        assert_eq!(publish.packet_id, PacketId::new(7));
+    }
+
+    #[test]
+    fn only_qos_1_and_2_have_a_packet_identifier() {
+        // [MQTT-2.2.1-2] [MQTT-2.3.1-5 3.1.1]
+        let publish = v3(0x30, b"\x00\x01a\x00\x07").unwrap();
+        assert_eq!(
+            (publish.packet_id, publish.payload),
+            (None, &b"\x00\x07"[..])
+        );
+        // [MQTT-2.2.1-3] [MQTT-2.3.1-1 3.1.1]
+        assert_eq!(v3(0x34, b"\x00\x01a\x00\x00"), Err(Violation::PacketIdZero));
+        assert_eq!(v3(0x32, b"\x00\x01a\x00"), Err(Violation::Truncated));
+    }
+
+    #[test]
+    fn impossible_flags() {
+        // [MQTT-3.3.1-4] [MQTT-3.3.1-4 3.1.1]
+        assert_eq!(v3(0x36, b"\x00\x01a\x00\x07"), Err(Violation::QosThree));
+        // [MQTT-3.3.1-2] [MQTT-3.3.1-2 3.1.1]
+        assert_eq!(v3(0x38, b"\x00\x01a"), Err(Violation::DupOnQosZero));
+    }
+
+    #[test]
+    fn a_topic_name_has_no_wildcards_and_is_not_empty() {
+        // [MQTT-3.3.2-2] [MQTT-3.3.2-2 3.1.1]
+        for body in [
+            &b"\x00\x03a/+"[..],
+            b"\x00\x01#",
+            b"\x00\x03a#b",
+            b"\x00\x0Dlong/enough/+/",
+        ] {
+            let violation = v3(0x30, body).unwrap_err();
+            assert_eq!(violation, Violation::TopicNameWildcard);
+            assert_eq!(
+                violation.reason_code(),
+                super::super::ReasonCode::TopicNameInvalid
+            );
+        }
+        // [MQTT-4.7.3-1] [MQTT-4.7.3-1 3.1.1]
+        assert_eq!(v3(0x30, b"\x00\x00"), Err(Violation::TopicNameEmpty));
+        // [MQTT-4.7.3-2] [MQTT-4.7.3-2 3.1.1]
+        assert_eq!(v3(0x30, b"\x00\x02a\x00"), Err(Violation::StringWithNul));
+        // [MQTT-1.5.4-1] [MQTT-1.5.3-1 3.1.1]
+        assert_eq!(
+            v3(0x30, b"\x00\x03\xED\xA0\x80"),
+            Err(Violation::StringNotUtf8)
+        );
+    }
+
+    #[test]
+    fn an_alias_may_stand_for_the_topic() {
+        // [MQTT-3.3.2-8]
+        assert_eq!(
+            v5(b"\x00\x00\x03\x23\x00\x00"),
+            Err(Violation::TopicAliasZero)
+        );
+        assert_eq!(v5(b"\x00\x00\x00"), Err(Violation::TopicNameMissing));
+        let publish = v5(b"\x00\x00\x03\x23\x00\x05x").unwrap();
+        assert_eq!(
+            (publish.topic, publish.properties.topic_alias),
+            ("", Some(5))
+        );
+    }
+
+    #[test]
+    fn properties_that_are_passed_on_come_out_as_they_went_in() {
+        // [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18]
+        // [MQTT-3.3.2-20]: with the broker's own in front, between and behind.
+        let properties =
+            b"\x02\0\0\0\x09\x26\0\x01b\0\x01c\x01\x01\x23\0\x02\x26\0\x01a\0\x01z\x0B\x07\
+            \x03\0\x01t\x08\0\x01r\x09\0\x01d\x0B\x08";
+        let mut body = vec![0, 1, b'a', u8::try_from(properties.len()).unwrap()];
+        body.extend_from_slice(properties);
+        let publish = v5(&body).unwrap();
+        let properties = publish.properties;
+        assert_eq!(properties.message_expiry_interval, Some(9));
+        assert_eq!(properties.topic_alias, Some(2));
+        assert_eq!(properties.payload_format_indicator, Some(1));
+        assert_eq!(
+            properties
+                .subscription_identifiers
+                .iter()
+                .collect::<Vec<_>>(),
+            [7, 8]
+        );
+        assert_eq!(properties.content_type(), Some("t"));
+        assert_eq!(properties.response_topic(), Some("r"));
+        assert_eq!(properties.correlation_data(), Some(&b"d"[..]));
+        let user: Vec<_> = properties.user_properties().iter().collect();
+        assert_eq!(user, [("b", "c"), ("a", "z")]);
+        let expected =
+            b"\x26\0\x01b\0\x01c\x01\x01\x26\0\x01a\0\x01z\x03\0\x01t\x08\0\x01r\x09\0\x01d";
+        let mut forwarded = Vec::new();
+        properties.forwarded.write_to(&mut forwarded);
+        assert_eq!(forwarded, expected);
+        assert_eq!(properties.forwarded.as_contiguous(), None);
+        assert_eq!(properties.forwarded, Forwarded::from_bytes(expected));
+    }
+
+    #[test]
+    fn properties_in_one_run_are_not_copied() {
+        let publish = v5(b"\x00\x01a\x0A\x02\0\0\0\x09\x01\x01\x23\0\x02x").unwrap();
+        assert_eq!(
+            publish.properties.forwarded.as_contiguous(),
+            Some(&b"\x01\x01"[..])
+        );
+        let bare = v5(b"\x00\x01a\x00x").unwrap();
+        assert!(bare.properties.forwarded.is_empty());
+        assert_eq!(bare.properties.forwarded.as_contiguous(), Some(&b""[..]));
+    }
+
+    #[test]
+    fn values_that_a_property_does_not_allow() {
+        // [MQTT-3.3.2-14]
+        assert_eq!(
+            v5(b"\0\x01a\x04\x08\0\x01#"),
+            Err(Violation::ResponseTopicInvalid)
+        );
+        // [MQTT-3.3.2-13]
+        assert_eq!(
+            v5(b"\0\x01a\x04\x08\0\x01\xFF"),
+            Err(Violation::StringNotUtf8)
+        );
+        // [MQTT-3.3.2-19]
+        assert_eq!(
+            v5(b"\0\x01a\x04\x03\0\x01\xFF"),
+            Err(Violation::StringNotUtf8)
+        );
+        // [MQTT-1.5.7-1]
+        assert_eq!(
+            v5(b"\0\x01a\x07\x26\0\x01\xFF\0\x01a"),
+            Err(Violation::StringNotUtf8)
+        );
+        assert_eq!(
+            v5(b"\0\x01a\x07\x26\0\x01a\0\x01\0"),
+            Err(Violation::StringWithNul)
+        );
+        assert_eq!(v5(b"\0\x01a\x02\x01\x02"), Err(Violation::PropertyValue));
+        assert_eq!(v5(b"\0\x01a\x02\x0B\0"), Err(Violation::PropertyValue));
+    }
+
+    #[test]
+    fn properties_of_other_packets_and_of_none() {
+        assert_eq!(
+            v5(b"\0\x01a\x03\x21\0\x05"),
+            Err(Violation::PropertyNotAllowed)
+        );
+        for unknown in [0x00, 0x04, 0x2B, 0x3F, 0x40, 0x7F, 0x80, 0xFF] {
+            assert_eq!(
+                v5(&[0, 1, b'a', 1, unknown]),
+                Err(Violation::PropertyUnknown)
+            );
+        }
+        assert_eq!(
+            v5(b"\0\x01a\x04\x01\x01\x01\x01"),
+            Err(Violation::PropertyTwice)
+        );
+        assert_eq!(v5(b"\0\x01a\x06\x01\x01"), Err(Violation::Truncated));
+        assert_eq!(v5(b"\0\x01a"), Err(Violation::Truncated));
+    }
+
+    #[test]
+    fn qos_0_is_sent_without_dup_and_identifier() {
+        // [MQTT-3.3.1-2] [MQTT-3.3.1-2 3.1.1] [MQTT-2.2.1-2] [MQTT-2.3.1-5 3.1.1]
+        let mut publish = v3(0x3B, b"\x00\x01a\x00\x07on").unwrap();
+        publish.qos = QoS::AtMostOnce;
+        publish.packet_id = None;
+        let mut out = Vec::new();
+        publish.encode(Version::V3_1_1, &mut out);
+        assert_eq!(out, b"\x31\x05\x00\x01aon");
+    }
+
+    #[test]
+    fn the_packet_identifier_of_a_copy_can_be_patched() {
+        let head = PublishHead {
+            version: Version::V5,
+            dup: false,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            topic: "a",
+            topic_alias: Some(3),
+            packet_id: PacketId::new(1),
+            message_expiry_interval: Some(9),
+            subscription_identifiers: &[200],
+            forwarded: b"\x01\x01",
+            payload: b"on",
+        };
+        let mut out = b"before".to_vec();
+        let offset = head.encode(&mut out).unwrap();
+        assert_eq!(out.len(), 6 + head.size());
+        out[offset..offset + 2].copy_from_slice(&[0x12, 0x34]);
+        let expected =
+            b"before\x32\x15\0\x01a\x12\x34\x0D\x02\0\0\0\x09\x23\0\x03\x0B\xC8\x01\x01\x01on";
+        assert_eq!(out, expected);
     }
 }

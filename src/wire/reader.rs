@@ -169,3 +169,88 @@ fn utf8(bytes: &[u8]) -> Result<&str, Violation> {
     // [MQTT-1.5.4-1] [MQTT-1.5.3-1 3.1.1]; both refuse the surrogates U+D800 to U+DFFF too.
     text.ok_or(Violation::StringNotUtf8)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn strings_are_utf8_without_nul() {
+        // [MQTT-1.5.4-1] [MQTT-1.5.3-1 3.1.1]: surrogates, overlong forms, beyond U+10FFFF.
+        for bytes in [
+            &b"\xED\xA0\x80"[..],
+            b"\xED\xBF\xBF",
+            b"\xC0\xAF",
+            b"\xF4\x90\x80\x80",
+            b"a\xFF",
+        ] {
+            assert_eq!(text(bytes), Err(Violation::StringNotUtf8), "{bytes:02X?}");
+            let long = [&[b'x'; 80], bytes].concat();
+            assert_eq!(text(&long), Err(Violation::StringNotUtf8), "{bytes:02X?}");
+        }
+        // [MQTT-1.5.4-2] [MQTT-1.5.3-2 3.1.1]
+        for length in 1..40 {
+            for place in 0..length {
+                let mut bytes = vec![b'x'; length];
+                bytes[place] = 0;
+                assert_eq!(
+                    text(&bytes),
+                    Err(Violation::StringWithNul),
+                    "{place} of {length}"
+                );
+            }
+        }
+        // [MQTT-1.5.4-3] [MQTT-1.5.3-3 3.1.1]
+        assert_eq!(text(b"\xEF\xBB\xBFa"), Ok("\u{feff}a"));
+        assert_eq!(text(b""), Ok(""));
+    }
+
+    #[test]
+    fn variable_byte_integers_are_minimal_and_have_four_bytes() {
+        let read = |bytes: &[u8]| Reader::new(bytes).variable_byte_integer();
+        assert_eq!(read(&[0x7F]), Ok(127));
+        assert_eq!(read(&[0x80, 0x01]), Ok(128));
+        assert_eq!(read(&[0xFF, 0xFF, 0xFF, 0x7F]), Ok(268_435_455));
+        // [MQTT-1.5.5-1]
+        for bytes in [
+            &[0x80, 0x00][..],
+            &[0xFF, 0x80, 0x00],
+            &[0x80, 0x80, 0x80, 0x00],
+        ] {
+            assert_eq!(read(bytes), Err(Violation::VariableByteIntegerNotMinimal));
+        }
+        assert_eq!(read(&[0x80; 4]), Err(Violation::VariableByteIntegerTooLong));
+        assert_eq!(read(&[0x80; 3]), Err(Violation::Truncated));
+        assert_eq!(read(&[]), Err(Violation::Truncated));
+    }
+
+    #[test]
+    fn a_packet_identifier_is_not_zero() {
+        // [MQTT-2.2.1-3] [MQTT-2.2.1-4] [MQTT-2.3.1-1 3.1.1]
+        assert_eq!(
+            Reader::new(&[0, 0]).packet_id(),
+            Err(Violation::PacketIdZero)
+        );
+        assert_eq!(Reader::new(&[0, 1]).packet_id(), Ok(PacketId::MIN));
+        assert_eq!(Reader::new(&[1]).packet_id(), Err(Violation::Truncated));
+    }
+
+    proptest! {
+        #[test]
+        fn a_string_is_what_the_standard_library_takes_without_nul(
+            bytes in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..90),
+                prop::collection::vec(0_u8..4, 0..20),
+                any::<String>().prop_map(String::into_bytes),
+            ]
+        ) {
+            let expected = std::str::from_utf8(&bytes).ok().filter(|text| !text.contains('\0'));
+            prop_assert_eq!(text(&bytes).ok(), expected);
+            let mut field = u16::try_from(bytes.len()).unwrap().to_be_bytes().to_vec();
+            field.extend(&bytes);
+            prop_assert_eq!(Reader::new(&field).skip_string().is_ok(), expected.is_some());
+        }
+    }
+}

@@ -198,3 +198,44 @@ impl std::fmt::Display for ReasonCode {
         write!(formatter, "{} (0x{:02X})", self.text(), self.as_u8())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_and_codes() {
+        let mut known = 0;
+        for byte in 0..=u8::MAX {
+            if let Some(code) = ReasonCode::from_u8(byte) {
+                assert_eq!(code.as_u8(), byte);
+                assert_eq!(code.is_error(), byte & 0x80 != 0);
+                assert!(
+                    PacketType::ALL
+                        .iter()
+                        .any(|packet| code.is_allowed_in(*packet)),
+                    "{code}"
+                );
+                known += 1;
+            }
+        }
+        assert_eq!((known, ReasonCode::ALL.len()), (43, 43), "table 2-6");
+        assert_eq!(
+            ReasonCode::SessionTakenOver.to_string(),
+            "Session taken over (0x8E)"
+        );
+    }
+
+    #[test]
+    fn return_codes_of_3_1_1() {
+        for code in 0..=u8::MAX {
+            let reason = ReasonCode::from_connect_return_code(code);
+            assert_eq!(reason.is_some(), code < 6);
+            if let Some(reason) = reason {
+                assert_eq!(reason.connect_return_code(), Some(code));
+            }
+        }
+        // [MQTT-3.2.2-6 3.1.1]
+        assert_eq!(ReasonCode::MalformedPacket.connect_return_code(), None);
+    }
+}

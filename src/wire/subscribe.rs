@@ -2,8 +2,9 @@
 
 use super::acknowledge::{ReasonProperties, reason_properties};
 use super::framing::write_fixed_header;
-use super::properties::{Property, Section, Span, write_optional};
+use super::properties::{Property, Section, write_optional};
 use super::reader::Reader;
+use super::selection::Span;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{PacketId, PacketType, QoS, ReasonCode, UserProperties, Version, Violation};
 use crate::topic::SHARE_PREFIX;
@@ -40,7 +41,7 @@ impl SubscriptionOptions {
     /// # Errors
     /// Reserved bits, or a value of 3 where none is defined.
     pub const fn from_byte(version: Version, byte: u8) -> Result<Self, Violation> {
-        // [MQTT-3.8.3-5] [MQTT-3-8.3-4 3.1.1]
+        // [MQTT-3.8.3-5]; section 3.8.3 of 3.1.1 says it with a broken number.
         let reserved = if version.is_v5() {
             0b1100_0000
         } else {
@@ -340,5 +341,128 @@ impl Write for SubAckBody<'_> {
                 out.byte(if code < 0x80 { code } else { 0x80 });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v3(body: &[u8]) -> Result<Subscribe<'_>, Violation> {
+        Subscribe::decode(Version::V3_1_1, body)
+    }
+
+    fn v5(body: &[u8]) -> Result<Subscribe<'_>, Violation> {
+        Subscribe::decode(Version::V5, body)
+    }
+
+    #[test]
+    fn filters_and_options() {
+        let body = b"\0\x01\x03\x0B\xC8\x01\0\x01a\x2D\0\x01#\x12";
+        let subscribe = v5(body).unwrap();
+        assert_eq!(subscribe.subscription_identifier, Some(200));
+        let all = SubscriptionOptions {
+            qos: QoS::AtLeastOnce,
+            no_local: true,
+            retain_as_published: true,
+            retain_handling: RetainHandling::DoNotSend,
+        };
+        let second = SubscriptionOptions {
+            qos: QoS::ExactlyOnce,
+            retain_handling: RetainHandling::SendIfNew,
+            ..SubscriptionOptions::default()
+        };
+        assert_eq!(
+            subscribe.filters.iter().collect::<Vec<_>>(),
+            [("a", all), ("#", second)]
+        );
+    }
+
+    #[test]
+    fn a_subscribe_that_breaks_a_rule() {
+        // [MQTT-3.8.3-2] [MQTT-3.8.3-3 3.1.1]
+        assert_eq!(v3(b"\0\x01"), Err(Violation::NoTopicFilter));
+        assert_eq!(v5(b"\0\x01\0"), Err(Violation::NoTopicFilter));
+        // [MQTT-2.2.1-3] [MQTT-2.3.1-1 3.1.1]
+        assert_eq!(v3(b"\0\0\0\x01a\0"), Err(Violation::PacketIdZero));
+        // [MQTT-3.8.3-1] [MQTT-3.8.3-1 3.1.1]
+        assert_eq!(v3(b"\0\x01\0\x01\xFF\0"), Err(Violation::StringNotUtf8));
+        assert_eq!(v5(b"\0\x01\0\0\x01\0\0"), Err(Violation::StringWithNul));
+        // [MQTT-3.8.3-4]
+        let shared = v5(b"\0\x01\0\0\x0A$share/g/a\x04");
+        assert_eq!(shared, Err(Violation::NoLocalOnSharedSubscription));
+        // The second filter is looked at as the first is.
+        assert_eq!(v3(b"\0\x01\0\x01a\0\0\x01b"), Err(Violation::Truncated));
+        assert_eq!(
+            v3(b"\0\x01\0\x01a\0\0\x01b\x03"),
+            Err(Violation::SubscriptionQosThree)
+        );
+    }
+
+    #[test]
+    fn every_byte_of_options() {
+        // [MQTT-3.8.3-5]; section 3.8.3 of 3.1.1 says it with a broken number.
+        for byte in 0..=u8::MAX {
+            let v3 = SubscriptionOptions::from_byte(Version::V3_1_1, byte);
+            match byte {
+                0..=2 => assert_eq!(v3.unwrap().to_byte(Version::V3_1_1), byte),
+                3 => assert_eq!(v3, Err(Violation::SubscriptionQosThree)),
+                _ => assert_eq!(v3, Err(Violation::SubscriptionOptionsReserved)),
+            }
+            let v5 = SubscriptionOptions::from_byte(Version::V5, byte);
+            match (byte >> 6, byte >> 4 & 3, byte & 3) {
+                (1.., ..) => assert_eq!(v5, Err(Violation::SubscriptionOptionsReserved)),
+                (_, _, 3) => assert_eq!(v5, Err(Violation::SubscriptionQosThree)),
+                (_, 3, _) => assert_eq!(v5, Err(Violation::RetainHandlingThree)),
+                _ => assert_eq!(v5.unwrap().to_byte(Version::V5), byte),
+            }
+        }
+    }
+
+    #[test]
+    fn properties_of_a_subscribe() {
+        let twice = v5(b"\0\x01\x04\x0B\x01\x0B\x01\0\x01a\0");
+        assert_eq!(twice, Err(Violation::PropertyTwice));
+        let zero = v5(b"\0\x01\x02\x0B\0\0\x01a\0");
+        assert_eq!(zero, Err(Violation::PropertyValue));
+        let foreign = v5(b"\0\x01\x02\x01\x01\0\x01a\0");
+        assert_eq!(foreign, Err(Violation::PropertyNotAllowed));
+    }
+
+    #[test]
+    fn suback_codes() {
+        // [MQTT-3.9.3-2] [MQTT-3.9.3-2 3.1.1]
+        let allowed = [
+            0x00, 0x01, 0x02, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2,
+        ];
+        for code in 0..=u8::MAX {
+            let v5 = SubAck::decode(Version::V5, &[0, 1, 0, code]).map(|_| ());
+            let v3 = SubAck::decode(Version::V3_1_1, &[0, 1, code]).map(|_| ());
+            assert_eq!(v5.is_ok(), allowed.contains(&code), "{code:02X}");
+            assert_eq!(v3.is_ok(), matches!(code, 0..=2 | 0x80), "{code:02X}");
+        }
+        assert_eq!(
+            SubAck::decode(Version::V5, &[0, 1, 0]),
+            Err(Violation::NoReasonCode)
+        );
+    }
+
+    #[test]
+    fn suback_keeps_the_order_and_3_1_1_knows_one_failure() {
+        // [MQTT-3.8.4-2] [MQTT-3.8.4-2 3.1.1] [MQTT-3.9.3-1] [MQTT-3.9.3-1 3.1.1]
+        // [MQTT-3.9.3-2 3.1.1]
+        let suback = SubAck {
+            packet_id: PacketId::MIN,
+            reason_string: None,
+            user_properties: UserProperties::default(),
+            codes: &[1, 0x87, 0, 0x8F, 2],
+        };
+        let mut out = Vec::new();
+        suback.encode(Version::V5, &mut out);
+        suback.encode(Version::V3_1_1, &mut out);
+        let expected = [
+            0x90, 8, 0, 1, 0, 1, 0x87, 0, 0x8F, 2, 0x90, 7, 0, 1, 1, 0x80, 0, 0x80, 2,
+        ];
+        assert_eq!(out, expected);
     }
 }

@@ -2,8 +2,9 @@
 
 use super::acknowledge::{ReasonProperties, reason_properties};
 use super::framing::write_fixed_header;
-use super::properties::{Property, Section, Span};
+use super::properties::{Property, Section};
 use super::reader::Reader;
+use super::selection::Span;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{PacketId, PacketType, ReasonCode, UserProperties, Version, Violation};
 
@@ -224,5 +225,60 @@ impl Write for UnsubAckBody<'_> {
             .write_with_length(out);
             out.bytes(self.packet.codes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters() {
+        let unsubscribe = Unsubscribe::decode(Version::V5, b"\0\x01\0\0\x01a\0\x01#").unwrap();
+        assert_eq!(unsubscribe.filters.iter().collect::<Vec<_>>(), ["a", "#"]);
+        // [MQTT-3.10.3-2] [MQTT-3.10.3-2 3.1.1]
+        let empty = Unsubscribe::decode(Version::V3_1_1, b"\0\x01");
+        assert_eq!(empty, Err(Violation::NoTopicFilter));
+        let empty = Unsubscribe::decode(Version::V5, b"\0\x01\0");
+        assert_eq!(empty, Err(Violation::NoTopicFilter));
+        // [MQTT-3.10.3-1] [MQTT-3.10.3-1 3.1.1]
+        let broken = Unsubscribe::decode(Version::V3_1_1, b"\0\x01\0\x01a\0\x01\xFF");
+        assert_eq!(broken, Err(Violation::StringNotUtf8));
+        // [MQTT-2.2.1-3] [MQTT-2.3.1-1 3.1.1]
+        let zero = Unsubscribe::decode(Version::V3_1_1, b"\0\0\0\x01a");
+        assert_eq!(zero, Err(Violation::PacketIdZero));
+        let foreign = Unsubscribe::decode(Version::V5, b"\0\x01\x02\x0B\x01\0\x01a");
+        assert_eq!(foreign, Err(Violation::PropertyNotAllowed));
+    }
+
+    #[test]
+    fn unsuback_codes() {
+        // [MQTT-3.11.3-2]
+        let allowed = [0x00, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91];
+        for code in 0..=u8::MAX {
+            let decoded = UnsubAck::decode(Version::V5, &[0, 1, 0, code]).map(|_| ());
+            assert_eq!(decoded.is_ok(), allowed.contains(&code), "{code:02X}");
+        }
+        assert_eq!(
+            UnsubAck::decode(Version::V5, &[0, 1, 0]),
+            Err(Violation::NoReasonCode)
+        );
+        let trailing = UnsubAck::decode(Version::V3_1_1, &[0, 1, 0]);
+        assert_eq!(trailing, Err(Violation::TrailingBytes));
+    }
+
+    #[test]
+    fn unsuback_keeps_the_order_and_3_1_1_has_no_codes() {
+        // [MQTT-3.10.4-5] [MQTT-3.10.4-4 3.1.1] [MQTT-3.11.3-1]
+        let unsuback = UnsubAck {
+            packet_id: PacketId::MIN,
+            reason_string: None,
+            user_properties: UserProperties::default(),
+            codes: &[0x11, 0, 0x87],
+        };
+        let mut out = Vec::new();
+        unsuback.encode(Version::V5, &mut out);
+        unsuback.encode(Version::V3_1_1, &mut out);
+        assert_eq!(out, [0xB0, 6, 0, 1, 0, 0x11, 0, 0x87, 0xB0, 2, 0, 1]);
     }
 }

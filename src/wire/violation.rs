@@ -110,3 +110,42 @@ impl std::fmt::Display for Violation {
 }
 
 impl std::error::Error for Violation {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::PacketType;
+
+    #[test]
+    fn every_violation_can_be_told_and_named() {
+        for violation in Violation::ALL {
+            let code = violation.reason_code();
+            // It can arise before or after CONNACK, so one of the two packets can say it.
+            let sayable = code.is_allowed_in(PacketType::Disconnect)
+                || code.is_allowed_in(PacketType::ConnAck);
+            assert!(code.is_error() && sayable, "{violation:?}");
+            assert!(
+                violation.rule().len() > 20 && violation.rule().is_ascii(),
+                "{violation:?}"
+            );
+            assert_eq!(violation.to_string(), violation.rule());
+            assert_eq!(format!("{violation:?}"), violation.name());
+        }
+    }
+
+    #[test]
+    fn codes_that_the_standard_names_for_a_rule() {
+        for (violation, code) in [
+            (Violation::PacketTooLarge, 0x95),
+            (Violation::TopicAliasZero, 0x94),
+            (Violation::TopicNameWildcard, 0x90),
+            (Violation::UnsupportedProtocolVersion, 0x84),
+            (Violation::PropertyTwice, 0x82),
+            (Violation::PropertyUnknown, 0x81),
+            (Violation::FixedHeaderFlags, 0x81),
+            (Violation::SubscriptionIdentifierFromClient, 0x82),
+        ] {
+            assert_eq!(violation.reason_code().as_u8(), code, "{violation:?}");
+        }
+    }
+}

@@ -5,7 +5,7 @@ use shardmq::topic::Name;
 use shardmq::wire::{Framing, Packet, Version, frame};
 
 /// Reads `bytes` as a stream in every version; panics where an invariant of the codec is broken.
-pub fn exercise(bytes: &[u8]) {
+pub(crate) fn exercise(bytes: &[u8]) {
     for version in [Version::V3_1, Version::V3_1_1, Version::V5] {
         stream(version, bytes);
     }

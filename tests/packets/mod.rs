@@ -5,12 +5,7 @@
 //! any that says only what its absence says. So a decoded packet, encoded again, must be the same
 //! bytes; and where a test moves properties about, it must be the same packet.
 
-#![expect(
-    dead_code,
-    reason = "each test binary uses its own part of this module"
-)]
-
-pub mod exercise;
+pub(crate) mod exercise;
 
 use proptest::collection::vec;
 use proptest::option::{self, of};
@@ -18,25 +13,25 @@ use proptest::prelude::*;
 use shardmq::wire::{PacketType, ReasonCode, Version};
 
 /// Every version.
-pub const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5];
+pub(crate) const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5];
 
 /// A property, encoded.
-pub type Encoded = Vec<u8>;
+pub(crate) type Encoded = Vec<u8>;
 
 /// A packet before it is bytes.
 #[derive(Clone, Debug)]
-pub struct Model {
+pub(crate) struct Model {
     /// What it is written in.
-    pub version: Version,
+    pub(crate) version: Version,
     /// The first byte.
-    pub first_byte: u8,
+    pub(crate) first_byte: u8,
     /// The fields, in order.
-    pub fields: Vec<Field>,
+    pub(crate) fields: Vec<Field>,
 }
 
 /// A part of a packet.
 #[derive(Clone, Debug)]
-pub enum Field {
+pub(crate) enum Field {
     /// Bytes as they are.
     Raw(Vec<u8>),
     /// Bytes behind a length of two bytes.
@@ -47,7 +42,7 @@ pub enum Field {
 
 impl Model {
     /// The packet.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut body = Vec::new();
         for field in &self.fields {
             match field {
@@ -67,7 +62,7 @@ impl Model {
     }
 
     /// The same packet with the properties that a broker does not pass on moved to `places`.
-    pub fn rearranged(&self, places: &[usize]) -> Self {
+    pub(crate) fn rearranged(&self, places: &[usize]) -> Self {
         let mut model = self.clone();
         for field in &mut model.fields {
             let Field::Properties(properties) = field else {
@@ -94,7 +89,7 @@ impl Model {
 }
 
 /// Behind a length of two bytes.
-pub fn prefixed(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn prefixed(bytes: &[u8]) -> Vec<u8> {
     let mut field = u16::try_from(bytes.len())
         .expect("short")
         .to_be_bytes()
@@ -104,7 +99,7 @@ pub fn prefixed(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Section 1.5.5, by division as the standard writes it down.
-pub fn variable_byte_integer(mut value: usize) -> Vec<u8> {
+pub(crate) fn variable_byte_integer(mut value: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
         let digit = u8::try_from(value % 128).expect("a remainder of 128");
@@ -174,7 +169,7 @@ fn packet_id() -> BoxedStrategy<Vec<u8>> {
 }
 
 /// A valid property with this identifier that says more than its absence.
-pub fn property(identifier: u8) -> BoxedStrategy<Encoded> {
+pub(crate) fn property(identifier: u8) -> BoxedStrategy<Encoded> {
     let value = match identifier {
         0x17 => Just(vec![0]).boxed(),
         0x19 => Just(vec![1]).boxed(),
@@ -492,7 +487,7 @@ fn auth() -> BoxedStrategy<Model> {
 }
 
 /// Every valid packet of one version.
-pub fn packet(version: Version) -> BoxedStrategy<Model> {
+pub(crate) fn packet(version: Version) -> BoxedStrategy<Model> {
     let ping = proptest::sample::select(vec![PacketType::PingReq, PacketType::PingResp])
         .prop_map(move |packet| model(version, packet, Vec::new()));
     let mut kinds = vec![
@@ -518,7 +513,7 @@ pub fn packet(version: Version) -> BoxedStrategy<Model> {
 }
 
 /// Every valid packet of every version, version 5 as often as the others together.
-pub fn any_packet() -> BoxedStrategy<Model> {
+pub(crate) fn any_packet() -> BoxedStrategy<Model> {
     prop_oneof![
         1 => packet(Version::V3_1),
         3 => packet(Version::V3_1_1),
@@ -529,7 +524,7 @@ pub fn any_packet() -> BoxedStrategy<Model> {
 
 /// A small damage to the bytes of a packet.
 #[derive(Clone, Debug)]
-pub enum Damage {
+pub(crate) enum Damage {
     /// Another value.
     Set(u8),
     /// One bit.
@@ -543,7 +538,7 @@ pub enum Damage {
 }
 
 /// Damages at random places.
-pub fn damages() -> BoxedStrategy<Vec<(usize, Damage)>> {
+pub(crate) fn damages() -> BoxedStrategy<Vec<(usize, Damage)>> {
     let damage = prop_oneof![
         any::<u8>().prop_map(Damage::Set),
         (0_u8..8).prop_map(Damage::Flip),
@@ -556,7 +551,7 @@ pub fn damages() -> BoxedStrategy<Vec<(usize, Damage)>> {
 
 /// Damages a packet behind its fixed header, whose Remaining Length is then made right again, so
 /// that the damage gets past the framing.
-pub fn damaged(packet: &[u8], damages: &[(usize, Damage)]) -> Vec<u8> {
+pub(crate) fn damaged(packet: &[u8], damages: &[(usize, Damage)]) -> Vec<u8> {
     let header = 1 + packet[1..].iter().take_while(|&&byte| byte >= 0x80).count() + 1;
     let mut body = packet[header..].to_vec();
     for (place, damage) in damages {

@@ -34,6 +34,39 @@ fn as_many_single_level_wildcards_as_there_are_levels() {
     );
 }
 
+/// Runs of literal levels of every length between wildcards, also longer than a node tells apart.
+#[test]
+fn wildcards_far_apart() {
+    let level = |at: &[usize], n: usize| if at.contains(&n) { "+" } else { "a" };
+    for levels in [2, 9, 10, 30, MAX_TOPIC_LEVELS] {
+        let mut routes = Routes::new(1);
+        let topic = vec!["a"; levels].join("/");
+        let mut count = 0;
+        for first in (0..levels).step_by(3) {
+            for second in (first..levels).step_by(5) {
+                let at = [first, second];
+                let text: Vec<_> = (0..levels).map(|n| level(&at, n)).collect();
+                routes.subscribe(filter(&text.join("/")), receiver(count));
+                let open = format!("{}/#", text[..second + 1].join("/"));
+                if second + 1 < levels {
+                    routes.subscribe(filter(&open), receiver(count + 1));
+                }
+                count += 1 + u32::from(second + 1 < levels);
+            }
+        }
+        assert_eq!(routes.matches(name(&topic)).local.len(), count as usize);
+        let other = format!("{}/b", vec!["a"; levels - 1].join("/"));
+        // With a wildcard at the last level or before an open end, one of each pair.
+        let pairs = (0..levels)
+            .step_by(3)
+            .map(|first| (first..levels).step_by(5).count());
+        assert_eq!(
+            routes.matches(name(&other)).local.len(),
+            pairs.sum::<usize>()
+        );
+    }
+}
+
 /// Every choice of literal or wildcard in the first levels, none of which matches in the end.
 #[test]
 fn branches_that_all_lead_nowhere() {
@@ -97,6 +130,7 @@ fn a_hundred_thousand_wildcards_of_one_client() {
         assert!(routes.unsubscribe(filter(&text(n)), session(1)).last);
     }
     assert_eq!(routes.filters(), 0);
+    assert_eq!(routes.filters.nodes(), 0);
 }
 
 #[test]

@@ -1,0 +1,117 @@
+//! What a broker says of itself once it serves: enough to know who can reach it, what is lost when
+//! it stops, and which option changes that.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use shardmq::runtime::Started;
+
+/// The banner of a broker that runs.
+pub(super) struct Banner<'a> {
+    pub(super) started: &'a Started,
+    pub(super) data_dir: Option<&'a Path>,
+}
+
+impl fmt::Display for Banner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Started {
+            listeners,
+            cpus,
+            driver,
+            max_connections,
+            ..
+        } = self.started;
+        writeln!(f, "ShardMQ {}", env!("CARGO_PKG_VERSION"))?;
+        line(f, "driver", driver)?;
+        line(f, "shards", &shards(cpus))?;
+        for (name, address) in listeners {
+            line(f, "listening", &format!("mqtt://{address} ({name})"))?;
+        }
+        line(f, "room", &format!("{max_connections} connections"))?;
+        let addresses: Vec<SocketAddr> = listeners.iter().map(|(_, address)| *address).collect();
+        line(f, "access", &access(&addresses))?;
+        write!(f, "  {:<11}{}", "durability", durability(self.data_dir))
+    }
+}
+
+fn line(f: &mut fmt::Formatter<'_>, name: &str, text: &str) -> fmt::Result {
+    writeln!(f, "  {name:<11}{text}")
+}
+
+fn shards(cpus: &[usize]) -> String {
+    let list: Vec<String> = cpus.iter().map(usize::to_string).collect();
+    match cpus {
+        [cpu] => format!("1, on core {cpu}"),
+        _ => format!("{}, on cores {}", cpus.len(), list.join(" ")),
+    }
+}
+
+/// Who gets in, and the one option that changes it.
+fn access(addresses: &[SocketAddr]) -> String {
+    let open: Vec<&SocketAddr> = addresses
+        .iter()
+        .filter(|address| !address.ip().is_loopback())
+        .collect();
+    let Some(first) = open.first() else {
+        let port = addresses.first().map_or(1883, SocketAddr::port);
+        return format!(
+            "everybody on this machine, without a password; nobody else. To open it to \
+             everybody\n             who reaches this machine: --listen 0.0.0.0:{port}"
+        );
+    };
+    let list: Vec<String> = open.iter().map(|address| address.to_string()).collect();
+    format!(
+        "OPEN to everybody who reaches {}: this version has no authentication and no TLS.\
+         \n             For this machine alone: --listen 127.0.0.1:{}",
+        list.join(", "),
+        first.port()
+    )
+}
+
+/// What is left after the process ends.
+fn durability(data_dir: Option<&Path>) -> String {
+    let what = "in memory only: sessions, queued and retained messages end with this process.";
+    match data_dir {
+        None => what.to_owned(),
+        Some(directory) => format!(
+            "{what}\n             This version has no journal yet; nothing is written to {}",
+            directory.display()
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn loopback_is_told_from_what_others_reach() {
+        let closed = access(&addresses(&["127.0.0.1:1884", "[::1]:1884"]));
+        assert!(closed.contains("nobody else") && closed.contains("--listen 0.0.0.0:1884"));
+        let open = access(&addresses(&["127.0.0.1:1883", "0.0.0.0:1885"]));
+        assert!(
+            open.starts_with("OPEN to everybody who reaches 0.0.0.0:1885: "),
+            "{open}"
+        );
+        assert!(open.contains("--listen 127.0.0.1:1885"));
+    }
+
+    #[test]
+    fn nobody_is_promised_what_is_not_kept() {
+        for directory in [None, Some(Path::new("/var/lib/shardmq"))] {
+            assert!(durability(directory).starts_with("in memory only"));
+        }
+        assert!(durability(Some(Path::new("d"))).contains("nothing is written to d"));
+    }
+
+    #[test]
+    fn shards_are_named_with_their_cores() {
+        assert_eq!(shards(&[3]), "1, on core 3");
+        assert_eq!(shards(&[0, 2]), "2, on cores 0 2");
+    }
+}

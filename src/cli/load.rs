@@ -1,0 +1,160 @@
+//! The configuration from where it lies: a file, the environment, the command line.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use shardmq::config::{Config, ConfigError, Listener};
+
+use super::args::RunArgs;
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub(super) enum LoadError {
+    /// The file cannot be read.
+    File(PathBuf, io::Error),
+    /// The file is not text.
+    NotText(PathBuf),
+    /// What it says is wrong.
+    Wrong(Vec<ConfigError>),
+}
+
+/// Reads a file.
+pub(super) fn file(path: &Path) -> Result<String, LoadError> {
+    let bytes = fs::read(path).map_err(|error| LoadError::File(path.to_owned(), error))?;
+    String::from_utf8(bytes).map_err(|_| LoadError::NotText(path.to_owned()))
+}
+
+/// Reads what a file says, and nothing else.
+pub(super) fn parse(text: &str, path: &Path) -> Result<Config, LoadError> {
+    Config::parse(text, &path.display().to_string()).map_err(LoadError::Wrong)
+}
+
+/// Reads a file, if there is one, and the environment.
+pub(super) fn config(path: Option<&Path>) -> Result<Config, LoadError> {
+    let text = path.map(file).transpose()?;
+    let name = path.map(|path| path.display().to_string());
+    let variables = std::env::vars_os().map(|(name, value)| {
+        (
+            name.to_string_lossy().into(),
+            value.to_string_lossy().into(),
+        )
+    });
+    Config::load(text.as_deref().zip(name.as_deref()), variables).map_err(LoadError::Wrong)
+}
+
+/// Everything together: what the broker runs with.
+pub(super) fn all(args: &RunArgs) -> Result<Config, LoadError> {
+    let mut config = config(args.config.as_deref())?;
+    if !args.listen.is_empty() {
+        config.listeners = listeners(args);
+    }
+    if let Some(shards) = args.shards {
+        config.shards = shards;
+    }
+    if let Some(directory) = &args.data_dir {
+        config.data_dir = Some(directory.clone());
+    }
+    if args.ephemeral {
+        config.data_dir = None;
+    }
+    Ok(config)
+}
+
+/// The addresses of the command line, instead of the configured ones: otherwise
+/// `--listen 0.0.0.0:1883` would collide with the default.
+fn listeners(args: &RunArgs) -> Vec<Listener> {
+    let mut listeners: Vec<Listener> = Vec::new();
+    for bind in &args.listen {
+        // The same address twice is one listener; port 0 is a different one each time.
+        if bind.port() != 0 && listeners.iter().any(|listener| listener.bind == *bind) {
+            continue;
+        }
+        let name = match listeners.len() {
+            0 => "command-line".to_owned(),
+            others => format!("command-line-{}", others + 1),
+        };
+        listeners.push(Listener {
+            name,
+            bind: *bind,
+            ..Listener::default()
+        });
+    }
+    listeners
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path, error) => {
+                write!(
+                    f,
+                    "cannot read the configuration {}: {error}",
+                    path.display()
+                )?;
+                match error.kind() {
+                    io::ErrorKind::NotFound => {
+                        f.write_str("; `shardmq print-config` writes one to start from")
+                    }
+                    io::ErrorKind::PermissionDenied => {
+                        f.write_str("; let the user that runs the broker read it")
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Self::NotText(path) => {
+                write!(f, "the configuration {} is not UTF-8 text", path.display())
+            }
+            Self::Wrong(errors) => {
+                for error in errors {
+                    writeln!(f, "{error}")?;
+                }
+                match errors.len() {
+                    1 => f.write_str("1 error in the configuration"),
+                    count => write!(f, "{count} errors in the configuration"),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_goes_on_top() {
+        let args = RunArgs {
+            listen: vec![
+                "127.0.0.1:1".parse().unwrap(),
+                "127.0.0.1:1".parse().unwrap(),
+            ],
+            shards: Some(3),
+            ephemeral: true,
+            ..RunArgs::default()
+        };
+        let config = all(&args).unwrap();
+        assert_eq!(config.listeners.len(), 1);
+        assert_eq!(config.listeners[0].bind.port(), 1);
+        assert_eq!((config.shards, config.data_dir), (3, None));
+        let args = RunArgs {
+            data_dir: Some("x".into()),
+            ..RunArgs::default()
+        };
+        assert_eq!(all(&args).unwrap().data_dir, Some("x".into()));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named_with_what_to_do() {
+        let error = file(Path::new("no/such.toml")).unwrap_err().to_string();
+        assert!(
+            error.starts_with("cannot read the configuration no/such.toml: "),
+            "{error}"
+        );
+        assert!(error.contains("print-config"), "{error}");
+        let denied = LoadError::File("a".into(), io::ErrorKind::PermissionDenied.into());
+        assert!(denied.to_string().contains("let the user"));
+        assert!(LoadError::NotText("a".into()).to_string().contains("UTF-8"));
+    }
+}

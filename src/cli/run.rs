@@ -1,0 +1,88 @@
+//! `shardmq run`: from a configuration to a running broker.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use shardmq::config::{Config, Listener, ListenerType};
+use shardmq::runtime::{self, ListenAddress, RuntimeOptions};
+
+use super::args::RunArgs;
+use super::banner::Banner;
+use super::{complain, fail, load, logging};
+
+/// Runs the broker until it is stopped.
+pub(super) fn run(args: &RunArgs) -> ExitCode {
+    let config = match load::all(args) {
+        Ok(config) => config,
+        Err(error) => return fail(error),
+    };
+    if let Err(error) = logging::start(&config.log, args) {
+        return fail(error);
+    }
+    let mut options = options(&config);
+    if !args.quiet {
+        let data_dir = config.data_dir.clone();
+        options.ready = Box::new(move |started| {
+            complain(Banner {
+                started: &started,
+                data_dir: data_dir.as_deref(),
+            });
+        });
+    }
+    match runtime::run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(format_args!("Error: {error}")),
+    }
+}
+
+/// Everything that the runtime takes from the configuration.
+fn options(config: &Config) -> RuntimeOptions {
+    let net = &config.net;
+    RuntimeOptions {
+        listeners: config.listeners.iter().map(address).collect(),
+        shards: config.shards,
+        settings: config.mqtt.settings(),
+        gather_us: net.gather_us,
+        max_connections: net.max_connections,
+        backlog: net.backlog,
+        shutdown_grace: Duration::from_secs(u64::from(net.shutdown_grace)),
+        ..RuntimeOptions::default()
+    }
+}
+
+fn address(listener: &Listener) -> ListenAddress {
+    match listener.r#type {
+        ListenerType::Tcp => ListenAddress {
+            name: listener.name.clone(),
+            address: listener.bind,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_reaches_the_runtime() {
+        let text = "shards = 3\n[mqtt]\nmax_inflight = 5\n[net]\ngather_us = 7\n\
+                    max_connections = 11\nbacklog = 13\nshutdown_grace = 17\n\
+                    [[listener]]\nname = 'a'\nbind = '127.0.0.1:19'\n";
+        let options = options(&Config::parse(text, "a.toml").unwrap());
+        assert_eq!(options.shards, 3);
+        assert_eq!(options.settings.max_inflight, 5);
+        assert_eq!(
+            (options.gather_us, options.max_connections, options.backlog),
+            (7, 11, 13)
+        );
+        assert_eq!(options.shutdown_grace, Duration::from_secs(17));
+        let address = "127.0.0.1:19".parse().unwrap();
+        assert_eq!(
+            options.listeners,
+            [ListenAddress {
+                name: "a".to_owned(),
+                address
+            }]
+        );
+    }
+}

@@ -1,0 +1,319 @@
+//! The keys. Each is declared once, here: its doc comment is its documentation everywhere.
+//!
+//! A declaration reads `name: type = default, kind, effect;`. `restart` as the effect says that a
+//! running broker takes a new value only when it is started anew.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::Problem;
+use super::value::{Bounds, Key, Kind, Raw, Unit, Value, Words, words};
+use crate::limits;
+use crate::route::Strategy;
+use crate::shard::QueueOverflow;
+use crate::wire::QoS;
+
+/// A group of keys.
+pub(super) trait Section {
+    /// What the group is for.
+    const ABOUT: &'static [&'static str];
+    /// Its keys, in the order they are printed.
+    const KEYS: &'static [Key];
+
+    /// Takes a value; `name` is one of [`Self::KEYS`].
+    fn set(&mut self, name: &str, raw: Raw<'_>) -> Result<(), Problem>;
+    /// The value it has, as TOML.
+    fn get(&self, name: &str) -> String;
+}
+
+/// The name without the mark that lets a Rust keyword be one.
+const fn plain(name: &'static str) -> &'static str {
+    match name.as_bytes() {
+        [b'r', b'#', ..] => name.split_at(2).1,
+        _ => name,
+    }
+}
+
+const fn needs_restart(effect: &str) -> bool {
+    matches!(effect.as_bytes(), b"restart")
+}
+
+macro_rules! section {
+    (
+        $(#[doc = $about:literal])+
+        pub struct $section:ident {
+            $(
+                $(#[doc = $doc:literal])+
+                $key:ident: $type:ty = $default:expr, $kind:expr, $effect:ident;
+            )+
+            $(+ $(#[$sub_meta:meta])+ $sub:ident: $sub_type:ty = $sub_default:expr;)*
+        }
+    ) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $section {
+            $($(#[doc = $doc])+ pub $key: $type,)+
+            $($(#[$sub_meta])+ pub $sub: $sub_type,)*
+        }
+
+        impl Default for $section {
+            fn default() -> Self {
+                Self { $($key: $default,)+ $($sub: $sub_default,)* }
+            }
+        }
+
+        impl Section for $section {
+            const ABOUT: &'static [&'static str] = &[$($about),+];
+            const KEYS: &'static [Key] = &[$(Key {
+                name: plain(stringify!($key)),
+                doc: &[$($doc),+],
+                kind: $kind,
+                needs_restart: needs_restart(stringify!($effect)),
+            }),+];
+
+            fn set(&mut self, name: &str, raw: Raw<'_>) -> Result<(), Problem> {
+                $(if name == plain(stringify!($key)) {
+                    self.$key = <$type as Value>::read(raw, $kind)?;
+                    return Ok(());
+                })+
+                unreachable!("{name} is not declared in this section");
+            }
+
+            fn get(&self, name: &str) -> String {
+                $(if name == plain(stringify!($key)) {
+                    return Value::write(&self.$key, $kind);
+                })+
+                unreachable!("{name} is not declared in this section");
+            }
+        }
+    };
+}
+
+const fn count(least: u64, greatest: u64) -> Kind {
+    Kind::Number(Unit::Count, Bounds { least, greatest })
+}
+
+const fn bytes(least: u64, greatest: u64) -> Kind {
+    Kind::Number(Unit::Bytes, Bounds { least, greatest })
+}
+
+const fn seconds(least: u64, greatest: u64) -> Kind {
+    Kind::Number(Unit::Seconds, Bounds { least, greatest })
+}
+
+const U16: u64 = u16::MAX as u64;
+const U32: u64 = u32::MAX as u64;
+const MIB: u64 = 1024 * 1024;
+const TIB: u64 = 1024 * 1024 * MIB;
+
+section! {
+    /// Configuration of ShardMQ, an MQTT broker.
+    ///
+    /// Durations and sizes may carry a unit: "30 s", "5 min", "64 MiB", "200 us".
+    pub struct Config {
+        /// Version of this file's format. A program refuses a file that is newer than itself.
+        version: u32 = 1, count(1, U32), restart;
+        /// Shards: cores that serve clients, each on its own. 0 takes every core that the process
+        /// may use.
+        shards: usize = 0, count(0, limits::MAX_SHARDS as u64), restart;
+        /// Directory for durable state, "" for none. This version keeps all state in memory and
+        /// writes nothing: the key only chooses what the banner says of durability.
+        data_dir: Option<PathBuf> = Some(PathBuf::from("shardmq-data")), Kind::Directory, restart;
+        + /// The limits and abilities of the protocol, told to each client that can hear them.
+        mqtt: Mqtt = Mqtt::default();
+        + /// How the network is driven.
+        net: Net = Net::default();
+        + /// What is logged and how.
+        log: Log = Log::default();
+        + /// Where clients connect; at least one.
+        listeners: Vec<Listener> = vec![Listener::default()];
+    }
+}
+
+section! {
+    /// A place where clients connect; as many [[listener]] tables as you like. A file without one
+    /// gets the listener below. Loopback is open to everybody on this machine only. This version
+    /// has neither authentication nor TLS: an address that others reach is open to them all.
+    pub struct Listener {
+        /// Name in logs and in the environment: SHARDMQ__LISTENER__LOCAL__BIND sets `bind` of this.
+        name: String = String::from("local"), Kind::Word, restart;
+        /// IP address and port. 0.0.0.0:1883 takes IPv4 from everywhere, [::]:1883 IPv6.
+        bind: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)), Kind::Address, restart;
+        /// What is spoken on it.
+        r#type: ListenerType = ListenerType::Tcp, Kind::Choice(ListenerType::WORDS), restart;
+    }
+}
+
+section! {
+    /// The limits and abilities of the protocol, told to each client that can hear them.
+    pub struct Mqtt {
+        /// Bytes of the largest packet that a client may send; DISCONNECT 0x95 for a larger one,
+        /// before its payload is read.
+        maximum_packet_size: u32 = limits::DEFAULT_MAXIMUM_PACKET_SIZE,
+            bytes(limits::MAX_CONNECT_PACKET_SIZE as u64, limits::MAX_PACKET_SIZE as u64), restart;
+        /// QoS 1 and 2 messages that a client may have unacknowledged towards the broker; one more
+        /// gets DISCONNECT 0x93.
+        receive_maximum: u16 = limits::DEFAULT_RECEIVE_MAXIMUM, count(1, U16), restart;
+        /// QoS 1 and 2 messages that the broker has unacknowledged towards one client, at most the
+        /// client's own Receive Maximum.
+        max_inflight: u16 = limits::DEFAULT_MAX_INFLIGHT, count(1, U16), restart;
+        /// Topic aliases that a client may set on one connection, each up to 64 KiB of memory;
+        /// 0 for none.
+        topic_alias_maximum: u16 = limits::DEFAULT_TOPIC_ALIAS_MAXIMUM, count(0, U16), restart;
+        /// The highest QoS that a client may publish with; DISCONNECT 0x9B for a higher one.
+        maximum_qos: QoS = QoS::ExactlyOnce, count(0, 2), restart;
+        /// Whether messages may be retained.
+        retain_available: bool = true, Kind::Switch, restart;
+        /// Whether topic filters may hold the wildcards + and #.
+        wildcard_subscription_available: bool = true, Kind::Switch, restart;
+        /// Whether shared subscriptions ($share/group/filter) are offered.
+        shared_subscription_available: bool = true, Kind::Switch, restart;
+        /// Whether Subscription Identifiers are taken.
+        subscription_identifiers_available: bool = true, Kind::Switch, restart;
+        /// Which member of a group gets the next message of a shared subscription.
+        shared_subscription_strategy: Strategy =
+            Strategy::RoundRobin,
+            Kind::Choice(Strategy::WORDS), restart;
+        /// The highest Keep Alive in seconds; a version 5 client that asks for a higher one, or for
+        /// none, is told this instead, an older one is refused. 0 accepts every interval.
+        max_keep_alive: u16 = 0, seconds(0, U16), restart;
+        /// The longest that a session outlives its connection; sessions of 3.1.1 clients with
+        /// CleanSession 0 get exactly this.
+        max_session_expiry_interval: u32 = u32::MAX,
+            Kind::Number(Unit::SecondsOrNever, Bounds { least: 0, greatest: U32 }), restart;
+        /// QoS 1 and 2 messages that may wait for one client.
+        max_queued_messages: u32 = limits::DEFAULT_MAX_QUEUED_MESSAGES, count(0, U32), restart;
+        /// Bytes of the messages that may wait for one client. At least maximum_packet_size.
+        max_queued_bytes: u64 = limits::DEFAULT_MAX_QUEUED_BYTES, bytes(0, TIB), restart;
+        /// What gives way when a client's queue is full: "drop_oldest" lets the newest value win,
+        /// "drop_new" keeps the first ones, "reject" also tells a version 5 publisher with 0x97.
+        /// Every message that is dropped is counted.
+        queue_overflow: QueueOverflow = QueueOverflow::DropOldest,
+            Kind::Choice(QueueOverflow::WORDS), restart;
+        /// Whether QoS 0 messages wait for a client that is away.
+        queue_qos0: bool = false, Kind::Switch, restart;
+        /// Bytes that may wait in memory for one client's socket; above it QoS 0 messages for that
+        /// client are dropped and counted, and QoS 1 and 2 wait in its queue.
+        max_output_bytes: usize = limits::DEFAULT_MAX_OUTPUT_BYTES,
+            bytes(64 * 1024, 4 * 1024 * MIB), restart;
+        /// Subscriptions of one session; SUBACK 0x97 for one more.
+        max_subscriptions: u32 = limits::DEFAULT_MAX_SUBSCRIPTIONS, count(1, U32), restart;
+        /// Time that a new connection has until its CONNECT is complete.
+        connect_timeout: u32 = 10, seconds(1, 3_600), restart;
+        /// Time between two publications of $SYS/broker; 0 for never.
+        sys_interval: u32 = 10, seconds(0, 86_400), restart;
+        /// What a client that asks for Response Information gets, with %c for its client id; ""
+        /// for nothing.
+        response_information: String = String::new(), Kind::Text, restart;
+    }
+}
+
+section! {
+    /// How the network is driven.
+    pub struct Net {
+        /// The longest that a busy shard waits for more messages before it handles those it has,
+        /// in microseconds. It saves CPU time at fleet loads and costs at most itself in latency.
+        /// 0 for the lowest latency.
+        gather_us: u32 = 200,
+            Kind::Number(Unit::Microseconds, Bounds { least: 0, greatest: 10_000 }), restart;
+        /// Connections at a time, all listeners and shards together; what is more is closed at once
+        /// and counted. The open files limit of the process may allow fewer.
+        max_connections: usize = 1_000_000, count(1, U32), restart;
+        /// Connections that wait to be accepted, per shard and listener. The kernel cuts it to
+        /// net.core.somaxconn.
+        backlog: u32 = 4096, count(1, i32::MAX as u64), restart;
+        /// How long clients have to take their last bytes when the broker stops.
+        shutdown_grace: u32 = 5, seconds(0, 3_600), restart;
+    }
+}
+
+section! {
+    /// What is logged, to standard error. The variable SHARDMQ_LOG overrides the level with a
+    /// filter by module, such as "info,shardmq::shard=debug".
+    pub struct Log {
+        /// The least important lines that are still written.
+        level: LogLevel = LogLevel::Info, Kind::Choice(LogLevel::WORDS), restart;
+        /// "full" for one line with all fields, "compact" for a shorter one.
+        format: LogFormat = LogFormat::Full, Kind::Choice(LogFormat::WORDS), restart;
+    }
+}
+
+/// What is spoken on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerType {
+    /// MQTT in the clear.
+    Tcp,
+}
+
+/// The least important lines that are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Nothing.
+    Off,
+    /// What needs somebody's attention.
+    Error,
+    /// What may need it.
+    Warn,
+    /// What a broker did.
+    Info,
+    /// What clients did.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// All fields.
+    Full,
+    /// A shorter one.
+    Compact,
+}
+
+words! { ListenerType { Tcp = "tcp", } }
+words! {
+    LogLevel {
+        Off = "off",
+        Error = "error",
+        Warn = "warn",
+        Info = "info",
+        Debug = "debug",
+        Trace = "trace",
+    }
+}
+words! { LogFormat { Full = "full", Compact = "compact", } }
+words! {
+    QueueOverflow { DropOldest = "drop_oldest", DropNew = "drop_new", Reject = "reject", }
+}
+words! {
+    Strategy {
+        RoundRobin = "round_robin",
+        Random = "random",
+        Sticky = "sticky",
+        HashClientId = "hash_client_id",
+        HashTopic = "hash_topic",
+    }
+}
+
+/// The sections besides the top level and the listeners, by name: the one list of them.
+pub(super) const SECTIONS: &[(&str, &[Key])] =
+    &[("mqtt", Mqtt::KEYS), ("net", Net::KEYS), ("log", Log::KEYS)];
+
+impl Config {
+    /// Sets a key of one of [`SECTIONS`], or of the top level if `section` is empty.
+    pub(super) fn set_in(
+        &mut self,
+        section: &str,
+        name: &str,
+        raw: Raw<'_>,
+    ) -> Result<(), Problem> {
+        match section {
+            "" => self.set(name, raw),
+            "mqtt" => self.mqtt.set(name, raw),
+            "net" => self.net.set(name, raw),
+            "log" => self.log.set(name, raw),
+            other => unreachable!("{other} is not in SECTIONS"),
+        }
+    }
+}

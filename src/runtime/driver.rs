@@ -1,0 +1,406 @@
+//! The loop of a shard: takes what arrived to the core, and what the core leaves behind to the
+//! kernel and to the other shards.
+//!
+//! A turn: control parcels are taken, all batches worked on, then the parcels (see
+//! [`super::mesh`]); ends of sends; bytes, unless the core holds back more for other shards than it
+//! should; the timers of the core; then the outbox is emptied and the ring entered once.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::limits::MESH_BACKLOG_BYTES;
+use crate::policy::Policy;
+use crate::route::ShardId;
+use crate::shard::{CloseCause, ConnKey, Handoff, Identity, Outbox, Peer, Settings, Shard};
+use crate::time::Time;
+
+use super::acceptor::{Accepted, Acceptor};
+use super::clock::Clock;
+use super::gather::Gather;
+use super::idle::{Idleness, LONGEST_BLOCK, Notifier};
+use super::log::Log;
+use super::mesh::{HandedOver, Mesh, Parcel};
+use super::ring::{Capabilities, Completion, Operation, Ring, Token, Wait};
+use super::sockets::{ReceiveEnd, SendEnd, Sockets, key};
+
+/// Microseconds after which to look again whether another shard has made room in its channel: about
+/// the time it takes to work off some batches.
+const RETRY_US: u64 = 200;
+
+/// Makes the policy of a shard, on its thread.
+pub(super) type MakePolicy = dyn Fn(ShardId) -> Box<dyn Policy> + Send + Sync;
+
+/// What a shard is started with.
+pub(super) struct DriverOptions {
+    pub(super) identity: Identity,
+    pub(super) settings: Settings,
+    pub(super) policy: Arc<MakePolicy>,
+    pub(super) capabilities: Capabilities,
+    pub(super) gather_us: u32,
+    pub(super) max_connections: usize,
+    pub(super) shutdown_grace: Duration,
+    pub(super) listeners: Vec<OwnedFd>,
+    pub(super) mesh: Mesh,
+    pub(super) clock: Clock,
+    pub(super) common: Common,
+}
+
+/// What all shards look at, seldom.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Common {
+    /// Set once: the broker stops.
+    pub(super) stop: Arc<AtomicBool>,
+    /// Connections of all shards; written when one opens or closes.
+    pub(super) connections: Arc<AtomicUsize>,
+}
+
+/// One shard with everything around it.
+pub(super) struct Driver {
+    sockets: Sockets,
+    acceptor: Acceptor,
+    shard: Shard,
+    outbox: Outbox,
+    mesh: Mesh,
+    notifier: Notifier,
+    gather: Gather,
+    idleness: Idleness,
+    log: Log,
+    clock: Clock,
+    common: Common,
+    max_connections: usize,
+    shutdown_grace: Duration,
+    completions: Vec<Completion>,
+    /// Ends of receives that the core has not seen, the oldest first.
+    arrivals: VecDeque<Completion>,
+    parcels: Vec<(ShardId, Parcel)>,
+    /// Whether the last turn could not send everything to the other shards.
+    behind: bool,
+    /// When the broker stops, patience or not.
+    stops_at: Option<Time>,
+}
+
+impl Driver {
+    /// Must be called on the executor that will run it.
+    pub(super) fn new(options: DriverOptions) -> std::io::Result<Self> {
+        let mut ring = Ring::new(options.capabilities)?;
+        let notifier = Notifier::new(&mut ring)?;
+        let now = options.clock.now();
+        options.mesh.door().set_ring(ring.raw_fd());
+        let policy = (options.policy)(options.identity.shard);
+        let bell = Token::plain(Operation::Bell);
+        ring.watch(options.mesh.door().bell(), bell);
+        Ok(Self {
+            sockets: Sockets::new(ring, Arc::clone(&options.common.connections)),
+            acceptor: Acceptor::new(options.listeners),
+            outbox: Outbox::new(options.identity.shards),
+            shard: Shard::new(options.identity, options.settings, policy, now),
+            mesh: options.mesh,
+            notifier,
+            gather: Gather::new(options.gather_us, now),
+            idleness: Idleness::default(),
+            log: Log::default(),
+            clock: options.clock,
+            common: options.common,
+            max_connections: options.max_connections,
+            shutdown_grace: options.shutdown_grace,
+            completions: Vec::new(),
+            arrivals: VecDeque::new(),
+            parcels: Vec::new(),
+            behind: false,
+            stops_at: None,
+        })
+    }
+
+    /// Serves until the broker stops.
+    pub(super) async fn run(mut self) {
+        self.acceptor.arm(&mut self.sockets.ring);
+        loop {
+            let now = self.clock.now();
+            self.turn(now);
+            if self.is_finished(now) {
+                break;
+            }
+            self.wait().await;
+            glommio::executor().yield_if_needed().await;
+        }
+        self.sockets.kill_all(&mut self.outbox);
+        self.notifier.close().await;
+    }
+
+    // One turn.
+
+    fn turn(&mut self, now: Time) {
+        if self.common.stop.load(Ordering::Relaxed) && self.stops_at.is_none() {
+            self.begin_stop(now);
+        }
+        self.work_on_mesh(now);
+        self.work_on_completions(now);
+        self.work_on_arrivals(now);
+        self.acceptor.resume(now, &mut self.sockets.ring);
+        self.sockets.expire(now, &mut self.outbox);
+        if self.shard.next_deadline() <= now {
+            self.shard.tick(now, &mut self.outbox);
+        }
+        self.shard.end_turn(now, &mut self.outbox);
+        self.empty_outbox(now);
+    }
+
+    fn work_on_mesh(&mut self, now: Time) {
+        let Self {
+            mesh,
+            shard,
+            outbox,
+            parcels,
+            ..
+        } = self;
+        mesh.take_parcels(parcels);
+        mesh.take_batches(|from, batch| shard.receive_live(from, batch, now, outbox));
+        let mut parcels = std::mem::take(&mut self.parcels);
+        for (from, parcel) in parcels.drain(..) {
+            for control in parcel.control {
+                self.shard
+                    .receive_control(from, control, now, &mut self.outbox);
+            }
+            for handed in parcel.sockets {
+                if let Some(conn) = self.open(handed.socket, handed.peer, now)
+                    && !handed.unread.is_empty()
+                {
+                    self.shard
+                        .ingest(conn, &handed.unread, now, &mut self.outbox);
+                }
+            }
+        }
+        self.parcels = parcels;
+    }
+
+    fn work_on_completions(&mut self, now: Time) {
+        let mut completions = std::mem::take(&mut self.completions);
+        for completion in completions.drain(..) {
+            match completion.token.operation() {
+                Operation::ReceiveOnce | Operation::ReceiveMany => {
+                    self.arrivals.push_back(completion)
+                }
+                Operation::Send => match self.sockets.sent(&completion, &mut self.outbox) {
+                    SendEnd::Nothing => {}
+                    SendEnd::Room(conn) => self.shard.writable(conn, now, &mut self.outbox),
+                    SendEnd::Broken(conn, errno) => self.lose(conn, Some(errno), now),
+                },
+                Operation::Accept => self.accept(completion, now),
+                Operation::Bell if !completion.more => {
+                    let bell = Token::plain(Operation::Bell);
+                    self.sockets.ring.watch(self.mesh.door().bell(), bell);
+                }
+                Operation::Bell | Operation::Wake | Operation::Alarm | Operation::Ignored => {}
+            }
+        }
+        self.completions = completions;
+        let Self {
+            sockets,
+            shard,
+            outbox,
+            ..
+        } = self;
+        sockets.settle(outbox, |conn, outbox| shard.writable(conn, now, outbox));
+    }
+
+    /// Takes bytes to the core. Those that wait hold their buffers, so that soon none is left and
+    /// the kernel reads no more from any client: that is how a full mesh reaches the publishers.
+    fn work_on_arrivals(&mut self, now: Time) {
+        while self.outbox.live_held() <= MESH_BACKLOG_BYTES
+            && let Some(mut completion) = self.arrivals.pop_front()
+        {
+            let conn = key(completion.token);
+            let known = self.sockets.is_known(conn);
+            let end = self.sockets.received(conn, &completion);
+            if let Some(received) = completion.received.take() {
+                let bytes = self.sockets.ring.bytes(&received);
+                if known && !bytes.is_empty() {
+                    self.shard.ingest(conn, bytes, now, &mut self.outbox);
+                }
+                self.sockets.ring.give_back(received);
+            }
+            match end {
+                ReceiveEnd::GoesOn => self.sockets.bury(conn, &mut self.outbox),
+                ReceiveEnd::Over(errno) if known => self.lose(conn, errno, now),
+                ReceiveEnd::Over(errno) => {
+                    self.sockets
+                        .ended_while_closing(conn, errno.is_some(), &mut self.outbox);
+                }
+            }
+        }
+    }
+
+    /// The other side ended a connection that the core knows.
+    fn lose(&mut self, conn: ConnKey, errno: Option<i32>, now: Time) {
+        let cause = errno.map_or(CloseCause::Eof, CloseCause::Io);
+        self.shard.close(conn, cause, now, &mut self.outbox);
+        self.sockets.kill(conn, &mut self.outbox);
+    }
+
+    fn accept(&mut self, completion: Completion, now: Time) {
+        match self.acceptor.complete(completion, now) {
+            Accepted::Nothing => {}
+            Accepted::NoRoom(errno, refused) => self.log.no_room(errno, refused, now),
+            Accepted::Socket(listener, socket) => {
+                if self.common.connections.fetch_add(1, Ordering::Relaxed) >= self.max_connections {
+                    self.common.connections.fetch_sub(1, Ordering::Relaxed);
+                    self.log.full(self.max_connections, now);
+                } else if let Some(address) = SockRef::from(&socket)
+                    .peer_addr()
+                    .ok()
+                    .and_then(|address| address.as_socket())
+                {
+                    self.open(socket, Peer { listener, address }, now);
+                } else {
+                    // Gone already.
+                    self.common.connections.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, socket: OwnedFd, peer: Peer, now: Time) -> Option<ConnKey> {
+        if self.stops_at.is_some() {
+            self.common.connections.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let conn = self.sockets.adopt(socket)?;
+        self.shard.open(conn, peer, now, &mut self.outbox);
+        Some(conn)
+    }
+
+    // What a turn leaves behind.
+
+    fn empty_outbox(&mut self, now: Time) {
+        while let Some(conn) = self.outbox.touched() {
+            self.sockets.flush(conn, &mut self.outbox);
+        }
+        self.sockets.flush_ready(now, &mut self.outbox);
+        let mut established = std::mem::take(&mut self.outbox.established);
+        for conn in established.drain(..) {
+            self.sockets.establish(conn);
+        }
+        self.outbox.established = established;
+        let mut reading = std::mem::take(&mut self.outbox.reading);
+        for (conn, reads) in reading.drain(..) {
+            self.sockets.set_reading(conn, reads);
+        }
+        self.outbox.reading = reading;
+        let mut closes = std::mem::take(&mut self.outbox.closes);
+        for close in closes.drain(..) {
+            self.sockets.close(close.conn, now, &mut self.outbox);
+        }
+        self.outbox.closes = closes;
+        let mut handoffs = std::mem::take(&mut self.outbox.handoffs);
+        for handoff in handoffs.drain(..) {
+            self.hand_over(handoff);
+        }
+        self.outbox.handoffs = handoffs;
+        self.sockets.arm_receives();
+        let Self {
+            mesh,
+            outbox,
+            sockets,
+            ..
+        } = self;
+        self.behind = mesh.send(outbox, |ring| sockets.ring.wake(ring));
+        for event in self.outbox.events.drain(..) {
+            self.log.event(&event, now);
+        }
+    }
+
+    fn hand_over(&mut self, handoff: Handoff) {
+        if let Some(socket) = self.sockets.give_away(handoff.conn, &mut self.outbox) {
+            let Handoff {
+                to, unread, peer, ..
+            } = handoff;
+            self.mesh.hand_over(
+                to,
+                HandedOver {
+                    socket,
+                    unread,
+                    peer,
+                },
+            );
+        }
+    }
+
+    // Waiting.
+
+    async fn wait(&mut self) {
+        let now = self.clock.now();
+        // Bytes that were held back and may be worked on now do not wait for others.
+        let more =
+            std::mem::take(&mut self.outbox.again) || (!self.arrivals.is_empty() && !self.behind);
+        if more || !self.mesh.fall_asleep() {
+            self.sockets.ring.submit();
+            self.sockets.ring.drain(&mut self.completions);
+            return;
+        }
+        let deadline = self.deadline(now);
+        if self.idleness.should_block() {
+            let plan = self.gather.plan(now);
+            let timeout = Duration::from_micros(deadline.micros_since(now));
+            self.sockets.ring.submit_and_wait(Wait {
+                events: plan.events,
+                gather_us: plan.gather_us,
+                timeout: timeout.min(LONGEST_BLOCK),
+            });
+        } else {
+            self.notifier
+                .wait(&mut self.sockets.ring, now, deadline)
+                .await;
+        }
+        self.mesh.wake_up();
+        // `turn` has emptied the list, so what is there now came by this wait.
+        self.sockets.ring.drain(&mut self.completions);
+        let news = self
+            .completions
+            .iter()
+            .filter(|completion| is_news(completion))
+            .count();
+        self.gather.gained(news);
+        self.idleness.waited(news);
+    }
+
+    /// When to go on although nothing happens.
+    fn deadline(&self, now: Time) -> Time {
+        if self.behind {
+            return now.plus_micros(RETRY_US);
+        }
+        self.shard
+            .next_deadline()
+            .min(self.sockets.deadline())
+            .min(self.acceptor.deadline())
+            .min(self.stops_at.unwrap_or(Time::NEVER))
+    }
+
+    // The end.
+
+    fn begin_stop(&mut self, now: Time) {
+        let grace = u64::try_from(self.shutdown_grace.as_micros()).unwrap_or(u64::MAX);
+        self.stops_at = Some(now.plus_micros(grace));
+        self.acceptor.stop(&mut self.sockets.ring);
+        self.shard.shutdown(now, &mut self.outbox);
+    }
+
+    fn is_finished(&self, now: Time) -> bool {
+        self.stops_at.is_some_and(|stops_at| {
+            let done = self.sockets.len() == 0 && self.acceptor.is_closed() && !self.behind;
+            done || now >= stops_at
+        })
+    }
+}
+
+/// Whether something happened, other than the end of a wait.
+fn is_news(completion: &Completion) -> bool {
+    !matches!(
+        completion.token.operation(),
+        Operation::Alarm | Operation::Ignored
+    )
+}

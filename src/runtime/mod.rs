@@ -1,0 +1,46 @@
+//! Everything that touches the operating system: threads, sockets, io_uring, signals, the clock.
+//!
+//! Each shard is one executor of glommio on a CPU of its own, with one task that owns everything of
+//! that shard. Shards share the mesh of channels, a counter of connections and a stop flag; nothing
+//! else, and none of it per message except one channel hop for each batch.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | `sys` | system calls that no crate wraps |
+//! | `clock` | the clock |
+//! | `ring` | io_uring: requests, completions, provided buffers, bytes being sent |
+//! | `probe` | what io_uring can do here, and what to do if it cannot |
+//! | `listener` | listening sockets |
+//! | `gather` | how long to wait for more than one event |
+//! | `mesh` | channels between shards, wakes |
+//! | `connections`, `sockets` | the life of a connection |
+//! | `acceptor` | taking connections in |
+//! | `idle` | waiting when there is nothing to do |
+//! | `log` | events of the core, at a bounded rate |
+//! | `driver` | the loop of a shard |
+//! | `signals`, `boot` | start and stop |
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the runtime is where clocks are read and threads start"
+)]
+
+mod acceptor;
+mod boot;
+mod clock;
+mod connections;
+mod driver;
+mod error;
+mod gather;
+mod idle;
+mod listener;
+mod log;
+mod mesh;
+mod probe;
+mod ring;
+mod signals;
+mod sockets;
+mod sys;
+
+pub use boot::{RuntimeOptions, Started, StopHandle, run};
+pub use error::{BootError, ListenError, UringError};
+pub use listener::ListenAddress;

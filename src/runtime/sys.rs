@@ -1,0 +1,130 @@
+//! The system calls that no crate of ours wraps.
+#![expect(unsafe_code, reason = "system calls")]
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+/// A soft and a hard resource limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limit {
+    /// What holds.
+    pub(super) soft: u64,
+    /// What the soft limit may be raised to.
+    pub(super) hard: u64,
+}
+
+/// The limits that matter here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resource {
+    /// Open files and sockets.
+    OpenFiles,
+    /// Bytes locked into memory, which io_uring charges its rings to.
+    LockedMemory,
+}
+
+impl Resource {
+    const fn number(self) -> libc::__rlimit_resource_t {
+        match self {
+            Self::OpenFiles => libc::RLIMIT_NOFILE,
+            Self::LockedMemory => libc::RLIMIT_MEMLOCK,
+        }
+    }
+
+    /// Asks for the limit.
+    pub(super) fn limit(self) -> io::Result<Limit> {
+        let mut limit = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: the call writes one `rlimit` and keeps no pointer.
+        let result = unsafe { libc::getrlimit(self.number(), &raw mut limit) };
+        check(result)?;
+        Ok(Limit {
+            soft: limit.rlim_cur,
+            hard: limit.rlim_max,
+        })
+    }
+
+    /// Raises the soft limit to `wanted`, or as far as the hard limit lets it, and returns what
+    /// holds then.
+    pub(super) fn raise(self, wanted: u64) -> io::Result<u64> {
+        let limit = self.limit()?;
+        if limit.soft >= wanted || limit.soft >= limit.hard {
+            return Ok(limit.soft);
+        }
+        let soft = wanted.min(limit.hard);
+        let raised = libc::rlimit {
+            rlim_cur: soft,
+            rlim_max: limit.hard,
+        };
+        // SAFETY: the call reads one `rlimit` and keeps no pointer.
+        let result = unsafe { libc::setrlimit(self.number(), &raw const raised) };
+        check(result)?;
+        Ok(soft)
+    }
+}
+
+/// The CPUs that this process may run on, in order.
+pub(super) fn allowed_cpus() -> io::Result<Vec<usize>> {
+    // SAFETY: an array of integers, for which all zeroes is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the call writes at most the given size and keeps no pointer.
+    let result = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
+    check(result)?;
+    let bits = 8 * size_of::<libc::cpu_set_t>();
+    // SAFETY: reads bit `cpu` of the set, which has `bits` of them.
+    Ok((0..bits)
+        .filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) })
+        .collect())
+}
+
+/// A new eventfd that blocks, as io_uring wants it.
+pub(super) fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointer.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    check(fd)?;
+    // SAFETY: just opened, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Release of the running kernel, as `6.12`.
+pub(super) fn kernel_release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(
+        |_| String::from("unknown"),
+        |release| release.trim().to_owned(),
+    )
+}
+
+/// Major and minor number of a kernel release.
+pub(super) fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_versions_are_read_whatever_follows_them() {
+        assert_eq!(kernel_version("6.12.0-55.el10.x86_64"), Some((6, 12)));
+        assert_eq!(kernel_version("6.6-rc3"), Some((6, 6)));
+        assert_eq!(kernel_version("unknown"), None);
+    }
+
+    #[test]
+    fn the_limits_and_cpus_of_this_process_can_be_read() {
+        let limit = Resource::OpenFiles.limit().unwrap();
+        assert!(limit.soft > 0 && limit.soft <= limit.hard);
+        assert_eq!(Resource::OpenFiles.raise(1).unwrap(), limit.soft);
+        assert!(!allowed_cpus().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,217 @@
+//! Clients that do not read, and what becomes of messages that nobody can be given.
+
+use shardmq::shard::Settings;
+use shardmq::stats::DropReason;
+use shardmq::wire::ReasonCode;
+
+use crate::client::{Broker, on_shards, on_shards_with, settings, v5};
+use crate::packets::{message, sub};
+
+fn narrow() -> Settings {
+    Settings {
+        max_output_bytes: 100_000,
+        ..settings()
+    }
+}
+
+/// A client that does not read has a bounded number of bytes waiting: QoS 0 beyond it is dropped and
+/// counted, QoS 1 waits in its queue and comes when it reads again.
+#[test]
+fn a_client_that_does_not_read_costs_a_bounded_memory() {
+    on_shards_with(&narrow(), |broker| {
+        let mut publisher = broker.connect(v5("publisher"));
+        let mut client = broker.connect(v5("client"));
+        client.subscribe(sub("door").qos(1));
+        client.stop_reading();
+        for number in 0..300 {
+            publisher.publish(&message("door", format!("{number:0>1000}")));
+        }
+        for number in 300..305 {
+            let reason = publisher.publish(&message("door", format!("{number:0>1000}")).qos(1));
+            assert_eq!(reason, ReasonCode::Success);
+        }
+        let dropped = broker.dropped(DropReason::SlowConsumer);
+        assert_eq!(broker.stats().queued, 5);
+        client.go_on_reading();
+        let messages = client.messages();
+        let bytes: usize = messages[..messages.len() - 5]
+            .iter()
+            .map(|message| message.payload.0.len())
+            .sum();
+        assert!((98_000..=101_000).contains(&bytes), "{bytes} bytes waited");
+        assert_eq!(messages.len() as u64 + dropped, 305);
+        let numbers: Vec<u32> = messages
+            .iter()
+            .map(|message| String::from_utf8_lossy(&message.payload.0).parse().unwrap())
+            .collect();
+        assert!(numbers.is_sorted());
+        assert_eq!(numbers[numbers.len() - 5..], [300, 301, 302, 303, 304]);
+        assert_eq!(
+            (broker.dropped_in_all(), broker.stats().queued),
+            (dropped, 0)
+        );
+        publisher.publish(&message("door", "again"));
+        client.expect(&message("door", "again"));
+    });
+}
+
+/// Nobody else waits for it: neither the publisher nor other subscribers.
+#[test]
+fn a_client_that_does_not_read_stops_nobody() {
+    on_shards_with(&narrow(), |broker| {
+        let mut publisher = broker.connect(v5("publisher"));
+        let mut stuck = broker.connect(v5("stuck").manual());
+        stuck.subscribe(sub("#").qos(2));
+        let mut client = broker.connect(v5("client"));
+        client.subscribe(sub("door").qos(2));
+        stuck.stop_reading();
+        for number in 0..400_u32 {
+            let sent = message("door", format!("{number:0>1000}")).qos((number % 3) as u8);
+            assert_eq!(publisher.publish(&sent), ReasonCode::Success);
+            client.expect(&sent);
+        }
+        stuck.go_on_reading();
+        let got = stuck.messages().len() as u64;
+        assert!(got >= 266, "{got}");
+        assert_eq!(got + broker.dropped(DropReason::SlowConsumer), 400);
+    });
+}
+
+/// A client that stops reading while it is sent what it missed gets the rest when it goes on.
+#[test]
+fn what_waits_is_paced_by_the_reader() {
+    on_shards_with(&narrow(), |broker| {
+        let mut publisher = broker.connect(v5("publisher"));
+        let mut client = broker.connect(v5("client").kept());
+        client.subscribe(sub("door").qos(1));
+        client.cut();
+        for number in 0..1_000 {
+            publisher.publish(&message("door", format!("{number:0>1000}")).qos(1));
+        }
+        let mut client = broker.push_connect(v5("client").kept().manual());
+        client.stop_reading();
+        broker.settle();
+        let waiting = broker.stats().queued;
+        assert!(
+            (890..=910).contains(&waiting),
+            "{waiting} wait in the queue"
+        );
+        client.go_on_reading();
+        client.next().expect("CONNACK comes");
+        let numbers: Vec<u32> = client
+            .payloads()
+            .iter()
+            .map(|payload| payload.parse().unwrap())
+            .collect();
+        assert_eq!(numbers, (0..1_000).collect::<Vec<_>>());
+    });
+}
+
+/// Every message that somebody does not get is counted under its reason, and under no other.
+#[test]
+fn drops_are_counted_by_reason() {
+    let settings = Settings {
+        max_queued_messages: 2,
+        ..narrow()
+    };
+    for shards in [1, 3] {
+        let broker = Broker::new(shards, &settings);
+        let mut publisher = broker.connect(v5("publisher"));
+        let mut client = broker.connect(v5("client").kept().maximum_packet_size(5_000));
+        client.subscribe(sub("door").qos(1));
+        let reasons = |expected: [u64; 7]| {
+            let counted = DropReason::ALL.map(|reason| broker.dropped(reason));
+            assert_eq!(
+                counted,
+                expected,
+                "{:?}",
+                DropReason::ALL.map(DropReason::name)
+            );
+        };
+        publisher.publish(&message("door", "x".repeat(6_000)));
+        reasons([0, 0, 0, 0, 1, 0, 0]);
+        client.cut();
+        publisher.publish(&message("door", "x"));
+        reasons([0, 0, 1, 0, 1, 0, 0]);
+        for _ in 0..3 {
+            publisher.publish(&message("door", "x").qos(1).expiry(10));
+        }
+        reasons([1, 0, 1, 0, 1, 0, 0]);
+        broker.advance(20.0);
+        let mut client = broker.connect(v5("client").kept());
+        client.expect_nothing();
+        reasons([1, 0, 1, 2, 1, 0, 0]);
+        client.cut();
+        publisher.publish(&message("door", "x").qos(1));
+        broker.connect(v5("client")).cut();
+        reasons([1, 0, 1, 2, 1, 1, 0]);
+        let mut client = broker.connect(v5("client"));
+        client.subscribe(sub("door"));
+        client.stop_reading();
+        for _ in 0..101 {
+            publisher.publish(&message("door", "x".repeat(1_000)));
+        }
+        let slow = broker.dropped(DropReason::SlowConsumer);
+        assert!((1..=3).contains(&slow), "{slow}");
+        reasons([1, slow, 1, 2, 1, 1, 0]);
+    }
+}
+
+/// Acknowledgements and PINGRESPs are never dropped.
+#[test]
+fn answers_are_not_dropped() {
+    on_shards_with(&narrow(), |broker| {
+        let mut publisher = broker.connect(v5("publisher"));
+        let mut client = broker.connect(v5("client"));
+        client.subscribe(sub("door"));
+        client.stop_reading();
+        for _ in 0..200 {
+            publisher.publish(&message("door", "x".repeat(1_000)));
+        }
+        client.send_publish(&message("elsewhere", "x").qos(1).id(1));
+        client.send_bytes(&[0xC0, 0]);
+        client.go_on_reading();
+        let mut answers = 0;
+        while let Some(packet) = client.next() {
+            answers += u32::from(!matches!(packet, crate::packets::Received::Publish(_)));
+        }
+        assert_eq!(answers, 2);
+    });
+}
+
+/// A live retained message that a slow client could not be given does not hide the retained one from
+/// its replay.
+#[test]
+fn a_dropped_update_does_not_hide_the_retained_message() {
+    on_shards(|broker| {
+        let mut publisher = broker.connect(v5("publisher"));
+        for number in 0..3_000 {
+            publisher.push_publish(&message(&format!("t/{number}"), "x".repeat(1_000)).retain());
+        }
+        broker.settle();
+        let mut client = broker.connect(v5("client"));
+        client.stop_reading();
+        client.push_subscribe(sub("t/#"));
+        broker.settle();
+        // Its output is full of something else when the updates come.
+        client.push_subscribe(sub("noise").without_retained());
+        broker.settle();
+        for _ in 0..1_200 {
+            publisher.push_publish(&message("noise", "x".repeat(1_000)));
+        }
+        broker.settle();
+        for number in 0..3_000 {
+            publisher.push_publish(&message(&format!("t/{number}"), "y").retain());
+        }
+        broker.settle();
+        assert!(broker.dropped(DropReason::SlowConsumer) > 2_500);
+        client.go_on_reading();
+        let topics: std::collections::HashSet<_> = std::iter::from_fn(|| client.next())
+            .filter_map(|packet| match packet {
+                crate::packets::Received::Publish(message) => Some(message.topic),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(topics.len(), 3_001);
+    });
+}
