@@ -292,8 +292,14 @@ impl Shard {
         owed: Acknowledgement,
         out: &mut Outbox,
     ) {
+        // A 3.1.1 client cannot be told: to it the exchange goes on until PUBREL.
+        let told = self
+            .connections
+            .get(conn)
+            .is_some_and(|connection| connection.version.is_v5());
         if owed.kind == AckKind::PubRec
             && owed.reason.is_error()
+            && told
             && let Some(session) = self.sessions.get_mut(session)
         {
             session.received.remove(owed.packet_id); // the identifier is free [MQTT-4.3.3-9]
@@ -317,7 +323,7 @@ impl Shard {
                 || !matches.groups.is_empty(),
             ..Published::default()
         };
-        let mut encoder = self.encoder.take().unwrap_or_default();
+        let mut encoder = std::mem::take(&mut self.encoder);
         let mut fanout = Fanout::new(*message, &mut encoder, matches.local.len(), now);
         published.refused = self.publish_local(&matches, publisher.session, &mut fanout, out);
         for shard in matches.remote.iter() {
@@ -327,7 +333,7 @@ impl Shard {
         if !matches.groups.is_empty() {
             self.publish_shared(&matches, publisher, &mut fanout, &mut published, out);
         }
-        self.encoder = Some(encoder);
+        self.encoder = encoder;
         if message.retain {
             // Only then [MQTT-3.3.1-8].
             self.retain(message, publisher.waiter, &mut published, out);
