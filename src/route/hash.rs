@@ -244,11 +244,11 @@ mod tests {
         let mut path = hashing.single(hashing.empty());
         let mut own = hashing.literal(hashing.empty(), levels[0].as_bytes());
         let after = root.after(path, 1);
-        for to in 1..levels.len() {
+        for (to, level) in levels.iter().enumerate().skip(1) {
             assert_eq!(after.to(to), path);
             assert_eq!(root.to(to), own);
-            path = hashing.literal(path, levels[to].as_bytes());
-            own = hashing.literal(own, levels[to].as_bytes());
+            path = hashing.literal(path, level.as_bytes());
+            own = hashing.literal(own, level.as_bytes());
             assert_ne!(path, own);
         }
     }

@@ -205,7 +205,7 @@ fn lengthened(slots: &[Slot], len: usize) -> Box<[Slot]> {
 
 #[inline]
 fn home(tag: u32, homes: usize) -> usize {
-    usize::try_from(u64::from(tag) * homes as u64 >> u32::BITS).unwrap_or(0)
+    usize::try_from((u64::from(tag) * homes as u64) >> u32::BITS).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -323,7 +323,7 @@ impl Shard {
                 || !matches.groups.is_empty(),
             ..Published::default()
         };
-        let mut encoder = std::mem::take(&mut self.encoder);
+        let mut encoder = self.encoder.take().unwrap_or_default();
         let mut fanout = Fanout::new(*message, &mut encoder, matches.local.len(), now);
         published.refused = self.publish_local(&matches, publisher.session, &mut fanout, out);
         for shard in matches.remote.iter() {
@@ -333,7 +333,7 @@ impl Shard {
         if !matches.groups.is_empty() {
             self.publish_shared(&matches, publisher, &mut fanout, &mut published, out);
         }
-        self.encoder = encoder;
+        self.encoder = Some(encoder);
         if message.retain {
             // Only then [MQTT-3.3.1-8].
             self.retain(message, publisher.waiter, &mut published, out);

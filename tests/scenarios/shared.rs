@@ -98,7 +98,7 @@ fn the_granted_qos_holds() {
                 sub("$share/g/job")
                     .qos(granted)
                     .identifier(4)
-                    .as_published(),
+                    .retain_as_published(),
             );
             let mut publisher = broker.connect(v5(&broker.on(2, "publisher")));
             for qos in 0..=2 {
