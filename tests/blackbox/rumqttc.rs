@@ -379,7 +379,7 @@ half!(
     rumqttc,
     rumqttc::QoS,
     |topic: &String, payload: &str, qos| rumqttc::LastWill::new(topic, payload, qos, false),
-    |options: &mut rumqttc::MqttOptions, settings: &super::Settings| {
+    |options: &mut rumqttc::MqttOptions, settings: &Settings| {
         options.set_clean_session(settings.clean);
         options.set_max_packet_size(1 << 20, 1 << 20);
         options.set_inflight(100);
@@ -394,7 +394,7 @@ half!(
     |topic: &String, payload: &str, qos| {
         client::mqttbytes::v5::LastWill::new(topic.as_str(), payload.to_owned(), qos, false, None)
     },
-    |options: &mut rumqttc::v5::MqttOptions, settings: &super::Settings| {
+    |options: &mut rumqttc::v5::MqttOptions, settings: &Settings| {
         options.set_clean_start(settings.clean);
         let lasting = client::mqttbytes::v5::ConnectProperties {
             session_expiry_interval: (!settings.clean).then_some(600),

@@ -215,6 +215,7 @@ fn subscriptions(version: Version) -> Vec<Case> {
     cases
 }
 
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn version_5_properties() -> Vec<Case> {
     let publish = |properties: &[u8]| Publish::new("a", "x").with(properties).bytes(Version::V5);
     let raw = |properties: &[u8]| packet(0x30, &[&[0, 1, b'a'], properties].concat());

@@ -69,10 +69,6 @@ impl Peer {
         (peer, connack)
     }
 
-    pub(crate) const fn version(&self) -> Version {
-        self.version
-    }
-
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the broker reads");
     }
