@@ -6,8 +6,9 @@
 
 use std::collections::VecDeque;
 
-use crate::route::ShardId;
+use crate::route::{SessionKey, ShardId};
 use crate::time::Time;
+use crate::wire::PacketId;
 
 use super::batch::{Batch, Control, Target};
 use super::deliver::Fanout;
@@ -16,8 +17,13 @@ use super::{ConnKey, Outbox, Shard};
 /// Who is told when another shard has answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Waiter {
-    /// The acknowledgement `number` of a connection.
-    Publish { conn: ConnKey, number: u64 },
+    /// The acknowledgement `number` of a connection; for QoS 2 of version 5 with the exchange that it
+    /// belongs to, which outlives the connection.
+    Publish {
+        conn: ConnKey,
+        number: u64,
+        exchange: Option<(SessionKey, PacketId)>,
+    },
     /// A SUBACK.
     Subscribe(u64),
 }
@@ -250,7 +256,14 @@ impl Shard {
             } => {
                 for (waiter, refused) in self.mesh.settle(from, live, control, &refused) {
                     match waiter {
-                        Waiter::Publish { conn, number } => {
+                        Waiter::Publish {
+                            conn,
+                            number,
+                            exchange,
+                        } => {
+                            if refused && self.connections.get(conn).is_none() {
+                                self.refused_unheard(exchange);
+                            }
                             self.answered(conn, number, refused, out);
                         }
                         Waiter::Subscribe(serial) => self.interest_known(serial, out),

@@ -167,9 +167,12 @@ impl Shard {
         let waiter = acknowledge.and_then(|_| {
             let connection = self.connections.get(conn)?;
             let waiting = connection.acknowledgements.len() as u64;
+            let exchange = (connection.version.is_v5() && publish.qos == QoS::ExactlyOnce)
+                .then_some(publish.packet_id?);
             Some(Waiter::Publish {
                 conn,
                 number: connection.first_acknowledgement + waiting,
+                exchange: exchange.map(|packet_id| (key, packet_id)),
             })
         });
         let published = self.publish(
@@ -253,6 +256,16 @@ impl Shard {
         } else {
             connection.owed_pubacks += u32::from(owed.kind == AckKind::PubAck);
             connection.acknowledgements.push_back(owed);
+        }
+    }
+
+    /// A QoS 2 message was refused after its publisher was cut off: when the client repeats it, it is
+    /// a new message [MQTT-4.3.3-9].
+    pub(super) fn refused_unheard(&mut self, exchange: Option<(SessionKey, PacketId)>) {
+        if let Some((key, packet_id)) = exchange
+            && let Some(session) = self.sessions.get_mut(key)
+        {
+            session.received.remove(packet_id);
         }
     }
 
