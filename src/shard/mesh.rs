@@ -11,6 +11,7 @@ use crate::time::Time;
 
 use super::batch::{Batch, Control, Target};
 use super::deliver::Fanout;
+use super::replay::RetainedQuery;
 use super::{ConnKey, Outbox, Shard};
 
 /// Who is told when another shard has answered.
@@ -234,7 +235,12 @@ impl Shard {
                 filter,
                 after,
             } => {
-                self.on_retained_query(from, replay, &filter, after.as_deref(), out);
+                self.on_retained_query(RetainedQuery {
+                    from,
+                    replay,
+                    filter,
+                    after,
+                });
             }
             Control::RetainedChunk {
                 replay,
