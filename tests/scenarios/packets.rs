@@ -300,7 +300,7 @@ impl Sub {
     }
 
     /// Retain As Published.
-    pub fn as_published(mut self) -> Self {
+    pub fn retain_as_published(mut self) -> Self {
         self.options.retain_as_published = true;
         self
     }

@@ -50,7 +50,7 @@ fn an_empty_retained_message_removes() {
     on_shards(|broker| {
         for options in both("client") {
             let mut watcher = broker.connect(v5("watcher"));
-            watcher.subscribe(sub("door").as_published());
+            watcher.subscribe(sub("door").retain_as_published());
             let mut client = broker.connect(options);
             client.publish(&message("door", "open").retain());
             watcher.expect(&message("door", "open").retain());
@@ -123,7 +123,7 @@ fn retain_is_forwarded_only_as_published() {
             let mut plain = broker.connect(options);
             plain.subscribe(sub("door").qos(1).without_retained());
             let mut faithful = broker.connect(v5("faithful"));
-            faithful.subscribe(sub("door").qos(1).as_published().without_retained());
+            faithful.subscribe(sub("door").qos(1).retain_as_published().without_retained());
             for qos in 0..=1 {
                 publisher.publish(&message("door", "x").qos(qos).retain());
                 plain.expect(&message("door", "x").qos(qos));

@@ -247,7 +247,7 @@ fn a_message_that_waits_keeps_what_it_came_with() {
     on_shards(|broker| {
         let mut publisher = broker.connect(v5("publisher"));
         let mut client = broker.connect(v5("vehicle").kept());
-        client.subscribe(sub("door").qos(2).as_published().identifier(7));
+        client.subscribe(sub("door").qos(2).retain_as_published().identifier(7));
         client.subscribe(sub("#").qos(1).without_retained().identifier(300_000));
         client.disconnect();
         let sent = message("door", "open")

@@ -166,7 +166,7 @@ fn overlapping_subscriptions_bring_one_copy() {
         let mut client = broker.connect(v5("client"));
         client.subscribe(sub("a/b").qos(0).identifier(5));
         client.subscribe(sub("a/+").qos(2).identifier(268_435_455));
-        client.subscribe(sub("a/#").qos(1).as_published());
+        client.subscribe(sub("a/#").qos(1).retain_as_published());
         client.subscribe(sub("#").qos(0).identifier(1));
         client.subscribe(sub("other/#").qos(2).identifier(99));
         for qos in 0..=2 {

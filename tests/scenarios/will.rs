@@ -14,7 +14,7 @@ fn a_connection_that_just_ends_leaves_its_will() {
         for options in both("vehicle") {
             for qos in 0..=2 {
                 let mut watcher = broker.connect(v5("watcher"));
-                watcher.subscribe(sub("will/#").qos(2).as_published());
+                watcher.subscribe(sub("will/#").qos(2).retain_as_published());
                 let will = message("will/vehicle", "lost").qos(qos);
                 let mut client = broker.connect(options.clone().will(will.clone()));
                 client.cut();
