@@ -346,7 +346,6 @@ fn broken_rules_are_named_and_hurt_nobody_else() {
             peer.send(&case.bytes);
             // Nothing behind the broken packet counts. [MQTT-3.14.4-1]
             peer.send_regardless(&Publish::new("behind", case.what).bytes(version));
-            peer.finish();
             if let Err(how) = peer.closed_with(case.codes) {
                 wrong.push(format!("{}: {how}", case.what));
             }

@@ -30,7 +30,7 @@ fn one_byte_per_segment() {
             peer.send(&[byte]);
         }
         peer.connack();
-        peer.expect(SUBACK);
+        peer.answer(SUBACK);
         let mut rest: Vec<u8> = (0..4).map(|_| peer.read().first).collect();
         rest.sort_unstable();
         assert_eq!(rest, [0x30, PUBREC, PUBCOMP, PINGRESP]);
@@ -100,6 +100,31 @@ fn closing_behind_the_last_publish() {
             }
             peer.until_closed();
         }
+    });
+}
+
+/// The end of what a client sends is not the end of what it reads.
+#[test]
+fn a_half_closed_connection_is_still_answered() {
+    on_both(|broker, version| {
+        let mut peer = Peer::open(broker, version);
+        let session = [
+            Connect::new(version, "half").bytes(),
+            subscribe(version, 1, &[("half/#", 0)]),
+            Publish::new("half/closed", "x").qos(1, 2).bytes(version),
+            PINGREQ.to_vec(),
+        ]
+        .concat();
+        peer.send(&session);
+        peer.finish();
+        peer.connack();
+        let mut rest: Vec<u8> = peer
+            .until_closed()
+            .iter()
+            .map(|packet| packet.first)
+            .collect();
+        rest.sort_unstable();
+        assert_eq!(rest, [0x30, PUBACK, SUBACK, PINGRESP]);
     });
 }
 
