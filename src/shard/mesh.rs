@@ -12,6 +12,7 @@ use crate::wire::PacketId;
 
 use super::batch::{Batch, Control, Target};
 use super::deliver::Fanout;
+use super::replay::RetainedQuery;
 use super::{ConnKey, Outbox, Shard};
 
 /// Who is told when another shard has answered.
@@ -240,7 +241,12 @@ impl Shard {
                 filter,
                 after,
             } => {
-                self.on_retained_query(from, replay, &filter, after.as_deref(), out);
+                self.on_retained_query(RetainedQuery {
+                    from,
+                    replay,
+                    filter,
+                    after,
+                });
             }
             Control::RetainedChunk {
                 replay,

@@ -67,7 +67,7 @@ use connect::{Answered, Asked};
 use deliver::Encoder;
 use mesh::Mesh;
 use random::Random;
-use replay::Replay;
+use replay::{Replay, RetainedQuery};
 use subscribe::PendingSubscribe;
 use sys::Sys;
 use tables::{Connections, Sessions, TimerKey, Timers};
@@ -102,6 +102,9 @@ pub struct Shard {
     replays: BTreeMap<ReplayKey, Replay>,
     /// Replays with retained messages of this very shard still to be read.
     ready_replays: Vec<ReplayKey>,
+    /// Questions of other shards for retained messages: of this turn, and of the one before.
+    queries: Vec<RetainedQuery>,
+    due_queries: Vec<RetainedQuery>,
     /// Taken out while a message is routed, so it is a box.
     encoder: Option<Box<Encoder>>,
     sys: Sys,
@@ -137,6 +140,8 @@ impl Shard {
             subscribes: BTreeMap::new(),
             replays: BTreeMap::new(),
             ready_replays: Vec::new(),
+            queries: Vec::new(),
+            due_queries: Vec::new(),
             encoder: None,
             sys: Sys::new(identity.shards, now),
             serial: 0,
@@ -311,6 +316,7 @@ impl Shard {
     /// Once after all calls of a turn, before the outbox is drained.
     pub fn end_turn(&mut self, now: Time, out: &mut Outbox) {
         self.read_own_retained(now, out);
+        self.answer_queries(out);
         self.mesh.answer(out);
     }
 

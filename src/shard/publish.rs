@@ -90,7 +90,7 @@ impl Shard {
             Some(topic) => {
                 self.publish_from(conn, session, Name::trusted(topic), publish, now, out)
             }
-            None => Err(Fault::TopicAliasUnknown), // [MQTT-3.3.2-8]
+            None => Err(Fault::TopicAliasUnknown), // section 3.3.2.3.4
         };
         if let Some(connection) = self.connections.get_mut(conn) {
             connection.incoming_aliases = Some(aliases);

@@ -213,3 +213,38 @@ fn a_dropped_update_does_not_hide_the_retained_message() {
         assert_eq!(topics.len(), 3_001);
     });
 }
+
+/// What comes again after a reconnect is paced by the reader too, and stays in order.
+#[test]
+fn what_comes_again_is_paced_by_the_reader() {
+    on_shards_with(&narrow(), |broker| {
+        let mut publisher = broker.connect(v5("publisher"));
+        let options = v5("client").kept().manual();
+        let mut client = broker.connect(options.clone());
+        client.subscribe(sub("door").qos(2));
+        for number in 0..600_u32 {
+            let qos = 1 + (number % 2) as u8;
+            publisher.publish(&message("door", format!("{number:0>1000}")).qos(qos));
+        }
+        assert_eq!(client.messages().len(), 600);
+        client.cut();
+        publisher.publish(&message("door", "new").qos(1));
+        let mut client = broker.dial_unread(options);
+        let mut rounds = 0;
+        let mut messages = Vec::new();
+        while messages.len() < 601 {
+            client.read_once();
+            while let Some(packet) = client.next() {
+                if let crate::packets::Received::Publish(message) = packet {
+                    messages.push(message);
+                }
+            }
+            rounds += 1;
+        }
+        assert!((4..20).contains(&rounds), "{rounds} rounds");
+        for (number, message) in messages[..600].iter().enumerate() {
+            assert_eq!((message.id, message.dup), (Some(number as u16 + 1), true));
+        }
+        assert_eq!((messages[600].id, messages[600].dup), (Some(601), false));
+    });
+}

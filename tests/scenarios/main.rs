@@ -11,6 +11,7 @@
 mod support;
 
 mod client;
+mod options;
 mod packets;
 
 mod aliases;

@@ -240,3 +240,71 @@ fn a_stop_is_told() {
         );
     });
 }
+
+/// A retained message that was published before its publisher's shard knew of a subscription comes
+/// with that subscription, however close the two were.
+#[test]
+fn a_retained_message_is_not_missed_between_two_shards() {
+    let broker = Broker::new(3, &settings());
+    let topic = broker.on(1, "state");
+    let mut publisher = broker.connect(v5(&broker.on(0, "publisher")));
+    let mut client = broker.connect(v5(&broker.on(2, "client")));
+    publisher.publish(&message(&topic, "old").retain());
+    client.push_subscribe(sub(&topic));
+    broker.world().turn(1);
+    // Its shard does not know of the subscription.
+    publisher.push_publish(&message(&topic, "new").retain());
+    broker.world().turn(0);
+    broker.world().turn(2);
+    // The keeper looked into the lane of the publisher just before the message came, and into the
+    // lane of the subscriber just after the question came.
+    broker.world().turn_blind_to(1, Some(0));
+    broker.settle();
+    client.expect_packet(Received::SubAck(1, vec![0]));
+    client.expect(&message(&topic, "new").retain());
+    client.expect_nothing();
+}
+
+/// Whoever unsubscribes, goes or is taken over before SUBACK: the answer is nobody else's, and nothing
+/// stays behind.
+#[test]
+fn a_suback_that_nobody_waits_for_is_lost() {
+    let broker = Broker::new(3, &settings());
+    let mut there = broker.connect(v5(&broker.on(1, "there")));
+    there.subscribe(sub("there"));
+    let mut publisher = broker.connect(v5(&broker.on(0, "publisher")));
+    publisher.publish(&message("door", "kept").retain());
+    let options = v5(&broker.on(0, "client"));
+    for ending in ["unsubscribe", "cut", "takeover"] {
+        let mut client = broker.connect(options.clone().kept());
+        broker.world().lane_depth = 0;
+        publisher.send_publish(&message("there", "x"));
+        let id = client.push_subscribe(sub("door"));
+        broker.settle();
+        let mut successor = None;
+        match ending {
+            "unsubscribe" => assert_eq!(client.unsubscribe(&["door"]), [0]),
+            "cut" => client.cut(),
+            _ => successor = Some(broker.connect(options.clone().kept())),
+        }
+        broker.world().lane_depth = usize::MAX;
+        broker.settle();
+        match &mut successor {
+            Some(successor) => {
+                client.expect_end(ReasonCode::SessionTakenOver);
+                successor.expect(&message("door", "kept").retain());
+                successor.expect_nothing();
+            }
+            None if ending == "unsubscribe" => {
+                client.expect_packet(Received::SubAck(id, vec![0]));
+                client.expect_nothing();
+            }
+            None => {
+                let mut back = broker.connect(options.clone().kept());
+                back.expect(&message("door", "kept").retain());
+            }
+        }
+        broker.connect(options.clone()).disconnect();
+        assert_eq!(broker.stats().subscriptions, 1);
+    }
+}

@@ -130,3 +130,26 @@ fn an_answer_for_a_connection_that_is_gone_is_nobodys() {
     successor.expect_nothing();
     assert_eq!(there.payloads(), ["1", "2"]);
 }
+
+/// A QoS 2 message that comes again while its first PUBREC waits for another shard is delivered once,
+/// and each is answered.
+#[test]
+fn a_repeated_publish_waits_behind_the_first() {
+    let broker = Broker::new(3, &settings());
+    let mut there = broker.connect(v5(&broker.on(1, "there")));
+    there.subscribe(sub("there").qos(2));
+    let id = broker.on(0, "publisher");
+    let mut publisher = broker.connect(v5(&id).kept());
+    broker.world().lane_depth = 0;
+    publisher.send_publish(&message("there", "once").qos(2).id(5));
+    publisher.send_publish(&message("there", "once").qos(2).id(5).dup());
+    publisher.expect_nothing();
+    let mut again = broker.connect(v5(&id).kept());
+    publisher.expect_end(ReasonCode::SessionTakenOver);
+    again.send_publish(&message("there", "once").qos(2).id(5).dup());
+    again.expect_packet(Received::PubRec(5, ReasonCode::Success));
+    broker.world().lane_depth = usize::MAX;
+    again.pubrel(5);
+    again.expect_packet(Received::PubComp(5, ReasonCode::Success));
+    assert_eq!(there.payloads(), ["once"]);
+}

@@ -367,3 +367,25 @@ fn a_group_without_members_is_gone() {
         assert_eq!(reason, ReasonCode::NoMatchingSubscribers);
     });
 }
+
+/// A message that is on its way to the last member when it leaves is dropped, and counted.
+#[test]
+fn a_message_for_nobody_is_counted() {
+    let broker = Broker::new(3, &settings());
+    let mut publisher = broker.connect(v5(&broker.on(0, "publisher")));
+    let mut member = broker.connect(v5(&broker.on(1, "member")));
+    member.subscribe(sub("$share/g/job").qos(1));
+    broker.world().lane_depth = 0;
+    publisher.send_publish(&message("job", "x").qos(1).id(7));
+    member.cut();
+    broker.world().lane_depth = usize::MAX;
+    broker.settle();
+    publisher.expect_packet(Received::PubAck(7, ReasonCode::Success));
+    assert_eq!(
+        (
+            broker.dropped(DropReason::NoMember),
+            broker.dropped_in_all()
+        ),
+        (1, 1)
+    );
+}

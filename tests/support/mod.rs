@@ -203,9 +203,14 @@ impl World {
     /// One turn of `shard`: everything that lies in its lanes, what is due, the end of the turn.
     /// Returns whether anything happened.
     pub fn turn(&mut self, shard: usize) -> bool {
+        self.turn_blind_to(shard, None)
+    }
+
+    /// A turn of `shard` that looked at the control lane from `blind` just before something came.
+    pub fn turn_blind_to(&mut self, shard: usize, blind: Option<usize>) -> bool {
         let mut busy = false;
         let mut controls = Vec::new();
-        for from in 0..self.nodes.len() {
+        for from in (0..self.nodes.len()).filter(|&from| Some(from) != blind) {
             let Some(lane) = self.lanes.get_mut(&(from, shard)) else {
                 continue;
             };
@@ -320,9 +325,14 @@ impl World {
         busy
     }
 
-    /// A client that left its socket unread reads it again.
+    /// A client that left its socket unread reads it from now on.
     pub fn unstick(&mut self, link: Link) {
         self.wires[link.0].stuck = false;
+        self.read(link);
+    }
+
+    /// A client that leaves its socket unread reads what lies there now.
+    pub fn read(&mut self, link: Link) {
         let Some((shard, conn)) = self.wires[link.0].at else {
             return;
         };
