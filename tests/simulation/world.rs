@@ -1,0 +1,582 @@
+//! Shards, the lanes between them, and sockets between them and the clients: everything that the
+//! runtime does, with every liberty that it has, at random.
+//!
+//! A turn keeps the order that [`Shard`] asks for. Where the turn of a real shard can meet those of
+//! others (between two lanes, between live and control), another shard takes a turn in between.
+//! Whatever can be seen from outside is noted as an [`Observation`], in the order it happened.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use shardmq::policy::Open;
+use shardmq::route::ShardId;
+use shardmq::shard::{
+    Batch, CloseCause, ConnKey, Control, Event, Identity, Outbox, Peer, Settings, Shard, Target,
+};
+use shardmq::stats::Stats;
+use shardmq::time::Time;
+use shardmq::wire::{Framing, QoS, frame};
+
+use crate::mutation::{Bug, Mutator};
+use crate::random::Random;
+
+/// A connection, counted from the start of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Link(pub usize);
+
+/// A message between two shards.
+#[derive(Clone, Debug)]
+pub struct Passing {
+    pub topic: String,
+    pub payload: Vec<u8>,
+    pub qos: QoS,
+    pub retain: bool,
+    pub expires_at: Time,
+    /// `$share/name/filter` if it goes to one member.
+    pub group: Option<String>,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Observation {
+    /// A shard has a connection now, as fresh as from the listener.
+    Opened { link: Link, shard: usize },
+    /// A shard worked off a packet from a client.
+    Packet { link: Link, shard: usize, bytes: Vec<u8> },
+    /// A shard was told that the client is gone.
+    Closed { link: Link },
+    /// A shard took a publish from another one.
+    Arrived { from: usize, to: usize, message: Passing },
+    /// The keeper of a topic took a message to retain from another shard.
+    Kept { from: usize, to: usize, message: Passing },
+    /// A shard did what was due.
+    Ticked { shard: usize },
+    /// The broker sends a packet.
+    Output { link: Link, bytes: Vec<u8> },
+    /// A shard hands a connection to the one where its session lives.
+    Moved { link: Link },
+    /// The broker closed a connection.
+    Dropped { link: Link },
+    /// The broker says that somebody broke a rule, or refused somebody.
+    Complaint { event: Event },
+    /// A turn is over, and its outbox empty.
+    TurnEnded { shard: usize },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// In the backlog of a shard's listener, or on the way from one shard to another.
+    Waiting,
+    On(usize, ConnKey),
+    Gone,
+}
+
+/// One connection.
+pub struct Socket {
+    place: Place,
+    /// Bytes from the client that the broker has not read.
+    to_broker: VecDeque<u8>,
+    /// Where its packets end, counted from the start of the connection.
+    packets: VecDeque<(u64, Vec<u8>)>,
+    read: u64,
+    /// Bytes that travel with it from one shard to another.
+    moving: u64,
+    /// The client has closed it: the broker sees that behind the last byte.
+    cut: bool,
+    /// The client does not read.
+    pub stuck: bool,
+    /// Bytes that the broker's driver could not send yet.
+    unsent: Vec<u8>,
+    /// Bytes on their way to the client.
+    pub to_client: VecDeque<u8>,
+    /// The broker has closed it.
+    pub closed: bool,
+    established: bool,
+}
+
+struct Node {
+    shard: Shard,
+    out: Outbox,
+    links: BTreeMap<ConnKey, Link>,
+    generations: Vec<u32>,
+    free: Vec<u32>,
+    accepts: VecDeque<(Link, Vec<u8>)>,
+    /// Connections that the client closed in this turn.
+    gone: Vec<ConnKey>,
+}
+
+struct Lane {
+    live_depth: usize,
+    control_depth: usize,
+    live: VecDeque<Box<Batch>>,
+    control: VecDeque<Vec<Control>>,
+}
+
+/// How a turn goes about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Some of what could be done is.
+    Random,
+    /// Everything is.
+    Everything,
+}
+
+/// The whole broker and its sockets.
+pub struct World {
+    pub now: Time,
+    nodes: Vec<Node>,
+    lanes: Vec<Lane>,
+    pub sockets: Vec<Socket>,
+    pub observations: Vec<Observation>,
+    mutator: Mutator,
+    /// Whether a turn reads from one socket only.
+    pub one_read_a_turn: bool,
+    /// Packets and bytes that left, before any planted bug.
+    pub packets_sent: u64,
+    pub bytes_sent: u64,
+}
+
+const PEER: ([u8; 4], u16) = ([127, 0, 0, 1], 40_000);
+
+impl World {
+    pub fn new(shards: usize, settings: &Settings, random: &mut Random, bug: Option<Bug>) -> Self {
+        let now = Time::from_secs(1_000);
+        let nodes = (0..shards)
+            .map(|index| {
+                let identity =
+                    Identity { shard: ShardId::new(index), shards, seed: random.next() };
+                Node {
+                    shard: Shard::new(identity, settings.clone(), Box::new(Open), now),
+                    out: Outbox::new(shards),
+                    links: BTreeMap::new(),
+                    generations: Vec::new(),
+                    free: Vec::new(),
+                    accepts: VecDeque::new(),
+                    gone: Vec::new(),
+                }
+            })
+            .collect();
+        let lanes = (0..shards * shards)
+            .map(|_| Lane {
+                live_depth: *random.pick(&[1, 1, 2, 64]),
+                control_depth: *random.pick(&[1, 2, 64]),
+                live: VecDeque::new(),
+                control: VecDeque::new(),
+            })
+            .collect();
+        Self {
+            now,
+            nodes,
+            lanes,
+            sockets: Vec::new(),
+            observations: Vec::new(),
+            mutator: Mutator::new(bug),
+            one_read_a_turn: false,
+            packets_sent: 0,
+            bytes_sent: 0,
+        }
+    }
+
+    pub fn shards(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The counters of all shards together.
+    pub fn stats(&self) -> Stats {
+        let mut sum = Stats::default();
+        self.nodes.iter().for_each(|node| sum.add(&node.shard.stats()));
+        sum
+    }
+
+    /// The shard that has something due first, and when.
+    pub fn next_deadline(&self) -> (Time, usize) {
+        let deadlines = self.nodes.iter().enumerate();
+        let first = deadlines.map(|(index, node)| (node.shard.next_deadline(), index)).min();
+        first.unwrap_or((Time::NEVER, 0))
+    }
+
+    /// A client connects; the listener of `shard` has it.
+    pub fn open(&mut self, shard: usize) -> Link {
+        let link = Link(self.sockets.len());
+        self.sockets.push(Socket {
+            place: Place::Waiting,
+            to_broker: VecDeque::new(),
+            packets: VecDeque::new(),
+            read: 0,
+            moving: 0,
+            cut: false,
+            stuck: false,
+            unsent: Vec::new(),
+            to_client: VecDeque::new(),
+            closed: false,
+            established: false,
+        });
+        self.nodes[shard].accepts.push_back((link, Vec::new()));
+        link
+    }
+
+    /// A client sends one packet.
+    pub fn send(&mut self, link: Link, packet: Vec<u8>) {
+        let socket = &mut self.sockets[link.0];
+        if socket.cut {
+            return;
+        }
+        socket.to_broker.extend(&packet);
+        let end = socket.read + socket.moving + socket.to_broker.len() as u64;
+        socket.packets.push_back((end, packet));
+    }
+
+    /// Bytes of a client that the broker has not read.
+    pub fn unread(&self, link: Link) -> usize {
+        self.sockets[link.0].to_broker.len()
+    }
+
+    /// A client closes its socket; only the first `keep` of its unread bytes get through.
+    pub fn cut(&mut self, link: Link, keep: usize) {
+        let socket = &mut self.sockets[link.0];
+        socket.to_broker.truncate(keep);
+        let end = socket.read + socket.moving + socket.to_broker.len() as u64;
+        socket.packets.retain(|(at, _)| *at <= end);
+        socket.cut = true;
+    }
+
+    /// One turn of `index`. Returns whether anything happened.
+    pub fn turn(&mut self, index: usize, random: &mut Random, pace: Pace) -> bool {
+        self.turn_within(index, random, pace, false)
+    }
+
+    /// Somebody else's turn, at a point where it could meet that of `index`.
+    fn interrupt(&mut self, index: usize, random: &mut Random, pace: Pace, nested: bool) {
+        if !nested && pace == Pace::Random && self.nodes.len() > 1 && random.chance(5) {
+            let other = (index + 1 + random.below(self.nodes.len() - 1)) % self.nodes.len();
+            self.turn_within(other, random, pace, true);
+        }
+    }
+
+    fn turn_within(&mut self, index: usize, random: &mut Random, pace: Pace, nested: bool) -> bool {
+        let mut controls = Vec::new();
+        for from in 0..self.nodes.len() {
+            let lane = self.lane(from, index);
+            controls.extend(std::mem::take(&mut lane.control).into_iter().map(|list| (from, list)));
+            self.interrupt(index, random, pace, nested);
+        }
+        let mut busy = !controls.is_empty();
+        for from in 0..self.nodes.len() {
+            while let Some(batch) = self.lane(from, index).live.pop_front() {
+                busy = true;
+                self.take_live(from, index, batch);
+            }
+            self.interrupt(index, random, pace, nested);
+        }
+        for (from, messages) in controls {
+            for message in messages {
+                self.take_control(from, index, message);
+            }
+        }
+        busy |= self.accept(index);
+        busy |= self.read_sockets(index, random, pace);
+        let now = self.now;
+        let node = &mut self.nodes[index];
+        if node.shard.next_deadline() <= now {
+            busy = true;
+            node.shard.tick(now, &mut node.out);
+            self.observations.push(Observation::Ticked { shard: index });
+        }
+        let node = &mut self.nodes[index];
+        node.shard.end_turn(now, &mut node.out);
+        busy |= std::mem::take(&mut node.out.again);
+        busy |= self.drain(index, random, pace);
+        self.observations.push(Observation::TurnEnded { shard: index });
+        busy |= self.flush_live(index);
+        self.interrupt(index, random, pace, nested);
+        busy | self.flush_control(index)
+    }
+
+    fn lane(&mut self, from: usize, to: usize) -> &mut Lane {
+        let shards = self.nodes.len();
+        &mut self.lanes[from * shards + to]
+    }
+
+    fn take_live(&mut self, from: usize, to: usize, batch: Box<Batch>) {
+        let batch = self.mutator.batch(batch);
+        for frame in batch.frames() {
+            let group = match frame.target {
+                Target::Subscribers => None,
+                Target::Member { subscription, .. } => Some(subscription.to_text()),
+            };
+            let message = passing(&frame.message, group);
+            self.observations.push(Observation::Arrived { from, to, message });
+        }
+        let node = &mut self.nodes[to];
+        node.shard.receive_live(ShardId::new(from), &batch, self.now, &mut node.out);
+        node.out.recycle(batch);
+    }
+
+    fn take_control(&mut self, from: usize, to: usize, message: Control) {
+        if let Control::Retain(batch) = &message {
+            for frame in batch.frames() {
+                let message = passing(&frame.message, None);
+                self.observations.push(Observation::Kept { from, to, message });
+            }
+        }
+        let node = &mut self.nodes[to];
+        node.shard.receive_control(ShardId::new(from), message, self.now, &mut node.out);
+    }
+
+    fn accept(&mut self, index: usize) -> bool {
+        let accepts = std::mem::take(&mut self.nodes[index].accepts);
+        let busy = !accepts.is_empty();
+        for (link, unread) in accepts {
+            let node = &mut self.nodes[index];
+            let slot = node.free.pop().unwrap_or_else(|| {
+                node.generations.push(0);
+                (node.generations.len() - 1) as u32
+            });
+            let conn = ConnKey { index: slot, generation: node.generations[slot as usize] };
+            node.links.insert(conn, link);
+            self.sockets[link.0].place = Place::On(index, conn);
+            let peer = Peer { listener: 0, address: PEER.into() };
+            node.shard.open(conn, peer, self.now, &mut node.out);
+            self.observations.push(Observation::Opened { link, shard: index });
+            self.sockets[link.0].moving = 0;
+            if !unread.is_empty() {
+                self.ingest(index, conn, link, &unread);
+            }
+        }
+        busy
+    }
+
+    /// Gives bytes to the core, and notes which packets it has worked off.
+    fn ingest(&mut self, index: usize, conn: ConnKey, link: Link, bytes: &[u8]) {
+        let node = &mut self.nodes[index];
+        let known = !node.out.closes.iter().any(|close| close.conn == conn);
+        node.shard.ingest(conn, bytes, self.now, &mut node.out);
+        let socket = &mut self.sockets[link.0];
+        socket.read += bytes.len() as u64;
+        if let Some(handoff) = node.out.handoffs.iter().find(|handoff| handoff.conn == conn) {
+            socket.moving = handoff.unread.len() as u64;
+            socket.read -= socket.moving;
+            return;
+        }
+        while let Some((_, packet)) = socket.packets.pop_front_if(|(end, _)| *end <= socket.read) {
+            if known {
+                self.observations.push(Observation::Packet { link, shard: index, bytes: packet });
+            }
+        }
+    }
+
+    fn read_sockets(&mut self, index: usize, random: &mut Random, pace: Pace) -> bool {
+        let mut busy = false;
+        let links: Vec<(ConnKey, Link)> =
+            self.nodes[index].links.iter().map(|(&conn, &link)| (conn, link)).collect();
+        for (conn, link) in links {
+            if busy && self.one_read_a_turn {
+                break;
+            }
+            if pace == Pace::Random && random.chance(30) {
+                continue;
+            }
+            let node = &self.nodes[index];
+            if node.out.handoffs.iter().any(|handoff| handoff.conn == conn) {
+                continue;
+            }
+            busy |= self.write_socket(index, conn, link, random, pace);
+            let held = self.nodes[index].out.live_held() > 0 && random.chance(50);
+            let socket = &mut self.sockets[link.0];
+            let length = match pace {
+                Pace::Everything => socket.to_broker.len(),
+                Pace::Random if held || socket.to_broker.is_empty() => 0,
+                Pace::Random if random.chance(40) => socket.to_broker.len(),
+                Pace::Random => 1 + random.below(socket.to_broker.len().min(60)),
+            };
+            if length > 0 {
+                busy = true;
+                let bytes: Vec<u8> = socket.to_broker.drain(..length).collect();
+                self.ingest(index, conn, link, &bytes);
+            }
+            let socket = &mut self.sockets[link.0];
+            let node = &mut self.nodes[index];
+            let moving = node.out.handoffs.iter().any(|handoff| handoff.conn == conn);
+            if socket.cut && socket.to_broker.is_empty() && !moving {
+                busy = true;
+                let known = !node.out.closes.iter().any(|close| close.conn == conn);
+                node.shard.close(conn, CloseCause::Eof, self.now, &mut node.out);
+                if known {
+                    socket.place = Place::Gone;
+                    node.gone.push(conn);
+                    self.observations.push(Observation::Closed { link });
+                }
+            }
+        }
+        busy
+    }
+
+    /// The driver sends what it could not send before.
+    fn write_socket(
+        &mut self,
+        index: usize,
+        conn: ConnKey,
+        link: Link,
+        random: &mut Random,
+        pace: Pace,
+    ) -> bool {
+        let socket = &mut self.sockets[link.0];
+        if socket.stuck || socket.unsent.is_empty() {
+            return false;
+        }
+        let length = match pace {
+            Pace::Everything => socket.unsent.len(),
+            Pace::Random => 1 + random.below(socket.unsent.len()),
+        };
+        let sent: Vec<u8> = socket.unsent.drain(..length).collect();
+        socket.to_client.extend(sent);
+        let node = &mut self.nodes[index];
+        node.out.set_unsent(conn, socket.unsent.len());
+        if node.out.take_wants_writable(conn) {
+            node.shard.writable(conn, self.now, &mut node.out);
+        }
+        true
+    }
+
+    fn drain(&mut self, index: usize, random: &mut Random, pace: Pace) -> bool {
+        let mut busy = false;
+        while let Some(conn) = self.nodes[index].out.touched() {
+            busy = true;
+            self.send_output(index, conn, random, pace);
+        }
+        for conn in std::mem::take(&mut self.nodes[index].gone) {
+            self.forget(index, conn);
+        }
+        for close in std::mem::take(&mut self.nodes[index].out.closes) {
+            busy = true;
+            if let Some(&link) = self.nodes[index].links.get(&close.conn) {
+                let socket = &mut self.sockets[link.0];
+                let unsent = std::mem::take(&mut socket.unsent);
+                socket.to_client.extend(unsent);
+                socket.place = Place::Gone;
+                socket.closed = true;
+                self.observations.push(Observation::Dropped { link });
+            }
+            self.forget(index, close.conn);
+        }
+        for handoff in std::mem::take(&mut self.nodes[index].out.handoffs) {
+            busy = true;
+            if let Some(&link) = self.nodes[index].links.get(&handoff.conn) {
+                self.sockets[link.0].place = Place::Waiting;
+                self.observations.push(Observation::Moved { link });
+                self.forget(index, handoff.conn);
+                self.nodes[handoff.to.index()].accepts.push_back((link, handoff.unread));
+            }
+        }
+        let node = &mut self.nodes[index];
+        for conn in node.out.established.drain(..) {
+            if let Some(link) = node.links.get(&conn) {
+                self.sockets[link.0].established = true;
+            }
+        }
+        for event in node.out.events.drain(..) {
+            if matches!(event, Event::Violation { .. } | Event::Refused { .. }) {
+                self.observations.push(Observation::Complaint { event });
+            }
+        }
+        busy
+    }
+
+    fn send_output(&mut self, index: usize, conn: ConnKey, random: &mut Random, pace: Pace) {
+        let node = &mut self.nodes[index];
+        let mut bytes = Vec::new();
+        node.out.swap_output(conn, &mut bytes);
+        let Some(&link) = node.links.get(&conn) else { return };
+        let mut frames = split(&bytes);
+        self.packets_sent += frames.len() as u64;
+        self.bytes_sent += bytes.len() as u64;
+        node.out.return_output(bytes);
+        self.mutator.output(&mut frames);
+        let socket = &mut self.sockets[link.0];
+        for frame in frames {
+            socket.unsent.extend_from_slice(&frame);
+            self.observations.push(Observation::Output { link, bytes: frame });
+        }
+        if !socket.stuck {
+            let length = match pace {
+                Pace::Random if random.chance(20) => random.below(socket.unsent.len() + 1),
+                _ => socket.unsent.len(),
+            };
+            let sent: Vec<u8> = socket.unsent.drain(..length).collect();
+            socket.to_client.extend(sent);
+        }
+        let node = &mut self.nodes[index];
+        node.out.set_unsent(conn, socket.unsent.len());
+        if node.out.take_wants_writable(conn) {
+            node.shard.writable(conn, self.now, &mut node.out);
+        }
+    }
+
+    fn flush_live(&mut self, index: usize) -> bool {
+        let mut busy = false;
+        for to in 0..self.nodes.len() {
+            while let Some(batch) = self.nodes[index].out.next_live(ShardId::new(to)) {
+                let lane = self.lane(index, to);
+                if lane.live.len() >= lane.live_depth {
+                    self.nodes[index].out.give_back_live(ShardId::new(to), batch);
+                    break;
+                }
+                lane.live.push_back(batch);
+                busy = true;
+            }
+        }
+        busy
+    }
+
+    fn flush_control(&mut self, index: usize) -> bool {
+        let mut busy = false;
+        if !self.nodes[index].out.live_is_empty() {
+            return true;
+        }
+        for to in 0..self.nodes.len() {
+            let id = ShardId::new(to);
+            if !self.nodes[index].out.has_control(id) {
+                continue;
+            }
+            busy = true;
+            let messages = self.nodes[index].out.take_control(id);
+            let lane = self.lane(index, to);
+            if lane.control.len() >= lane.control_depth {
+                self.nodes[index].out.give_back_control(id, messages);
+            } else {
+                lane.control.push_back(messages);
+            }
+        }
+        busy
+    }
+
+    fn forget(&mut self, shard: usize, conn: ConnKey) {
+        let node = &mut self.nodes[shard];
+        if node.links.remove(&conn).is_some() {
+            node.out.release(conn);
+            node.generations[conn.index as usize] += 1;
+            node.free.push(conn.index);
+        }
+    }
+}
+
+fn passing(message: &shardmq::message::MessageView<'_>, group: Option<String>) -> Passing {
+    Passing {
+        topic: message.topic.as_str().to_owned(),
+        payload: message.payload.to_vec(),
+        qos: message.qos,
+        retain: message.retain,
+        expires_at: message.expires_at,
+        group,
+    }
+}
+
+/// Takes bytes apart into packets; the broker only ever sends whole ones.
+pub fn split(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    while let Ok(Framing::Packet { size, .. }) = frame(bytes, u32::MAX) {
+        frames.push(bytes[..size].to_vec());
+        bytes = &bytes[size..];
+    }
+    assert!(bytes.is_empty(), "the broker sent a part of a packet: {bytes:?}");
+    frames
+}
