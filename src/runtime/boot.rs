@@ -33,9 +33,13 @@ const GLOMMIO_IO_MEMORY: usize = 64 * 1024;
 /// Entries of each of glommio's three rings.
 const GLOMMIO_RING_DEPTH: usize = 32;
 
-/// How long other work of an executor waits for its turn at most. Ten microseconds make no progress
-/// at all, the default of 100 milliseconds is felt (both measured).
-const PREEMPT: Duration = Duration::from_millis(5);
+/// Never. glommio 0.9.0 loses a wake when its preemption timer goes off between its look at the rings
+/// and its run of the tasks: `run_task_queues` then says that nothing ran, `run` takes that for nothing
+/// to do and sleeps over a task that is ready, for ever. All it takes is that the kernel gives the
+/// core to somebody else for the length of the timer at the wrong moment: with 5 ms a loaded machine
+/// stalled within 10,000 round trips. A shard's executor has one task, which gives up the core
+/// whenever it has nothing to do, so there is nobody to preempt for.
+const PREEMPT: Duration = Duration::from_secs(3600);
 
 /// Descriptors that the process needs besides its connections: rings, eventfds and listeners of a
 /// shard, and the same again for whatever else is open.
