@@ -120,7 +120,7 @@ fn drawn(many: u32, count: u64) -> Vec<String> {
     (0..count)
         .map(|n| {
             let bits = (n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-            let vehicle = u32::try_from(bits * u64::from(many / 10) >> 32).unwrap();
+            let vehicle = u32::try_from((bits * u64::from(many / 10)) >> 32).unwrap();
             command(vehicle, u32::try_from(n % 9).unwrap())
         })
         .collect()

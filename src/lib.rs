@@ -23,10 +23,6 @@ pub mod message;
 pub mod policy;
 pub mod route;
 #[cfg(feature = "runtime")]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the runtime is where clocks are read and threads start"
-)]
 pub mod runtime;
 pub mod session;
 pub mod shard;

@@ -114,6 +114,11 @@ fn a_connection_at_rest_is_small() {
         broker.connect(index, &format!("vehicle/{index}/command"));
     }
     let each = (bytes_in_use() - before) / u64::from(CONNECTIONS);
+    println!(
+        "a session {} bytes, a connection {}, in each of which nothing is kept at rest",
+        size_of::<shardmq::session::Session>(),
+        size_of::<shardmq::session::Connection>(),
+    );
     println!("core: {each} bytes per connection with its session and one subscription");
     // 1.2 KiB is the goal for core and driver together.
     assert!(each <= 1_000, "{each} bytes per connection at rest");

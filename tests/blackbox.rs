@@ -30,8 +30,12 @@ mod broker;
 mod foreign;
 #[path = "blackbox/install.rs"]
 mod install;
+#[path = "blackbox/mosquitto.rs"]
+mod mosquitto;
 #[path = "blackbox/raw.rs"]
 mod raw;
+#[path = "blackbox/rumqttc.rs"]
+mod rumqttc;
 
 /// The protocol versions of the matrix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -8,7 +8,10 @@ use packets::{Field, VERSIONS, any_packet, damaged, damages, packet};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use shardmq::limits::MAX_PACKET_SIZE;
-use shardmq::wire::{Framing, Packet, Property, PublishHead, Version, Violation, frame};
+use shardmq::wire::{
+    Framing, Packet, Property, Publish, PublishHead, PublishProperties, QoS, Version, Violation,
+    frame,
+};
 
 /// Frames and decodes the one packet that `bytes` are.
 fn decode(version: Version, bytes: &[u8]) -> Result<Packet<'_>, Violation> {
@@ -212,4 +215,21 @@ fn the_fuzz_corpus_holds() {
         files += 1;
     }
     assert!(files >= 15, "{files} files");
+}
+
+/// [MQTT-2.2.2-1]
+#[test]
+fn no_properties_are_a_property_length_of_zero() {
+    let publish = Publish {
+        dup: false,
+        qos: QoS::AtMostOnce,
+        retain: false,
+        topic: "t",
+        packet_id: None,
+        properties: PublishProperties::default(),
+        payload: b"p",
+    };
+    let mut bytes = Vec::new();
+    Packet::Publish(publish).encode(Version::V5, &mut bytes);
+    assert_eq!(bytes, [0x30, 5, 0, 1, b't', 0, b'p']);
 }

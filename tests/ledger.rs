@@ -13,11 +13,6 @@
 //! cargo test --test ledger uncovered -- --nocapture
 //! ```
 
-#![expect(
-    clippy::print_stdout,
-    reason = "the list of what is uncovered is what one runs this for"
-)]
-
 #[path = "ledger/scan.rs"]
 mod scan;
 #[path = "ledger/statements.rs"]

@@ -54,7 +54,7 @@ fn sources(module: &str) -> Vec<PathBuf> {
 
 /// The lines that are neither comment nor part of the unit tests at the end of a file.
 fn code(path: &Path) -> Vec<String> {
-    let text = fs::read_to_string(path).unwrap();
+    let text = fs::read_to_string(path).expect("a source file can be read");
     text.lines()
         .take_while(|line| !line.starts_with("#[cfg(test)]"))
         .filter(|line| !line.trim_start().starts_with("//"))
@@ -95,8 +95,10 @@ fn the_core_names_nothing_outside() {
 #[test]
 fn the_table_is_the_one_that_is_documented() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for document in ["src/lib.rs", "ARCHITECTURE.md"] {
-        let text = fs::read_to_string(root.join(document)).unwrap();
+    // The library ends with the runtime; `cli` belongs to the program.
+    let library = &ORDER[..ORDER.len() - 1];
+    for (document, expected) in [("src/lib.rs", library), ("ARCHITECTURE.md", &ORDER[..])] {
+        let text = fs::read_to_string(root.join(document)).expect("a document can be read");
         let listed: Vec<&str> = text
             .lines()
             .filter_map(|line| line.trim_start_matches("//! ").strip_prefix("| "))
@@ -104,6 +106,6 @@ fn the_table_is_the_one_that_is_documented() {
             .filter_map(|row| row.split('`').next())
             .filter(|module| ORDER.contains(module))
             .collect();
-        assert_eq!(listed, ORDER, "{document}");
+        assert_eq!(listed, expected, "{document}");
     }
 }

@@ -3,6 +3,14 @@
 //! What needs a process of its own (limits, signals, a blocked io_uring) runs this very test binary
 //! again as a child, see [`child`].
 #![cfg(feature = "runtime")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that fails is a test that fails"
+)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "some of the tests are about time"
+)]
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use super::Matches;
 use super::hash::{Hashing, Path};
-use super::table::Index;
+use super::index::Index;
 use crate::limits::{ROUTE_CACHE_BYTES, ROUTE_CACHE_TOPICS};
 use crate::topic::Filter;
 

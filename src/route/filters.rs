@@ -10,10 +10,11 @@ use smallvec::SmallVec;
 
 use super::groups::GroupKey;
 use super::hash::Hashing;
+use super::index::Index;
+use super::prefetch::prefetch;
 use super::receiver::{Receiver, SessionKey};
 use super::shards::ShardSet;
 use super::sorted::Sorted;
-use super::table::Index;
 use super::wildcards::{Wildcards, covers};
 use crate::topic::{Filter, Name};
 
@@ -193,18 +194,37 @@ impl Filters {
         out: &mut Vec<u32>,
     ) {
         let text = topic.as_str();
-        out.extend(self.exact.find(hash, |id| self.is(id, text)));
-        if self.wildcards.is_empty() {
-            return;
+        self.exact.prefetch(hash);
+        if !self.wildcards.is_empty() {
+            self.matching_wildcards(topic, hashing, out);
         }
-        let prefixes = hashing.prefixes(text);
+        out.extend(self.exact.find(hash, |id| self.is(id, text)));
+    }
+
+    /// All slots are asked for before the first is read, and then all entries.
+    fn matching_wildcards(&self, topic: Name<'_>, hashing: &Hashing, out: &mut Vec<u32>) {
         let dollar = topic.starts_with_dollar();
+        let mut hashes: SmallVec<[u64; 16]> = SmallVec::new();
+        let prefixes = hashing.prefixes(topic.as_str());
         self.wildcards.walk(&prefixes, dollar, hashing, |hash| {
-            out.extend(self.wild.find(hash, |id| {
-                self.get(id)
-                    .is_some_and(|entry| covers(&entry.text, text.as_bytes()))
-            }));
+            self.wild.prefetch(hash);
+            hashes.push(hash);
         });
+        let mut likely: SmallVec<[u32; 8]> = SmallVec::new();
+        for id in hashes.into_iter().flat_map(|hash| self.wild.likely(hash)) {
+            if let Some(entry) = self.get(id) {
+                prefetch(entry);
+            }
+            likely.push(id);
+        }
+        // Where two hashes of this topic fall together, each brings what is under the other too.
+        likely.sort_unstable();
+        likely.dedup();
+        let text = topic.as_str().as_bytes();
+        out.extend(likely.into_iter().filter(|&id| {
+            self.get(id)
+                .is_some_and(|entry| covers(&entry.text, text, dollar))
+        }));
     }
 }
 
@@ -261,9 +281,8 @@ impl Entry {
     /// Adds a group.
     pub(super) fn add_group(&mut self, group: GroupKey) {
         let groups = &mut self.crowd().groups;
-        if let Err(at) = groups.binary_search(&group) {
-            groups.insert(at, group);
-        }
+        let at = groups.partition_point(|other| *other < group);
+        groups.insert(at, group);
     }
 
     /// Takes a group out.

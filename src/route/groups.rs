@@ -9,10 +9,10 @@
 //! [`GroupKey`] of a group that is gone finds nothing, also after its place was taken again.
 
 use super::hash::{Hashing, finish, stable_hash};
+use super::index::Index;
 use super::receiver::{Receiver, SessionKey};
 use super::shards::ShardId;
 use super::sorted::{Keyed, Sorted};
-use super::table::Index;
 use crate::limits::GROUP_RENDEZVOUS;
 
 /// A group: one ShareName on one filter.

@@ -1,12 +1,15 @@
 //! How topics and filters become numbers.
 //!
 //! A whole text has one hash. A path, level by level, has another: a polynomial over the hashes of
-//! its levels, modulo the prime 2^61 - 1, at a secret base. It has a property that no chain of
-//! mixing has: from the hash of any path, the hash of that path *extended by a run of a topic's
-//! levels* is one multiplication away, however long the run ([`Prefixes::extend`]). So matching
-//! jumps from wildcard to wildcard and never looks at a level between them.
+//! its levels, modulo 2^64, at a secret odd base. It has a property that no chain of mixing has:
+//! from the hash of any path, the hash of that path *extended by a run of a topic's levels* is one
+//! multiplication away, however long the run ([`Steps::to`]). So matching jumps from wildcard to
+//! wildcard and never looks at a level between them.
 //!
-//! A hash decides where to look, never what is equal: texts are compared in the end.
+//! A hash decides where to look, never what is equal: texts are compared in the end. That is why
+//! the modulus may be the cheap one. A prime would rule out that levels which alternate in a certain
+//! way give hashes with up to 28 equal lower bits (Thue and Morse, 128 levels); those bits are mixed
+//! with the others before a table sees them, and a prime costs six times the instructions.
 
 use foldhash::SharedSeed;
 use foldhash::fast::FoldHasher;
@@ -15,26 +18,16 @@ use std::hash::Hasher;
 
 use crate::limits::MAX_TOPIC_LEVELS;
 
-/// The modulus of path hashes, a Mersenne prime.
-const PRIME: u64 = (1 << 61) - 1;
-
-/// The hash of a path, below [`PRIME`].
+/// The hash of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Path(u64);
 
 impl Path {
-    /// As a hash for a table.
+    /// As a hash for a table. Different paths stay different.
     pub(super) fn hash(self) -> u64 {
-        let mixed = self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        mixed ^ (mixed >> 32)
+        let mixed = (self.0 ^ (self.0 >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        mixed ^ (mixed >> 29)
     }
-}
-
-/// Levels that a wildcard stands for in a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wildcard {
-    Single,
-    Multi,
 }
 
 /// The secrets of one shard.
@@ -45,12 +38,25 @@ pub(super) struct Hashing {
     single: u64,
     multi: u64,
     powers: Box<[u64]>,
+    /// The bits of hashes that count; all but in the tests of collisions.
+    #[cfg(test)]
+    mask: u64,
 }
 
 /// The path hashes of every prefix of one topic: `[i]` has the first `i` levels.
 pub(super) struct Prefixes<'h> {
     hashing: &'h Hashing,
     paths: SmallVec<[u64; 17]>,
+}
+
+/// How to go on from one path along a topic.
+#[derive(Clone, Copy)]
+pub(super) struct Steps<'p> {
+    hashing: &'p Hashing,
+    paths: &'p [u64],
+    /// The path, less the topic's own prefix of that many levels.
+    lead: u64,
+    from: usize,
 }
 
 impl Hashing {
@@ -60,31 +66,49 @@ impl Hashing {
             state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
             finish(state)
         };
-        let (shared, own) = (SharedSeed::from_u64(draw()), draw());
-        // A base near zero would keep short paths small; there are enough others.
-        let base = draw() % (PRIME >> 1) + (PRIME >> 2);
-        let (empty, single, multi) = (draw() % PRIME, draw() % PRIME, draw() % PRIME);
-        let mut powers = vec![1; MAX_TOPIC_LEVELS + 2].into_boxed_slice();
-        let mut power = 1;
-        for slot in &mut powers {
-            *slot = power;
-            power = multiply(power, base);
-        }
+        let (shared, own, base) = (SharedSeed::from_u64(draw()), draw(), draw() | 1);
+        let (empty, single, multi) = (draw(), draw(), draw());
+        let mut power: u64 = 1;
+        let powers = (0..MAX_TOPIC_LEVELS + 2).map(|_| {
+            let this = power;
+            power = power.wrapping_mul(base);
+            this
+        });
         Self {
             shared,
             own,
             empty,
             single,
             multi,
-            powers,
+            powers: powers.collect(),
+            #[cfg(test)]
+            mask: u64::MAX,
         }
     }
 
+    /// Of all hashes only the bits in `mask` count; it keeps the lowest bits, as a polynomial must.
+    #[cfg(test)]
+    pub(super) fn weak(seed: u64, mask: u64) -> Self {
+        let mut hashing = Self::new(seed);
+        hashing.mask = mask;
+        hashing.empty &= mask;
+        hashing
+    }
+
+    #[inline]
+    fn counting(&self, bits: u64) -> u64 {
+        #[cfg(test)]
+        return bits & self.mask;
+        #[cfg(not(test))]
+        bits
+    }
+
     /// The hash of a whole text.
+    #[inline]
     pub(super) fn text(&self, text: &[u8]) -> u64 {
-        let mut hasher = FoldHasher::with_seed(self.own, &self.shared);
+        let mut hasher = FoldHasher::with_seed(with_length(self.own, text), &self.shared);
         hasher.write(text);
-        hasher.finish()
+        self.counting(hasher.finish())
     }
 
     /// The path without levels.
@@ -93,29 +117,27 @@ impl Hashing {
     }
 
     /// `path` and one more literal level.
+    #[inline]
     pub(super) fn literal(&self, path: Path, level: &[u8]) -> Path {
-        self.push(path, self.text(level) >> 3)
+        self.push(path, self.text(level))
     }
 
-    /// `path` and a wildcard.
-    pub(super) fn wildcard(&self, path: Path, wildcard: Wildcard) -> Path {
-        self.push(
-            path,
-            match wildcard {
-                Wildcard::Single => self.single,
-                Wildcard::Multi => self.multi,
-            },
-        )
+    /// `path` and `+`.
+    #[inline]
+    pub(super) fn single(&self, path: Path) -> Path {
+        self.push(path, self.single)
     }
 
+    /// `path` and `#`.
+    #[inline]
+    pub(super) fn multi(&self, path: Path) -> Path {
+        self.push(path, self.multi)
+    }
+
+    #[inline]
     fn push(&self, path: Path, symbol: u64) -> Path {
-        Path(reduce(
-            u128::from(path.0) * u128::from(self.power(1)) + u128::from(symbol),
-        ))
-    }
-
-    fn power(&self, exponent: usize) -> u64 {
-        self.powers.get(exponent).copied().unwrap_or(0)
+        let base = self.powers.get(1).copied().unwrap_or(1);
+        Path(self.counting(path.0.wrapping_mul(base).wrapping_add(symbol)))
     }
 
     /// The path hashes of every prefix of `topic`.
@@ -135,21 +157,50 @@ impl Hashing {
 }
 
 impl Prefixes<'_> {
+    /// From the start of the topic.
+    pub(super) fn steps(&self) -> Steps<'_> {
+        Steps {
+            hashing: self.hashing,
+            paths: &self.paths,
+            lead: 0,
+            from: 0,
+        }
+    }
+}
+
+impl<'p> Steps<'p> {
     /// Levels of the topic.
-    pub(super) fn levels(&self) -> usize {
+    #[inline]
+    pub(super) fn levels(self) -> usize {
         self.paths.len() - 1
     }
 
-    /// `path`, which stands for the topic's first `from` levels, extended by the topic's levels up
-    /// to `to`: (path - prefix of `from`) × base^(to - from) + prefix of `to`.
-    pub(super) fn extend(&self, path: Path, from: usize, to: usize) -> Path {
-        let at = |index: usize| self.paths.get(index).copied().unwrap_or(0);
-        let lead = reduce(u128::from(path.0 + PRIME - at(from)));
-        if lead == 0 {
-            return Path(at(to));
+    /// From `path`, which stands for the topic's first `from` levels.
+    #[inline]
+    pub(super) fn after(self, path: Path, from: usize) -> Self {
+        let own = self.paths.get(from).copied().unwrap_or(0);
+        Self {
+            lead: path.0.wrapping_sub(own),
+            from,
+            ..self
         }
-        let lifted = u128::from(lead) * u128::from(self.hashing.power(to - from));
-        Path(reduce(lifted + u128::from(at(to))))
+    }
+
+    /// The path extended by the topic's levels up to `to`: what the path has more than the topic's
+    /// own prefix, lifted by as many levels, and the topic's prefix of `to` levels.
+    #[inline]
+    pub(super) fn to(self, to: usize) -> Path {
+        let own = self.paths.get(to).copied().unwrap_or(0);
+        let power = self
+            .hashing
+            .powers
+            .get(to - self.from)
+            .copied()
+            .unwrap_or(0);
+        Path(
+            self.hashing
+                .counting(self.lead.wrapping_mul(power).wrapping_add(own)),
+        )
     }
 }
 
@@ -157,9 +208,16 @@ impl Prefixes<'_> {
 /// take alike, such as which member of a group a topic goes to. Nobody's table may lie under it.
 #[must_use]
 pub fn stable_hash(text: &str) -> u64 {
-    let mut hasher = FoldHasher::with_seed(0, SharedSeed::global_fixed());
+    let seed = with_length(0, text.as_bytes());
+    let mut hasher = FoldHasher::with_seed(seed, SharedSeed::global_fixed());
     hasher.write(text.as_bytes());
     finish(hasher.finish())
+}
+
+/// `seed` for the hash of this text. The hasher reads the first and the last eight bytes of a short
+/// text and not how many there are, so `t/11/state` and `t/111/state` would be one to it.
+fn with_length(seed: u64, text: &[u8]) -> u64 {
+    seed ^ (text.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 /// Spreads every bit over all of them: the finisher of SplitMix64.
@@ -169,25 +227,11 @@ pub(super) fn finish(mut bits: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
-fn multiply(left: u64, right: u64) -> u64 {
-    reduce(u128::from(left) * u128::from(right))
-}
-
-/// `wide` modulo [`PRIME`]; exact for anything below 2^122.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "both halves have at most 62 bits"
-)]
-fn reduce(wide: u128) -> u64 {
-    let folded = (wide as u64 & PRIME) + (wide >> 61) as u64;
-    let again = (folded & PRIME) + (folded >> 61);
-    if again >= PRIME { again - PRIME } else { again }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn a_run_of_levels_is_one_step() {
@@ -195,16 +239,17 @@ mod tests {
         let topic = "fleet//vehicle/7/cmd/état";
         let prefixes = hashing.prefixes(topic);
         let levels: Vec<_> = topic.split('/').collect();
-        assert_eq!(prefixes.levels(), levels.len());
-        let start = hashing.wildcard(hashing.empty(), Wildcard::Single);
-        let mut path = start;
-        for to in 1..levels.len() {
-            assert_eq!(prefixes.extend(start, 1, to), path);
-            assert_eq!(
-                prefixes.extend(hashing.empty(), 0, to).0,
-                prefixes.paths[to]
-            );
-            path = hashing.literal(path, levels[to].as_bytes());
+        let root = prefixes.steps();
+        assert_eq!(root.levels(), levels.len());
+        let mut path = hashing.single(hashing.empty());
+        let mut own = hashing.literal(hashing.empty(), levels[0].as_bytes());
+        let after = root.after(path, 1);
+        for (to, level) in levels.iter().enumerate().skip(1) {
+            assert_eq!(after.to(to), path);
+            assert_eq!(root.to(to), own);
+            path = hashing.literal(path, level.as_bytes());
+            own = hashing.literal(own, level.as_bytes());
+            assert_ne!(path, own);
         }
     }
 
@@ -214,10 +259,17 @@ mod tests {
         assert_ne!(stable_hash("vehicle/7"), stable_hash("vehicle/8"));
     }
 
-    proptest! {
-        #[test]
-        fn reduction_is_the_remainder(wide in 0..(1u128 << 122)) {
-            prop_assert_eq!(u128::from(reduce(wide)), wide % u128::from(PRIME));
-        }
+    #[test]
+    fn texts_that_overlap_differ() {
+        let hashing = Hashing::new(7);
+        let texts: Vec<_> = (0..6_000)
+            .map(|number| format!("fleet/{number}/state"))
+            .collect();
+        let stable: HashSet<_> = texts.iter().map(|text| stable_hash(text)).collect();
+        let secret: HashSet<_> = texts
+            .iter()
+            .map(|text| hashing.text(text.as_bytes()))
+            .collect();
+        assert_eq!((stable.len(), secret.len()), (6_000, 6_000));
     }
 }

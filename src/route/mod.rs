@@ -7,8 +7,8 @@
 //! their keys; what a publish still decides by itself (No Local, which of several overlapping
 //! subscriptions, the QoS) is left to the caller.
 //!
-//! How it is built, lowest first: `hash` makes numbers of topics and filters, `table` finds things
-//! by them without ever stopping the shard to grow, `sorted` keeps lists that may be long,
+//! How it is built, lowest first: `hash` makes numbers of topics and filters, `index` and
+//! `table` find things by them without ever stopping the shard to grow, `sorted` keeps lists that may be long,
 //! `wildcards` finds the filters with wildcards that may match, `filters` has one entry for each
 //! filter, `groups` the shared ones, and `cache` what was asked before. No function recurses, and
 //! none takes time in proportion to the subscriptions there are, only to those that match.
@@ -17,6 +17,8 @@ mod cache;
 mod filters;
 mod groups;
 mod hash;
+mod index;
+mod prefetch;
 mod receiver;
 mod retained;
 mod shards;

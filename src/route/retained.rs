@@ -14,8 +14,8 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::hash::Hashing;
+use super::index::Index;
 use super::sorted::{Position, Sorted};
-use super::table::Index;
 use crate::message::Message;
 use crate::time::Time;
 use crate::topic::{Filter, Name};

@@ -130,21 +130,24 @@ impl<T: Copy> Sorted<T> {
         Some(item)
     }
 
-    /// Joins a chunk that ran low with its successor where both fit comfortably, so that random
-    /// removals leave no trail of tiny chunks.
+    /// Joins a chunk that ran low with a neighbour where both fit comfortably, so that removals
+    /// leave no trail of tiny chunks.
     fn merge(&mut self, chunk: usize) {
-        let Some([low, high]) = self.chunks.get(chunk..chunk + 2) else {
-            if let Some(items) = self.chunks.get_mut(chunk) {
-                items.shrink_to(items.len() * 2);
+        for low in [Some(chunk), chunk.checked_sub(1)].into_iter().flatten() {
+            let Some([left, right]) = self.chunks.get(low..low + 2) else {
+                continue;
+            };
+            if left.len() + right.len() > Self::CHUNK / 2 {
+                continue;
+            }
+            let right = self.chunks.remove(low + 1);
+            if let Some(left) = self.chunks.get_mut(low) {
+                left.extend_from_slice(&right);
             }
             return;
-        };
-        if low.len() + high.len() > Self::CHUNK / 2 {
-            return;
         }
-        let high = self.chunks.remove(chunk + 1);
-        if let Some(low) = self.chunks.get_mut(chunk) {
-            low.extend_from_slice(&high);
+        if let Some(items) = self.chunks.get_mut(chunk) {
+            items.shrink_to(items.len() * 2);
         }
     }
 
@@ -212,5 +215,85 @@ impl<T: Keyed> Sorted<T> {
             Err(at) => self.iter_from(at).next(),
         };
         next.or_else(|| self.iter().next())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    impl Keyed for [u32; 64] {
+        type Key = u32;
+
+        fn key(&self) -> u32 {
+            self[0]
+        }
+    }
+
+    fn item(key: u32, value: u32) -> [u32; 64] {
+        let mut item = [value; 64];
+        item[0] = key;
+        item
+    }
+
+    fn check(list: &Sorted<[u32; 64]>) {
+        assert!(list.chunks.iter().all(|chunk| !chunk.is_empty()));
+        assert!(
+            list.chunks
+                .iter()
+                .all(|chunk| chunk.len() <= Sorted::<[u32; 64]>::CHUNK)
+        );
+        assert_eq!(list.iter().count(), list.len());
+        assert!(list.iter().is_sorted_by_key(Keyed::key));
+    }
+
+    proptest! {
+        /// Against a map; a chunk has eight items, so they split and merge all the time.
+        #[test]
+        fn a_sorted_list_is_a_map(
+            changes in prop::collection::vec((0..3u8, 0..80u32, any::<u32>()), 1..300),
+        ) {
+            let mut list = Sorted::default();
+            let mut model = BTreeMap::new();
+            for (kind, key, value) in changes {
+                if kind == 0 {
+                    let taken = list.take(key).map(|item: [u32; 64]| item[1]);
+                    prop_assert_eq!(taken, model.remove(&key));
+                } else {
+                    let old = list.put(item(key, value)).map(|item| item[1]);
+                    prop_assert_eq!(old, model.insert(key, value));
+                }
+                check(&list);
+                prop_assert_eq!(list.contains(key), model.contains_key(&key));
+                let after = model.range(key + 1..).next().or_else(|| model.iter().next());
+                prop_assert_eq!(list.after(key).map(Keyed::key), after.map(|(&key, _)| key));
+                let nth = value as usize % 90;
+                let expected = model.keys().nth(nth).copied();
+                prop_assert_eq!(list.nth(nth).map(Keyed::key), expected);
+            }
+            prop_assert_eq!(
+                list.iter().map(|item| (item[0], item[1])).collect::<Vec<_>>(),
+                model.into_iter().collect::<Vec<_>>()
+            );
+        }
+    }
+
+    #[test]
+    fn removing_at_random_leaves_no_trail_of_small_chunks() {
+        let mut list = Sorted::default();
+        for key in 0..1000 {
+            list.put(item(key, 0));
+        }
+        for key in (0..1000).filter(|key| key % 10 != 0) {
+            list.take(key);
+        }
+        check(&list);
+        assert!(
+            list.chunks.len() <= 60,
+            "{} chunks for 100 items",
+            list.chunks.len()
+        );
     }
 }

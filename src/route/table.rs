@@ -1,4 +1,4 @@
-//! Hash tables that never stop the shard: 64 parts by the upper bits of the hash, each of which
+//! Hash tables of values that never stop the shard: 64 parts by the upper bits of the hash, each of which
 //! grows by itself. One table of a million entries moves all of them at once when it grows; a part
 //! moves a sixty-fourth of that.
 
@@ -12,20 +12,6 @@ const PARTS: usize = 64;
 pub(super) trait Hashed {
     /// A number that spreads entries of one part over it: upper and lower bits both.
     fn spread(&self) -> u64;
-}
-
-/// What an [`Index`] keeps: which one, and enough of its hash to move it when the table grows and
-/// to hardly ever look at a wrong one.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    tag: u32,
-    id: u32,
-}
-
-impl Hashed for Slot {
-    fn spread(&self) -> u64 {
-        spread(self.tag)
-    }
 }
 
 /// From 32 bits of a hash to 64 that are fit for a table.
@@ -83,35 +69,5 @@ impl<T: Hashed> Table<T> {
             part.shrink_to(part.len() * 2, Hashed::spread);
         }
         Some(removed)
-    }
-}
-
-/// From a hash to the number of something that is kept, and compared, elsewhere.
-pub(super) struct Index(Table<Slot>);
-
-impl Index {
-    pub(super) fn new() -> Self {
-        Self(Table::new())
-    }
-
-    /// The number under `hash` for which `eq` holds.
-    pub(super) fn find(&self, hash: u64, mut eq: impl FnMut(u32) -> bool) -> Option<u32> {
-        let wanted = tag(hash);
-        self.0
-            .find(hash, |slot| slot.tag == wanted && eq(slot.id))
-            .map(|slot| slot.id)
-    }
-
-    /// Adds a number that is not in it yet.
-    pub(super) fn insert(&mut self, hash: u64, id: u32) {
-        let tag = tag(hash);
-        if let Some(entry) = self.0.entry(hash, |slot| slot.id == id) {
-            entry.insert(Slot { tag, id });
-        }
-    }
-
-    /// Takes `id` out again.
-    pub(super) fn remove(&mut self, hash: u64, id: u32) -> bool {
-        self.0.remove(hash, |slot| slot.id == id).is_some()
     }
 }

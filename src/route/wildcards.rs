@@ -2,7 +2,7 @@
 //! a wildcard.
 //!
 //! A node stands for a path that ends in an inner `+`; the runs of literal levels between wildcards
-//! have no nodes, because [`Prefixes::extend`] steps over a run in one multiplication. So
+//! have no nodes, because [`Steps::to`] steps over a run in one multiplication. So
 //! `vehicle/4711/cmd/+` costs no node at all, and a walk costs one probe per place where some filter
 //! really goes on, independent of the depth of the topic.
 //!
@@ -17,7 +17,7 @@
 use hashbrown::hash_table::Entry;
 use smallvec::SmallVec;
 
-use super::hash::{Hashing, Path, Prefixes, Wildcard};
+use super::hash::{Hashing, Path, Prefixes, Steps};
 use super::table::{Hashed, Table, spread, tag};
 use crate::limits::MAX_TOPIC_LEVELS;
 
@@ -96,8 +96,8 @@ impl Shape {
         while let Some((level, text)) = levels.next() {
             let is_last = levels.peek().is_none();
             path = match text {
-                "#" => hashing.wildcard(path, Wildcard::Multi),
-                "+" => hashing.wildcard(path, Wildcard::Single),
+                "#" => hashing.multi(path),
+                "+" => hashing.single(path),
                 _ => hashing.literal(path, text.as_bytes()),
             };
             let kind = match text {
@@ -196,44 +196,71 @@ impl Wildcards {
         }
     }
 
-    /// Calls `found` with the hash of every filter that may match the topic. No filter that starts
-    /// with a wildcard is among them if `dollar` says that the topic starts with `$`
-    /// [MQTT-4.7.2-1] [MQTT-4.7.2-1 3.1.1].
-    pub(super) fn walk(
-        &self,
-        topic: &Prefixes<'_>,
+    /// Calls `found` with the hash of every filter that may match the topic; `dollar` says that it
+    /// starts with `$`, so that no filter matches that starts with a wildcard.
+    pub(super) fn walk<'w>(
+        &'w self,
+        topic: &'w Prefixes<'_>,
         dollar: bool,
-        hashing: &Hashing,
+        hashing: &'w Hashing,
         mut found: impl FnMut(u64),
     ) {
-        let levels = topic.levels();
-        let last = levels - 1;
-        let start = self
+        let root = topic.steps();
+        let end = root.levels();
+        let mut walk = Walk {
+            nodes: &self.nodes,
+            hashing,
+            end,
+            open: SmallVec::new(),
+        };
+        let first = self
             .first
             .each_ref()
             .map(|census| census.levels & !Levels::from(dollar));
-        let [multi, inner, end] = start;
-        let mut open: SmallVec<[(Path, usize, [Levels; 4]); 4]> = SmallVec::new();
-        open.push((hashing.empty(), 0, [multi, inner, end, 0]));
-        while let Some((path, from, [multi, inner, end, tail])) = open.pop() {
-            // `sport/#` matches `sport` too: a `#` may stand one level past the topic's last.
-            for at in ones(multi & up_to(levels)) {
-                let path = topic.extend(path, from, at);
-                found(hashing.wildcard(path, Wildcard::Multi).hash());
+        for (kind, levels) in [Kind::Multi, Kind::Inner, Kind::Last]
+            .into_iter()
+            .zip(first)
+        {
+            for level in ones(levels & up_to(end)) {
+                walk.follow(root, Place { kind, level }, &mut found);
             }
-            for at in ones(inner & up_to(last)) {
-                let path = hashing.wildcard(topic.extend(path, from, at), Wildcard::Single);
+        }
+        while let Some((steps, level, next)) = walk.open.pop() {
+            next.places(level, end, |place| walk.follow(steps, place, &mut found));
+        }
+    }
+}
+
+/// A walk along one topic, of `end` levels.
+struct Walk<'w> {
+    nodes: &'w Table<Node>,
+    hashing: &'w Hashing,
+    end: usize,
+    /// Nodes that were reached and not looked behind yet, with their levels.
+    open: SmallVec<[(Steps<'w>, usize, Next); 4]>,
+}
+
+impl<'w> Walk<'w> {
+    /// Goes to `place`, which some filter may have behind the start of `steps`.
+    #[inline]
+    fn follow(&mut self, steps: Steps<'w>, place: Place, found: &mut impl FnMut(u64)) {
+        let Place { kind, level } = place;
+        let is_last = level + 1 == self.end;
+        match kind {
+            // `sport/#` matches `sport` too: a `#` may stand one level past the topic's last.
+            Kind::Multi if level <= self.end => {
+                found(self.hashing.multi(steps.to(level)).hash());
+            }
+            Kind::Inner if level < self.end => {
+                let path = self.hashing.single(steps.to(level));
                 if let Some(node) = self.nodes.find(path.hash(), |node| node.path == path) {
-                    open.push((path, at + 1, node.next.behind(at)));
+                    self.open
+                        .push((steps.after(path, level + 1), level, node.next));
                 }
             }
-            if end & (1 << last) != 0 {
-                let path = topic.extend(path, from, last);
-                found(hashing.wildcard(path, Wildcard::Single).hash());
-            }
-            if tail & (1 << last) != 0 {
-                found(topic.extend(path, from, levels).hash());
-            }
+            Kind::Last if is_last => found(self.hashing.single(steps.to(level)).hash()),
+            Kind::Tail if is_last => found(steps.to(self.end).hash()),
+            Kind::Multi | Kind::Inner | Kind::Last | Kind::Tail => {}
         }
     }
 }
@@ -245,20 +272,21 @@ impl Next {
         self.0 |= 1 << (place.kind as usize * 8 + distance);
     }
 
-    /// The levels behind `level`, where the node stands, by kind.
-    fn behind(self, level: usize) -> [Levels; 4] {
-        self.0.to_le_bytes().map(|places| {
-            let near = Levels::from(places & 0x7f)
-                .checked_shl(shift(level + 1))
-                .unwrap_or(0);
-            let far = Levels::MAX.checked_shl(shift(level + 8)).unwrap_or(0);
-            if places & 0x80 == 0 { near } else { near | far }
-        })
+    /// The places behind `level`, where the node stands, up to `end`.
+    fn places(self, level: usize, end: usize, mut take: impl FnMut(Place)) {
+        const KINDS: [Kind; 4] = [Kind::Multi, Kind::Inner, Kind::Last, Kind::Tail];
+        let mut rest = self.0;
+        while rest != 0 {
+            let bit = rest.trailing_zeros() as usize;
+            rest &= rest - 1;
+            let kind = KINDS[bit / 8 % 4];
+            let near = level + 1 + bit % 8;
+            take(Place { kind, level: near });
+            if bit % 8 == 7 {
+                (near + 1..=end).for_each(|level| take(Place { kind, level }));
+            }
+        }
     }
-}
-
-fn shift(level: usize) -> u32 {
-    u32::try_from(level).unwrap_or(u32::MAX)
 }
 
 impl Census {
@@ -300,11 +328,14 @@ fn ones(mut levels: Levels) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Whether `filter`, which is a valid filter, matches `topic`, which is a valid name, leaving the
-/// rule about `$` aside. In a valid filter a wildcard is alone in its level and a name has none, so
-/// bytes can be compared as they come; nothing is normalised
-/// [MQTT-4.7.3-4] [MQTT-4.7.3-4 3.1.1].
-pub(super) fn covers(mut filter: &[u8], mut topic: &[u8]) -> bool {
+/// Whether `filter`, which is a valid filter, matches `topic`, which is a valid name and starts with
+/// `$` if `dollar` says so [MQTT-4.7.2-1] [MQTT-4.7.2-1 3.1.1]. In a valid filter a wildcard is
+/// alone in its level and a name has none, so bytes can be compared as they come; nothing is
+/// normalised [MQTT-4.7.3-4] [MQTT-4.7.3-4 3.1.1].
+pub(super) fn covers(mut filter: &[u8], mut topic: &[u8], dollar: bool) -> bool {
+    if dollar && matches!(filter.first(), Some(b'+' | b'#')) {
+        return false;
+    }
     loop {
         let same = common(filter, topic);
         filter = filter.get(same..).unwrap_or_default();

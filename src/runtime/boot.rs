@@ -33,9 +33,12 @@ const GLOMMIO_IO_MEMORY: usize = 64 * 1024;
 /// Entries of each of glommio's three rings.
 const GLOMMIO_RING_DEPTH: usize = 32;
 
-/// How long other work of an executor waits for its turn at most. Ten microseconds make no progress
-/// at all, the default of 100 milliseconds is felt (both measured).
-const PREEMPT: Duration = Duration::from_millis(5);
+/// glommio's preemption timer: so long that it never fires. The driver is the only task of its
+/// executor, so nothing waits for a turn; and a timer that fires between the arming and the run of the
+/// task queues, because the kernel took the thread off its core for that long, makes glommio 0.9.0 take
+/// a runnable task for none and sleep for ever (`run_task_queues` says that it ran nothing; a QoS 1
+/// ping-pong on a loaded machine stalled within 20,000 round trips at 5 ms).
+const PREEMPT: Duration = Duration::from_secs(24 * 3600);
 
 /// Descriptors that the process needs besides its connections: rings, eventfds and listeners of a
 /// shard, and the same again for whatever else is open.

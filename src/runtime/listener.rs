@@ -1,5 +1,6 @@
 //! Listening sockets: one for each shard on each address, so that the kernel spreads connections
-//! (`SO_REUSEPORT`).
+//! (`SO_REUSEPORT`). TCP is the ordered, lossless stream that MQTT asks for [MQTT-4.2-1]
+//! [MQTT-7.1.1-1 3.1.1].
 //!
 //! `SO_REUSEPORT` alone would let a second broker of the same user take a share of our clients, and
 //! us of its. So the first socket is bound without it, which fails if anybody listens there; only then

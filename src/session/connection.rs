@@ -63,7 +63,7 @@ pub struct Connection {
     pub last_packet: Time,
     /// The deadline that stands in the shard's timers for it.
     pub timer: Time,
-    /// Whether the CONNECT's Session Expiry Interval was 0 [MQTT-3.14.2-2].
+    /// Whether the CONNECT's Session Expiry Interval was 0, section 3.14.2.2.2.
     pub expiry_was_zero: bool,
     /// Bytes of a packet that is not complete.
     pub partial: Vec<u8>,

@@ -3,20 +3,19 @@
 //! Packet identifiers are handed out in a row, so the identifier is the position: slot `i` has the
 //! identifier `first + i` on the circle 1..=65,535, and finding the slot of an acknowledgement takes
 //! no search, however hostile the order of the acknowledgements. A slot that is done stays until all
-//! slots before it are done. So a new identifier never meets one that is in use, and a client that
-//! leaves one message unacknowledged for 65,535 further ones gets no more of them.
+//! slots before it are done. When the row has come round to a message that is still not
+//! acknowledged, that one steps aside as a straggler, and its identifier is passed over.
 //!
-//! Invariants: the first slot is not done; slots before `cursor` were sent on the present connection,
-//! those from it on wait to be sent again, and the cursor never stands on a slot that is done; `unacknowledged` counts the slots that are not done.
+//! Invariants: the first slot is not done; stragglers are older than all slots, and in the order they
+//! were sent; slots before `cursor` and stragglers before `straggler_cursor` were sent on the present
+//! connection, those from there on wait to be sent again; `cursor` never stands on a slot that is done;
+//! no identifier is in use twice.
 
 use std::collections::VecDeque;
 
 use crate::wire::{PacketId, QoS};
 
 use super::Delivery;
-
-/// Identifiers on the circle.
-const IDENTIFIERS: usize = 65_535;
 
 /// One message on its way.
 #[derive(Debug)]
@@ -41,30 +40,41 @@ pub enum Acknowledged {
     Unknown,
 }
 
-/// The window.
+/// The window. The circle of identifiers is a parameter so that tests can come round it.
 #[derive(Debug)]
-pub struct Window {
+pub struct Window<const CIRCLE: u16 = { u16::MAX }> {
     slots: VecDeque<Slot>,
+    stragglers: Vec<(PacketId, Slot)>,
     first: u16,
-    unacknowledged: u16,
     cursor: u16,
-    /// Slots before the cursor that are not done.
+    straggler_cursor: u16,
+    unacknowledged: u16,
+    /// What was sent on the present connection and is not acknowledged.
     in_flight: u16,
 }
 
-impl Default for Window {
+impl<const CIRCLE: u16> Default for Window<CIRCLE> {
     fn default() -> Self {
         Self {
             slots: VecDeque::new(),
+            stragglers: Vec::new(),
             first: 1,
-            unacknowledged: 0,
             cursor: 0,
+            straggler_cursor: 0,
+            unacknowledged: 0,
             in_flight: 0,
         }
     }
 }
 
-impl Window {
+/// Where a message is that has not been acknowledged.
+#[derive(Clone, Copy)]
+enum Place {
+    Slot(usize),
+    Straggler(usize),
+}
+
+impl<const CIRCLE: u16> Window<CIRCLE> {
     /// Whether nothing waits for an acknowledgement.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -86,20 +96,30 @@ impl Window {
     /// Whether a new message may be sent: everything old was sent again, and an identifier is free.
     #[must_use]
     pub fn takes_new(&self) -> bool {
-        usize::from(self.cursor) == self.slots.len() && self.slots.len() < IDENTIFIERS
+        !self.has_unsent() && self.unacknowledged < CIRCLE
     }
 
-    /// Notes that `delivery` is sent now and gives it its identifier. The caller has asked
-    /// [`Window::takes_new`].
+    /// Notes that `delivery` is sent now and gives it its identifier, one that is not in use
+    /// [MQTT-2.2.1-4]. The caller has asked [`Window::takes_new`].
     pub fn send(&mut self, delivery: Delivery) -> PacketId {
         assert!(
             self.takes_new(),
             "a window takes nothing new before the old was sent again"
         );
-        let identifier = self.identifier(self.slots.len());
-        self.slots.push_back(Slot::Published(delivery));
+        let identifier = loop {
+            self.make_room();
+            let identifier = self.identifier(self.slots.len());
+            if !self
+                .stragglers
+                .iter()
+                .any(|(straggler, _)| *straggler == identifier)
+            {
+                break identifier;
+            }
+            self.push(Slot::Done);
+        };
+        self.push(Slot::Published(delivery));
         self.unacknowledged += 1;
-        self.cursor += 1;
         self.in_flight += 1;
         identifier
     }
@@ -107,11 +127,20 @@ impl Window {
     /// A connection came or went: everything that is not done is to be sent again.
     pub fn rewind(&mut self) {
         self.cursor = 0; // the first slot is never done
+        self.straggler_cursor = 0;
         self.in_flight = 0;
+        self.drop_done();
     }
 
     /// The next slot that is to be sent again, with its identifier. It counts as sent from here on.
     pub fn resend(&mut self) -> Option<(PacketId, &mut Slot)> {
+        let straggler = usize::from(self.straggler_cursor);
+        if straggler < self.stragglers.len() {
+            self.straggler_cursor += 1;
+            self.in_flight += 1;
+            let (identifier, slot) = &mut self.stragglers[straggler];
+            return Some((*identifier, slot));
+        }
         let position = usize::from(self.cursor);
         if position >= self.slots.len() {
             return None;
@@ -122,6 +151,110 @@ impl Window {
         Some((self.identifier(position), &mut self.slots[position]))
     }
 
+    /// Whether something is left to be sent again.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        usize::from(self.cursor) < self.slots.len()
+            || usize::from(self.straggler_cursor) < self.stragglers.len()
+    }
+
+    /// PUBACK, or PUBREC with an error: the exchange of a message of QoS `qos` is over.
+    pub fn finish(&mut self, identifier: PacketId, qos: QoS) -> Acknowledged {
+        match self.find(identifier) {
+            Some((place, Slot::Published(delivery))) if delivery.qos == qos => {
+                Acknowledged::Completed(self.done(place))
+            }
+            _ => Acknowledged::Unknown,
+        }
+    }
+
+    /// PUBREC: the client owns the message now [MQTT-4.3.3-4].
+    pub fn receive(&mut self, identifier: PacketId) -> Acknowledged {
+        match self.find(identifier) {
+            Some((_, slot @ Slot::Published(_))) if slot.qos() == QoS::ExactlyOnce => {
+                *slot = Slot::Released;
+                Acknowledged::Release
+            }
+            Some((_, Slot::Released)) => Acknowledged::Release,
+            _ => Acknowledged::Unknown,
+        }
+    }
+
+    /// PUBCOMP: the exchange is over.
+    pub fn complete(&mut self, identifier: PacketId) -> Acknowledged {
+        match self.find(identifier) {
+            Some((place, Slot::Released)) => Acknowledged::Completed(self.done(place)),
+            _ => Acknowledged::Unknown,
+        }
+    }
+
+    /// The session ends: the messages that were not acknowledged, oldest first.
+    pub fn drain(&mut self) -> impl Iterator<Item = Delivery> {
+        let Self {
+            slots, stragglers, ..
+        } = std::mem::take(self);
+        let stragglers = stragglers.into_iter().map(|(_, slot)| slot);
+        stragglers.chain(slots).filter_map(|slot| match slot {
+            Slot::Published(delivery) => Some(delivery),
+            Slot::Released | Slot::Done => None,
+        })
+    }
+
+    /// If the row has come round, its oldest message steps aside.
+    fn make_room(&mut self) {
+        if self.slots.len() < usize::from(CIRCLE) {
+            return;
+        }
+        let identifier = self.identifier(0);
+        if let Some(slot) = self.slots.pop_front() {
+            self.stragglers.push((identifier, slot));
+            self.straggler_cursor += 1; // whatever is old was sent
+            self.cursor -= 1;
+            self.advance();
+            self.drop_done();
+        }
+    }
+
+    fn push(&mut self, slot: Slot) {
+        self.slots.push_back(slot);
+        self.cursor += 1;
+    }
+
+    fn done(&mut self, place: Place) -> Option<Delivery> {
+        self.unacknowledged -= 1;
+        let slot = match place {
+            Place::Straggler(position) => {
+                if position < usize::from(self.straggler_cursor) {
+                    self.straggler_cursor -= 1;
+                    self.in_flight -= 1;
+                }
+                self.stragglers.remove(position).1
+            }
+            Place::Slot(position) => {
+                self.in_flight -= u16::from(position < usize::from(self.cursor));
+                std::mem::replace(&mut self.slots[position], Slot::Done)
+            }
+        };
+        self.drop_done();
+        self.skip_done();
+        match slot {
+            Slot::Published(delivery) => Some(delivery),
+            Slot::Released | Slot::Done => None,
+        }
+    }
+
+    /// The first slot is not done.
+    fn drop_done(&mut self) {
+        while let Some(Slot::Done) = self.slots.front() {
+            self.slots.pop_front();
+            self.cursor = self.cursor.saturating_sub(1);
+            self.advance();
+        }
+        if self.slots.is_empty() && self.slots.capacity() > 64 {
+            self.slots = VecDeque::new();
+        }
+    }
+
     /// The cursor stands on something to be sent, or at the end.
     fn skip_done(&mut self) {
         while let Some(Slot::Done) = self.slots.get(usize::from(self.cursor)) {
@@ -129,95 +262,46 @@ impl Window {
         }
     }
 
-    /// Whether something is left to be sent again.
-    #[must_use]
-    pub fn has_unsent(&self) -> bool {
-        usize::from(self.cursor) < self.slots.len()
-    }
-
-    /// PUBACK, or PUBREC with an error: the exchange of a message of QoS `qos` is over.
-    pub fn finish(&mut self, identifier: PacketId, qos: QoS) -> Acknowledged {
-        let Some(position) = self.position(identifier) else {
-            return Acknowledged::Unknown;
+    fn advance(&mut self) {
+        self.first = if self.first == CIRCLE {
+            1
+        } else {
+            self.first + 1
         };
-        match &self.slots[position] {
-            Slot::Published(delivery) if delivery.qos == qos => {}
-            _ => return Acknowledged::Unknown,
-        }
-        Acknowledged::Completed(self.done(position))
-    }
-
-    /// PUBREC: the client owns the message now [MQTT-4.3.3-4].
-    pub fn receive(&mut self, identifier: PacketId) -> Acknowledged {
-        let Some(position) = self.position(identifier) else {
-            return Acknowledged::Unknown;
-        };
-        match &self.slots[position] {
-            Slot::Published(delivery) if delivery.qos == QoS::ExactlyOnce => {
-                self.slots[position] = Slot::Released;
-                Acknowledged::Release
-            }
-            Slot::Released => Acknowledged::Release,
-            Slot::Published(_) | Slot::Done => Acknowledged::Unknown,
-        }
-    }
-
-    /// PUBCOMP: the exchange is over.
-    pub fn complete(&mut self, identifier: PacketId) -> Acknowledged {
-        let Some(position) = self.position(identifier) else {
-            return Acknowledged::Unknown;
-        };
-        match &self.slots[position] {
-            Slot::Released => Acknowledged::Completed(self.done(position)),
-            Slot::Published(_) | Slot::Done => Acknowledged::Unknown,
-        }
-    }
-
-    /// The session ends: the messages that were not acknowledged, oldest first.
-    pub fn drain(&mut self) -> impl Iterator<Item = Delivery> {
-        let slots = std::mem::take(self).slots;
-        slots.into_iter().filter_map(|slot| match slot {
-            Slot::Published(delivery) => Some(delivery),
-            Slot::Released | Slot::Done => None,
-        })
-    }
-
-    fn done(&mut self, position: usize) -> Option<Delivery> {
-        self.unacknowledged -= 1;
-        if position < usize::from(self.cursor) {
-            self.in_flight -= 1;
-        }
-        let slot = std::mem::replace(&mut self.slots[position], Slot::Done);
-        while matches!(self.slots.front(), Some(Slot::Done)) {
-            self.slots.pop_front();
-            self.cursor = self.cursor.saturating_sub(1);
-            self.first = if self.first == u16::MAX {
-                1
-            } else {
-                self.first + 1
-            };
-        }
-        self.skip_done();
-        if self.slots.is_empty() && self.slots.capacity() > 64 {
-            self.slots = VecDeque::new();
-        }
-        match slot {
-            Slot::Published(delivery) => Some(delivery),
-            Slot::Released | Slot::Done => None,
-        }
     }
 
     fn identifier(&self, position: usize) -> PacketId {
-        let circle = (usize::from(self.first) - 1 + position) % IDENTIFIERS;
+        let circle = (usize::from(self.first) - 1 + position) % usize::from(CIRCLE);
         u16::try_from(circle + 1)
             .ok()
             .and_then(PacketId::new)
             .unwrap_or(PacketId::MIN)
     }
 
-    fn position(&self, identifier: PacketId) -> Option<usize> {
-        let circle = IDENTIFIERS + usize::from(identifier.get()) - usize::from(self.first);
-        Some(circle % IDENTIFIERS).filter(|&position| position < self.slots.len())
+    fn find(&mut self, identifier: PacketId) -> Option<(Place, &mut Slot)> {
+        if identifier.get() > CIRCLE {
+            return None;
+        }
+        let ahead = usize::from(CIRCLE) + usize::from(identifier.get()) - usize::from(self.first);
+        let position = ahead % usize::from(CIRCLE);
+        if !matches!(self.slots.get(position), None | Some(Slot::Done)) {
+            return Some((Place::Slot(position), &mut self.slots[position]));
+        }
+        let position = self
+            .stragglers
+            .iter()
+            .position(|(straggler, _)| *straggler == identifier)?;
+        Some((Place::Straggler(position), &mut self.stragglers[position].1))
+    }
+}
+
+impl Slot {
+    /// The QoS of a message that was not acknowledged; of the others, one that matches nothing.
+    fn qos(&self) -> QoS {
+        match self {
+            Self::Published(delivery) => delivery.qos,
+            Self::Released | Self::Done => QoS::AtMostOnce,
+        }
     }
 }
 
@@ -262,7 +346,7 @@ mod tests {
             (!self.0.is_empty()).then(|| number % self.0.len())
         }
 
-        fn acknowledge(&mut self, window: &mut Window, operation: Operation) {
+        fn acknowledge(&mut self, window: &mut Window<13>, operation: Operation) {
             let (Operation::PubAck(number)
             | Operation::PubRec(number)
             | Operation::PubRecError(number)
@@ -298,8 +382,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_like_a_list(operations in operations(), start in 1..=u16::MAX) {
-            let mut window = Window { first: start, ..Window::default() };
+        fn behaves_like_a_list(operations in operations(), start in 1..=13_u16) {
+            let mut window = Window::<13> { first: start, ..Window::default() };
             let mut model = Model::default();
             for operation in operations {
                 match operation {
@@ -310,7 +394,10 @@ mod tests {
                         prop_assert!(model.0.iter().all(|slot| slot.0 != identifier));
                         model.0.push((identifier, qos, false, true));
                     }
-                    Operation::Send(_) => prop_assert!(model.0.iter().any(|slot| !slot.3)),
+                    Operation::Send(_) => {
+                        let full = model.0.len() == 13;
+                        prop_assert!(full || model.0.iter().any(|slot| !slot.3));
+                    }
                     Operation::Reconnect => {
                         window.rewind();
                         model.0.iter_mut().for_each(|slot| slot.3 = false);
@@ -339,17 +426,34 @@ mod tests {
 
     #[test]
     fn identifiers_wrap_past_the_ones_in_use() {
-        let mut window = Window::default();
-        for _ in 0..IDENTIFIERS {
+        let mut window = Window::<13>::default();
+        let held = window.send(delivery(QoS::AtLeastOnce));
+        for round in 1..=100 {
+            let identifier = window.send(delivery(QoS::AtLeastOnce));
+            assert_ne!(identifier, held, "round {round}");
+            let finished = window.finish(identifier, QoS::AtLeastOnce);
+            assert!(matches!(finished, Acknowledged::Completed(Some(_))));
+        }
+        assert_eq!((window.len(), window.in_flight()), (1, 1));
+        window.rewind();
+        assert_eq!(
+            window.resend().map(|(identifier, _)| identifier),
+            Some(held)
+        );
+        assert!(matches!(
+            window.finish(held, QoS::AtLeastOnce),
+            Acknowledged::Completed(Some(_))
+        ));
+        assert!(window.is_empty() && window.takes_new());
+    }
+
+    #[test]
+    fn as_many_messages_as_identifiers_fit() {
+        let mut window = Window::<13>::default();
+        for _ in 0..13 {
             assert!(window.takes_new());
-            window.send(delivery(QoS::AtLeastOnce));
+            window.send(delivery(QoS::ExactlyOnce));
         }
         assert!(!window.takes_new());
-        let first = PacketId::MIN;
-        assert!(matches!(
-            window.finish(first, QoS::AtLeastOnce),
-            Acknowledged::Completed(_)
-        ));
-        assert_eq!(window.send(delivery(QoS::AtLeastOnce)), first);
     }
 }

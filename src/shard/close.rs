@@ -123,7 +123,7 @@ impl Shard {
             (disconnect.session_expiry_interval, connection.session())
         {
             if connection.expiry_was_zero && interval > 0 {
-                return Err(Fault::SessionExpiryFromZero); // [MQTT-3.14.2-2]
+                return Err(Fault::SessionExpiryFromZero); // section 3.14.2.2.2
             }
             if let Some(session) = self.sessions.get_mut(key) {
                 session.expiry_interval = interval.min(self.settings.max_session_expiry_interval);
@@ -227,12 +227,12 @@ impl Shard {
             return;
         }
         if !connection.version.is_v5() {
-            return; // [MQTT-3.14.0-1 3.1.1] only a client sends DISCONNECT
+            return; // in 3.1.1 only a client sends DISCONNECT
         }
         let disconnect = |reason_string| {
             Packet::Disconnect(Disconnect {
                 reason,
-                session_expiry_interval: None, // [MQTT-3.14.2-1]
+                session_expiry_interval: None, // [MQTT-3.14.2-2]
                 reason_string,
                 user_properties: UserProperties::default(),
                 server_reference: None,

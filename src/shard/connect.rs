@@ -16,11 +16,17 @@ use super::{
     Cause, ConnKey, Event, Fault, Flow, Handoff, Outbox, Question, Settings, Shard, Ticket,
 };
 
-/// What a slow authenticator says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answered {
-    Allow,
-    Deny(ReasonCode),
+/// Who waits for a slow authenticator.
+pub(super) struct Asked {
+    conn: ConnKey,
+    /// The client id that was assigned to it, which the answer is about.
+    assigned: Option<String>,
+}
+
+/// What a slow authenticator said, until the CONNECT is looked at again.
+pub(super) struct Answered {
+    decision: Decision,
+    assigned: Option<String>,
 }
 
 impl Shard {
@@ -50,38 +56,41 @@ impl Shard {
             self.hand_over(conn, owner, unread, out);
             return Ok(Flow::Next);
         }
-        let assigned = connect
-            .client_id
-            .is_empty()
-            .then(|| self.assign_client_id());
+        let (answer, assigned) = match self.answers.remove(&conn) {
+            Some(answered) => (Some(answered.decision), answered.assigned),
+            None if connect.client_id.is_empty() => (None, Some(self.assign_client_id())),
+            None => (None, None),
+        };
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         if let Some(reason) = refusal(&connect, &self.settings) {
             self.refuse(conn, client_id, reason, now, out);
             return Ok(Flow::Next);
         }
-        match self.authenticate(conn, client_id, &connect, out) {
+        match answer.unwrap_or_else(|| self.authenticate(conn, client_id, &connect)) {
             Decision::Allow => self.accept(conn, client_id, &connect, now, out),
             Decision::Deny(reason) => self.refuse(conn, client_id, reason, now, out),
-            Decision::Pending => return Ok(Flow::Hold),
+            Decision::Pending => {
+                self.ask(conn, assigned, &connect, out);
+                return Ok(Flow::Hold);
+            }
         }
         Ok(Flow::Next)
     }
 
     /// A slow authenticator has answered.
     pub fn complete(&mut self, ticket: Ticket, answer: Decision, now: Time, out: &mut Outbox) {
-        let answered = match answer {
-            Decision::Allow => Answered::Allow,
-            Decision::Deny(reason) => Answered::Deny(reason),
-            Decision::Pending => return,
-        };
-        let Some(conn) = self.questions.remove(&ticket) else {
+        if answer == Decision::Pending {
+            return;
+        }
+        let Some(Asked { conn, assigned }) = self.questions.remove(&ticket) else {
             return;
         };
         let Some(connection) = self.connections.get_mut(conn) else {
             return;
         };
         connection.phase = Phase::Handshake;
-        self.answers.insert(conn, answered);
+        let decision = answer;
+        self.answers.insert(conn, Answered { decision, assigned });
         out.reading.push((conn, true));
         self.resume(conn, now, out);
     }
@@ -125,43 +134,40 @@ impl Shard {
         }
     }
 
-    fn authenticate(
-        &mut self,
-        conn: ConnKey,
-        client_id: &str,
-        connect: &Connect<'_>,
-        out: &mut Outbox,
-    ) -> Decision {
-        match self.answers.remove(&conn) {
-            Some(Answered::Allow) => return Decision::Allow,
-            Some(Answered::Deny(reason)) => return Decision::Deny(reason),
-            None => {}
-        }
-        let Some(connection) = self.connections.get_mut(conn) else {
+    fn authenticate(&mut self, conn: ConnKey, client_id: &str, connect: &Connect<'_>) -> Decision {
+        let Some(connection) = self.connections.get(conn) else {
             return Decision::Deny(ReasonCode::UnspecifiedError);
         };
-        let credentials = Credentials {
+        self.policy.connect(&Credentials {
             client_id,
             username: connect.username,
             password: connect.password,
             address: connection.peer.address,
+        })
+    }
+
+    /// Puts the question to a slow authenticator.
+    fn ask(
+        &mut self,
+        conn: ConnKey,
+        assigned: Option<String>,
+        connect: &Connect<'_>,
+        out: &mut Outbox,
+    ) {
+        let ticket = Ticket(self.next_serial());
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return;
         };
-        let decision = self.policy.connect(&credentials);
-        if decision == Decision::Pending {
-            self.serial += 1;
-            let ticket = Ticket(self.serial);
-            connection.phase = Phase::Authenticating(ticket);
-            self.questions.insert(ticket, conn);
-            out.reading.push((conn, false)); // nobody makes us hold more before we know who it is
-            out.questions.push(Question {
-                ticket,
-                client_id: client_id.into(),
-                username: connect.username.map(Into::into),
-                password: connect.password.map(Into::into),
-                peer: connection.peer.clone(),
-            });
-        }
-        decision
+        connection.phase = Phase::Authenticating(ticket);
+        out.reading.push((conn, false)); // nobody makes us hold more before we know who it is
+        out.questions.push(Question {
+            ticket,
+            client_id: assigned.as_deref().unwrap_or(connect.client_id).into(),
+            username: connect.username.map(Into::into),
+            password: connect.password.map(Into::into),
+            peer: connection.peer.clone(),
+        });
+        self.questions.insert(ticket, Asked { conn, assigned });
     }
 
     /// CONNACK with an error, and the end of the connection [MQTT-3.1.4-2] [MQTT-3.2.2-7]
@@ -213,6 +219,13 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) {
+        let information = response_information(connect, client_id, &self.settings);
+        let welcome = connack(connect, client_id, information.as_deref(), &self.settings);
+        // [MQTT-3.1.2-24]: nobody is served who cannot be told so.
+        let maximum = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
+        if welcome.size(connect.version) > maximum as usize {
+            return self.refuse(conn, client_id, ReasonCode::PacketTooLarge, now, out);
+        }
         let (key, session_present) = self.begin_session(client_id, connect, now, out);
         let expiry_interval = expiry_interval(connect, &self.settings);
         let (Some(session), Some(connection)) =
@@ -246,7 +259,15 @@ impl Shard {
             session_present,
             keep_alive,
         });
-        self.welcome(conn, client_id, connect, session_present, out);
+        let welcome = ConnAck {
+            session_present,
+            ..welcome
+        };
+        let mut packet = Vec::new();
+        welcome.encode(connect.version, &mut packet);
+        out.write(conn).extend_from_slice(&packet);
+        self.stats.packets_sent += 1;
+        self.stats.bytes_sent += packet.len() as u64;
         self.pump(key, now, out);
     }
 
@@ -281,56 +302,54 @@ impl Shard {
         }
         (self.sessions.insert(Session::new(client_id)), false) // [MQTT-3.1.2-6] [MQTT-3.2.2-2]
     }
+}
 
-    /// CONNACK: the first packet to the client and the only one of its kind [MQTT-3.2.0-1]
-    /// [MQTT-3.2.0-2] [MQTT-3.1.4-5], with every limit that differs from what the standard assumes.
-    fn welcome(
-        &mut self,
-        conn: ConnKey,
-        client_id: &str,
-        connect: &Connect<'_>,
-        session_present: bool,
-        out: &mut Outbox,
-    ) {
-        let settings = &self.settings;
-        let expiry = expiry_interval(connect, settings);
-        let asked = connect.properties.session_expiry_interval.unwrap_or(0);
-        let keep_alive = keep_alive(connect, settings);
-        let information = (connect.properties.request_response_information // [MQTT-3.1.2-28]
-            && !settings.response_information.is_empty())
-        .then(|| settings.response_information.replace("%c", client_id));
-        let connack = ConnAck {
-            session_present,
-            reason: ReasonCode::Success,
-            properties: ConnAckProperties {
-                session_expiry_interval: (expiry != asked).then_some(expiry),
-                receive_maximum: (settings.receive_maximum < u16::MAX)
-                    .then_some(settings.receive_maximum),
-                maximum_qos: (settings.maximum_qos < QoS::ExactlyOnce)
-                    .then_some(settings.maximum_qos), // [MQTT-3.2.2-9]
-                retain_available: (!settings.retain_available).then_some(false),
-                maximum_packet_size: Some(settings.maximum_packet_size),
-                assigned_client_identifier: connect.client_id.is_empty().then_some(client_id), // [MQTT-3.1.3-7]
-                topic_alias_maximum: (settings.topic_alias_maximum > 0)
-                    .then_some(settings.topic_alias_maximum),
-                wildcard_subscription_available: (!settings.wildcard_subscription_available)
-                    .then_some(false),
-                subscription_identifiers_available: (!settings.subscription_identifiers_available)
-                    .then_some(false),
-                shared_subscription_available: (!settings.shared_subscription_available)
-                    .then_some(false),
-                server_keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive), // [MQTT-3.2.2-21]
-                response_information: information.as_deref(),
-                ..ConnAckProperties::default()
-            },
-        };
-        let mut packet = Vec::new();
-        connack.encode(connect.version, &mut packet);
-        let output = out.write(conn);
-        output.extend_from_slice(&packet);
-        self.stats.packets_sent += 1;
-        self.stats.bytes_sent += packet.len() as u64;
+/// CONNACK: the first packet to the client and the only one of its kind [MQTT-3.2.0-1]
+/// [MQTT-3.2.0-2] [MQTT-3.1.4-5], with every limit that differs from what the standard assumes.
+fn connack<'a>(
+    connect: &Connect<'_>,
+    client_id: &'a str,
+    response_information: Option<&'a str>,
+    settings: &Settings,
+) -> ConnAck<'a> {
+    let expiry = expiry_interval(connect, settings);
+    let asked = connect.properties.session_expiry_interval.unwrap_or(0);
+    let keep_alive = keep_alive(connect, settings);
+    ConnAck {
+        session_present: false,
+        reason: ReasonCode::Success,
+        properties: ConnAckProperties {
+            session_expiry_interval: (expiry != asked).then_some(expiry),
+            receive_maximum: (settings.receive_maximum < u16::MAX)
+                .then_some(settings.receive_maximum),
+            maximum_qos: (settings.maximum_qos < QoS::ExactlyOnce).then_some(settings.maximum_qos), // [MQTT-3.2.2-9]
+            retain_available: (!settings.retain_available).then_some(false),
+            maximum_packet_size: Some(settings.maximum_packet_size),
+            assigned_client_identifier: connect.client_id.is_empty().then_some(client_id), // [MQTT-3.1.3-7]
+            topic_alias_maximum: (settings.topic_alias_maximum > 0)
+                .then_some(settings.topic_alias_maximum),
+            wildcard_subscription_available: (!settings.wildcard_subscription_available)
+                .then_some(false),
+            subscription_identifiers_available: (!settings.subscription_identifiers_available)
+                .then_some(false),
+            shared_subscription_available: (!settings.shared_subscription_available)
+                .then_some(false),
+            server_keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive), // [MQTT-3.2.2-21]
+            response_information,
+            ..ConnAckProperties::default()
+        },
     }
+}
+
+/// What a client is told that asks for Response Information [MQTT-3.1.2-28].
+fn response_information(
+    connect: &Connect<'_>,
+    client_id: &str,
+    settings: &Settings,
+) -> Option<String> {
+    let text = &settings.response_information;
+    (connect.properties.request_response_information && !text.is_empty())
+        .then(|| text.replace("%c", client_id))
 }
 
 /// The version to refuse a CONNECT in that may not even be one: 5 for 5 and what is to come, 3.1.1

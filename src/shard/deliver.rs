@@ -38,15 +38,28 @@ pub(super) struct Matched {
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
     bytes: Vec<u8>,
-    frames: [Option<Encoded>; 8],
+    frames: [Encoded; 8],
+    /// Which of `frames` are of the present message, one bit each.
+    made: u8,
 }
 
 /// Where one layout stands in the encoder.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Encoded {
     start: usize,
     end: usize,
     packet_id: Option<usize>,
+}
+
+/// What became of a message for one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It was sent, or waits.
+    Taken,
+    /// It was dropped and counted.
+    Dropped,
+    /// The session's queue is full, and the publisher is to know.
+    Refused,
 }
 
 /// How one copy of a message is sent.
@@ -72,7 +85,7 @@ impl<'a> Fanout<'a> {
     ) -> Self {
         encoder.bytes.clear();
         encoder.bytes.shrink_to(Encoder::KEPT_BYTES);
-        encoder.frames = [None; 8];
+        encoder.made = 0;
         Self {
             message,
             now,
@@ -96,20 +109,19 @@ impl<'a> Fanout<'a> {
         let layout = usize::from(version.is_v5())
             | usize::from(copy.retain) << 1
             | usize::from(copy.packet_id.is_some()) << 2;
-        let encoded = match self.encoder.frames[layout] {
-            Some(encoded) => encoded,
-            None => {
-                let start = self.encoder.bytes.len();
-                let packet_id = head(version, &self.message, copy, None, self.now)
-                    .encode(&mut self.encoder.bytes);
-                let end = self.encoder.bytes.len();
-                *self.encoder.frames[layout].insert(Encoded {
-                    start,
-                    end,
-                    packet_id,
-                })
-            }
-        };
+        if self.encoder.made & (1 << layout) == 0 {
+            let start = self.encoder.bytes.len();
+            let packet_id =
+                head(version, &self.message, copy, None, self.now).encode(&mut self.encoder.bytes);
+            let end = self.encoder.bytes.len();
+            self.encoder.frames[layout] = Encoded {
+                start,
+                end,
+                packet_id,
+            };
+            self.encoder.made |= 1 << layout;
+        }
+        let encoded = self.encoder.frames[layout];
         let at = output.len();
         output.extend_from_slice(&self.encoder.bytes[encoded.start..encoded.end]);
         if let (Some(offset), Some(packet_id)) = (encoded.packet_id, copy.packet_id) {
@@ -156,13 +168,25 @@ impl Shard {
         fanout: &mut Fanout<'_>,
         out: &mut Outbox,
     ) -> bool {
-        let message = fanout.message;
-        if message.retain {
-            self.note_live(key, message.topic.as_str());
+        let outcome = self.hand_out(key, matched, fanout, out);
+        // What a client was not given must not hide the retained message from its replay.
+        if outcome == Outcome::Taken && fanout.message.retain {
+            self.note_live(key, fanout.message.topic.as_str());
         }
+        outcome != Outcome::Refused
+    }
+
+    fn hand_out(
+        &mut self,
+        key: SessionKey,
+        matched: Matched,
+        fanout: &mut Fanout<'_>,
+        out: &mut Outbox,
+    ) -> Outcome {
+        let message = fanout.message;
         if message.expires_at < fanout.now {
             self.stats.drop_messages(DropReason::Expired, 1); // [MQTT-3.3.2-5]
-            return true;
+            return Outcome::Dropped;
         }
         let copy = Copy {
             // [MQTT-3.8.4-8] [MQTT-3.8.4-6 3.1.1] [MQTT-4.8.2-3]
@@ -177,9 +201,10 @@ impl Shard {
             return self.deliver_at_most_once(key, &copy, matched.group, fanout, out);
         }
         let Some(session) = self.sessions.get_mut(key) else {
-            return true;
+            return Outcome::Dropped;
         };
         let conn = session.connection;
+        let full = conn.is_some_and(|conn| out.backlog(conn) >= self.settings.max_output_bytes);
         let connection = conn.and_then(|conn| self.connections.get_mut(conn));
         let delivery = Delivery {
             message: fanout.keep(),
@@ -193,7 +218,7 @@ impl Shard {
                 if session.queue.is_empty()
                     && session.window.takes_new()
                     && session.window.in_flight() < connection.receive_maximum // [MQTT-3.3.4-9]
-                    && out.backlog(connection.key) < self.settings.max_output_bytes =>
+                    && !full =>
             {
                 // [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-4.9.0-2]
                 let packet_id = session.window.send(delivery);
@@ -204,9 +229,15 @@ impl Shard {
                 if !send_fanout(connection, &copy, fanout, &mut self.stats, out) {
                     session.window.finish(packet_id, copy.qos); // as if sent [MQTT-3.1.2-25]
                 }
-                true
+                Outcome::Taken
             }
-            _ => self.enqueue(key, delivery, out),
+            connection => {
+                if let (Some(connection), true) = (connection, full) {
+                    // Nothing may be in flight whose acknowledgement would bring us back.
+                    out.want_writable(connection.key);
+                }
+                self.enqueue(key, delivery, out)
+            }
         }
     }
 
@@ -217,15 +248,19 @@ impl Shard {
         group: Option<GroupKey>,
         fanout: &mut Fanout<'_>,
         out: &mut Outbox,
-    ) -> bool {
+    ) -> Outcome {
         let Some(session) = self.sessions.get(key) else {
-            return true;
+            return Outcome::Dropped;
         };
         let connection = session
             .connection
             .and_then(|conn| self.connections.get_mut(conn));
-        let queues =
-            self.settings.queue_qos0 && (connection.is_none() || !session.queue.is_empty());
+        let waits = !session.queue.is_empty() || session.window.has_unsent();
+        // Behind a retained message of a higher QoS that waits, a newer one of its topic waits too.
+        let queues = match &connection {
+            Some(_) => waits && (self.settings.queue_qos0 || fanout.message.retain),
+            None => self.settings.queue_qos0,
+        };
         if queues {
             let delivery = Delivery {
                 message: fanout.keep(),
@@ -238,21 +273,20 @@ impl Shard {
         }
         let Some(connection) = connection else {
             self.stats.drop_messages(DropReason::Offline, 1);
-            return true;
+            return Outcome::Dropped;
         };
         if out.backlog(connection.key) >= self.settings.max_output_bytes {
             self.stats.drop_messages(DropReason::SlowConsumer, 1);
-            return true;
+            return Outcome::Dropped;
         }
         send_fanout(connection, copy, fanout, &mut self.stats, out);
-        true
+        Outcome::Taken
     }
 
-    /// Lets a message wait in the queue of its session [MQTT-4.5.0-1], within the limits. `false` if there is no
-    /// room and the publisher is to know.
-    fn enqueue(&mut self, key: SessionKey, delivery: Delivery, out: &mut Outbox) -> bool {
+    /// Lets a message wait in the queue of its session [MQTT-4.5.0-1], within the limits.
+    fn enqueue(&mut self, key: SessionKey, delivery: Delivery, out: &mut Outbox) -> Outcome {
         let Some(session) = self.sessions.get_mut(key) else {
-            return true;
+            return Outcome::Dropped;
         };
         let size = delivery.message.size() as u64;
         let settings = &self.settings;
@@ -261,14 +295,14 @@ impl Shard {
         {
             self.stats.drop_messages(DropReason::QueueFull, 1);
             match settings.queue_overflow {
-                QueueOverflow::Reject => return false,
-                QueueOverflow::DropNew => return true,
+                QueueOverflow::Reject => return Outcome::Refused,
+                QueueOverflow::DropNew => return Outcome::Dropped,
                 QueueOverflow::DropOldest => match session.dequeue() {
                     Some(oldest) => {
                         self.stats.queued -= 1;
                         self.stats.queued_bytes -= oldest.message.size() as u64;
                     }
-                    None => return true, // larger than the whole queue may be
+                    None => return Outcome::Dropped, // larger than the whole queue may be
                 },
             }
         }
@@ -276,7 +310,7 @@ impl Shard {
         self.stats.queued += 1;
         self.stats.queued_bytes += size;
         self.update_availability(key, out);
-        true
+        Outcome::Taken
     }
 
     /// Takes the oldest message from the queue of a session.
@@ -432,7 +466,7 @@ pub(super) fn send_ack(
         encode,
         output,
     );
-    stats.packets_sent += 1;
+    stats.packets_sent += u64::from(output.len() > before);
     stats.bytes_sent += (output.len() - before) as u64;
 }
 

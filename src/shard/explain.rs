@@ -24,14 +24,14 @@ impl Shard {
         let encode =
             |reason_string, output: &mut Vec<u8>| packet(reason_string).encode(version, output);
         encode_explained(connection, reason_string, encode, output);
-        self.stats.packets_sent += 1;
+        self.stats.packets_sent += u64::from(output.len() > before);
         self.stats.bytes_sent += (output.len() - before) as u64;
     }
 }
 
 /// Appends a packet with `reason_string`, or without it where it would not fit [MQTT-3.2.2-19]
 /// [MQTT-3.4.2-2] [MQTT-3.5.2-2] [MQTT-3.6.2-2] [MQTT-3.7.2-2] [MQTT-3.9.2-1] [MQTT-3.11.2-1]
-/// [MQTT-3.14.2-3].
+/// [MQTT-3.14.2-3]. What does not fit even then is not sent [MQTT-3.1.2-24].
 pub(super) fn encode_explained<'a>(
     connection: &Connection,
     reason_string: Option<&'a str>,
@@ -39,10 +39,14 @@ pub(super) fn encode_explained<'a>(
     output: &mut Vec<u8>,
 ) {
     let start = output.len();
+    let maximum = connection.maximum_packet_size as usize;
     encode(reason_string, output);
-    if output.len() - start > connection.maximum_packet_size as usize && reason_string.is_some() {
+    if output.len() - start > maximum && reason_string.is_some() {
         output.truncate(start);
         encode(None, output);
+    }
+    if output.len() - start > maximum {
+        output.truncate(start);
     }
 }
 

@@ -18,7 +18,7 @@ pub enum Fault {
     ReceiveMaximumExceeded,
     /// A Topic Alias above our maximum [MQTT-3.3.2-9].
     TopicAliasTooLarge,
-    /// A Topic Alias that was not set before, with an empty topic name [MQTT-3.3.2-8].
+    /// A Topic Alias that was not set before, with an empty topic name, section 3.3.2.3.4.
     TopicAliasUnknown,
     /// A QoS above the announced Maximum QoS [MQTT-3.2.2-11].
     QoSNotSupported,
@@ -28,7 +28,7 @@ pub enum Fault {
     SubscriptionIdentifierFromClient,
     /// No Local on a shared subscription [MQTT-3.8.3-4].
     NoLocalOnShared,
-    /// DISCONNECT sets a Session Expiry Interval after CONNECT said 0 [MQTT-3.14.2-2].
+    /// DISCONNECT sets a Session Expiry Interval after CONNECT said 0, section 3.14.2.2.2.
     SessionExpiryFromZero,
     /// DISCONNECT from a client with a reason that only a server uses.
     DisconnectReason,
@@ -83,7 +83,7 @@ impl Fault {
             Self::ServerPacket => "only a server sends this packet",
             Self::ReceiveMaximumExceeded => "more in flight than Receive Maximum [MQTT-3.3.4-7]",
             Self::TopicAliasTooLarge => "Topic Alias above its maximum [MQTT-3.3.2-9]",
-            Self::TopicAliasUnknown => "Topic Alias used before it was set [MQTT-3.3.2-8]",
+            Self::TopicAliasUnknown => "Topic Alias used before it was set (3.3.2.3.4)",
             Self::QoSNotSupported => "QoS above Maximum QoS [MQTT-3.2.2-11]",
             Self::RetainNotSupported => "retained messages are not available [MQTT-3.2.2-14]",
             Self::SubscriptionIdentifierFromClient => {
@@ -91,7 +91,7 @@ impl Fault {
             }
             Self::NoLocalOnShared => "No Local on a shared subscription [MQTT-3.8.3-4]",
             Self::SessionExpiryFromZero => {
-                "Session Expiry Interval set from 0 in DISCONNECT [MQTT-3.14.2-2]"
+                "Session Expiry Interval set from 0 in DISCONNECT (3.14.2.2.2)"
             }
             Self::DisconnectReason => "a client may not send this reason",
             Self::AuthenticationNotStarted => {

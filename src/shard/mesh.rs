@@ -6,18 +6,25 @@
 
 use std::collections::VecDeque;
 
-use crate::route::ShardId;
+use crate::route::{SessionKey, ShardId};
 use crate::time::Time;
+use crate::wire::PacketId;
 
 use super::batch::{Batch, Control, Target};
 use super::deliver::Fanout;
+use super::replay::RetainedQuery;
 use super::{ConnKey, Outbox, Shard};
 
 /// Who is told when another shard has answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Waiter {
-    /// The acknowledgement `number` of a connection.
-    Publish { conn: ConnKey, number: u64 },
+    /// The acknowledgement `number` of a connection; for QoS 2 of version 5 with the exchange that it
+    /// belongs to, which outlives the connection.
+    Publish {
+        conn: ConnKey,
+        number: u64,
+        exchange: Option<(SessionKey, PacketId)>,
+    },
     /// A SUBACK.
     Subscribe(u64),
 }
@@ -164,7 +171,7 @@ impl Shard {
     /// A batch of publishes from another shard.
     pub fn receive_live(&mut self, from: ShardId, batch: &Batch, now: Time, out: &mut Outbox) {
         for frame in batch.frames() {
-            let mut encoder = std::mem::take(&mut self.encoder);
+            let mut encoder = self.encoder.take().unwrap_or_default();
             let accepted = match frame.target {
                 Target::Subscribers => {
                     let matches = self.routes.matches(frame.message.topic);
@@ -180,7 +187,7 @@ impl Shard {
                     self.deliver_to_member(session, subscription, &mut fanout, out)
                 }
             };
-            self.encoder = encoder;
+            self.encoder = Some(encoder);
             let Some(peer) = self.mesh.peers.get_mut(from.index()) else {
                 continue;
             };
@@ -234,7 +241,12 @@ impl Shard {
                 filter,
                 after,
             } => {
-                self.on_retained_query(from, replay, &filter, after.as_deref(), out);
+                self.on_retained_query(RetainedQuery {
+                    from,
+                    replay,
+                    filter,
+                    after,
+                });
             }
             Control::RetainedChunk {
                 replay,
@@ -250,7 +262,14 @@ impl Shard {
             } => {
                 for (waiter, refused) in self.mesh.settle(from, live, control, &refused) {
                     match waiter {
-                        Waiter::Publish { conn, number } => {
+                        Waiter::Publish {
+                            conn,
+                            number,
+                            exchange,
+                        } => {
+                            if refused && self.connections.get(conn).is_none() {
+                                self.refused_unheard(exchange);
+                            }
                             self.answered(conn, number, refused, out);
                         }
                         Waiter::Subscribe(serial) => self.interest_known(serial, out),

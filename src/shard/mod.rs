@@ -63,11 +63,11 @@ pub use fault::Fault;
 pub use outbox::{Close, Handoff, Outbox, Question};
 pub use settings::{QueueOverflow, Settings};
 
-use connect::Answered;
+use connect::{Answered, Asked};
 use deliver::Encoder;
 use mesh::Mesh;
 use random::Random;
-use replay::Replay;
+use replay::{Replay, RetainedQuery};
 use subscribe::PendingSubscribe;
 use sys::Sys;
 use tables::{Connections, Sessions, TimerKey, Timers};
@@ -96,13 +96,17 @@ pub struct Shard {
     timers: Timers,
     housekeeping: Time,
     mesh: Mesh,
-    questions: BTreeMap<Ticket, ConnKey>,
+    questions: BTreeMap<Ticket, Asked>,
     answers: BTreeMap<ConnKey, Answered>,
     subscribes: BTreeMap<u64, PendingSubscribe>,
     replays: BTreeMap<ReplayKey, Replay>,
     /// Replays with retained messages of this very shard still to be read.
     ready_replays: Vec<ReplayKey>,
-    encoder: Encoder,
+    /// Questions of other shards for retained messages: of this turn, and of the one before.
+    queries: Vec<RetainedQuery>,
+    due_queries: Vec<RetainedQuery>,
+    /// Taken out while a message is routed, so it is a box.
+    encoder: Option<Box<Encoder>>,
     sys: Sys,
     random: Random,
     serial: u64,
@@ -136,7 +140,9 @@ impl Shard {
             subscribes: BTreeMap::new(),
             replays: BTreeMap::new(),
             ready_replays: Vec::new(),
-            encoder: Encoder::default(),
+            queries: Vec::new(),
+            due_queries: Vec::new(),
+            encoder: None,
             sys: Sys::new(identity.shards, now),
             serial: 0,
             housekeeping,
@@ -310,6 +316,7 @@ impl Shard {
     /// Once after all calls of a turn, before the outbox is drained.
     pub fn end_turn(&mut self, now: Time, out: &mut Outbox) {
         self.read_own_retained(now, out);
+        self.answer_queries(out);
         self.mesh.answer(out);
     }
 
@@ -348,6 +355,10 @@ impl Shard {
         let output = out.write(conn);
         let before = output.len();
         packet.encode(connection.version, output);
+        if output.len() - before > connection.maximum_packet_size as usize {
+            output.truncate(before); // [MQTT-3.1.2-24]
+            return;
+        }
         self.stats.packets_sent += 1;
         self.stats.bytes_sent += (output.len() - before) as u64;
     }

@@ -90,7 +90,7 @@ impl Shard {
             Some(topic) => {
                 self.publish_from(conn, session, Name::trusted(topic), publish, now, out)
             }
-            None => Err(Fault::TopicAliasUnknown), // [MQTT-3.3.2-8]
+            None => Err(Fault::TopicAliasUnknown), // section 3.3.2.3.4
         };
         if let Some(connection) = self.connections.get_mut(conn) {
             connection.incoming_aliases = Some(aliases);
@@ -167,9 +167,12 @@ impl Shard {
         let waiter = acknowledge.and_then(|_| {
             let connection = self.connections.get(conn)?;
             let waiting = connection.acknowledgements.len() as u64;
+            let exchange = (connection.version.is_v5() && publish.qos == QoS::ExactlyOnce)
+                .then_some(publish.packet_id?);
             Some(Waiter::Publish {
                 conn,
                 number: connection.first_acknowledgement + waiting,
+                exchange: exchange.map(|packet_id| (key, packet_id)),
             })
         });
         let published = self.publish(
@@ -256,6 +259,16 @@ impl Shard {
         }
     }
 
+    /// A QoS 2 message was refused after its publisher was cut off: when the client repeats it, it is
+    /// a new message [MQTT-4.3.3-9].
+    pub(super) fn refused_unheard(&mut self, exchange: Option<(SessionKey, PacketId)>) {
+        if let Some((key, packet_id)) = exchange
+            && let Some(session) = self.sessions.get_mut(key)
+        {
+            session.received.remove(packet_id);
+        }
+    }
+
     /// A shard has answered for the acknowledgement `number` of `conn`.
     pub(super) fn answered(&mut self, conn: ConnKey, number: u64, refused: bool, out: &mut Outbox) {
         let Some(connection) = self.connections.get_mut(conn) else {
@@ -323,7 +336,7 @@ impl Shard {
                 || !matches.groups.is_empty(),
             ..Published::default()
         };
-        let mut encoder = std::mem::take(&mut self.encoder);
+        let mut encoder = self.encoder.take().unwrap_or_default();
         let mut fanout = Fanout::new(*message, &mut encoder, matches.local.len(), now);
         published.refused = self.publish_local(&matches, publisher.session, &mut fanout, out);
         for shard in matches.remote.iter() {
@@ -333,7 +346,7 @@ impl Shard {
         if !matches.groups.is_empty() {
             self.publish_shared(&matches, publisher, &mut fanout, &mut published, out);
         }
-        self.encoder = encoder;
+        self.encoder = Some(encoder);
         if message.retain {
             // Only then [MQTT-3.3.1-8].
             self.retain(message, publisher.waiter, &mut published, out);

@@ -8,6 +8,11 @@
 //! A retained message is never older than a live one that the client already has: while a replay
 //! goes on, the topics of live retained messages are noted and left out of it; and because control
 //! messages do not overtake live ones, whatever a chunk holds was live on its way before.
+//!
+//! Nor is one missed that was published just before its shard knew of the subscription. That shard
+//! sent it to the keeper before it acknowledged the subscription, and the question followed that; but
+//! the keeper may have looked into the one lane before and into the other after. So a question waits
+//! until all lanes were looked into again.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,6 +41,14 @@ pub(super) struct Replay {
     sources: Vec<Source>,
     /// Hashes of the topics that the client got live meanwhile.
     seen: HashSet<u64, foldhash::fast::FixedState>,
+}
+
+/// A question of another shard for retained messages.
+pub(super) struct RetainedQuery {
+    pub(super) from: ShardId,
+    pub(super) replay: ReplayKey,
+    pub(super) filter: Arc<str>,
+    pub(super) after: Option<Box<str>>,
 }
 
 /// How far the retained messages of one shard are read.
@@ -204,26 +217,30 @@ impl Shard {
         }
     }
 
-    /// Another shard asks for a chunk.
-    pub(super) fn on_retained_query(
-        &mut self,
-        from: ShardId,
-        replay: ReplayKey,
-        filter: &str,
-        after: Option<&str>,
-        out: &mut Outbox,
-    ) {
-        let (found, after) = self.scan(filter, after);
-        let mut messages = out.spare_batch();
-        for message in &found {
-            messages.push(&message.view());
+    /// Another shard asks for a chunk. It is answered at the end of the next turn: by then the lanes
+    /// of all shards were looked into once more, and every message that was retained before the
+    /// question was put is kept.
+    pub(super) fn on_retained_query(&mut self, query: RetainedQuery) {
+        self.queries.push(query);
+    }
+
+    /// Answers the questions of the turn before.
+    pub(super) fn answer_queries(&mut self, out: &mut Outbox) {
+        let next = std::mem::take(&mut self.queries);
+        out.again |= !next.is_empty();
+        for query in std::mem::replace(&mut self.due_queries, next) {
+            let (found, after) = self.scan(&query.filter, query.after.as_deref());
+            let mut messages = out.spare_batch();
+            for message in &found {
+                messages.push(&message.view());
+            }
+            let chunk = Control::RetainedChunk {
+                replay: query.replay,
+                messages,
+                after,
+            };
+            self.mesh.control(query.from, chunk, None, out);
         }
-        let chunk = Control::RetainedChunk {
-            replay,
-            messages,
-            after,
-        };
-        self.mesh.control(from, chunk, None, out);
     }
 
     fn scan(&self, filter: &str, after: Option<&str>) -> (Vec<Rc<Message>>, Option<Box<str>>) {

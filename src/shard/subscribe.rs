@@ -122,7 +122,12 @@ impl Shard {
         };
         match position {
             Ok(position) => session.subscriptions[position] = entry.clone(), // [MQTT-3.8.4-3]
-            Err(position) => session.subscriptions.insert(position, entry.clone()),
+            Err(position) => {
+                if session.subscriptions.is_empty() {
+                    session.subscriptions.reserve_exact(1); // a vehicle has one or two
+                }
+                session.subscriptions.insert(position, entry.clone());
+            }
         }
         if subscription.share.is_some() {
             session.shared += u32::from(is_new);

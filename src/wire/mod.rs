@@ -16,8 +16,8 @@
 //! - Encoding is the inverse: decoding what was encoded yields the same packet.
 //!
 //! Version 5 and 3.1.1 share one decoder per packet, told apart by [`Version`], because they differ
-//! by the properties and little else. Statements are cited as `[MQTT-x.y.z-n]` for version 5 and
-//! `[MQTT-x.y.z-n 3.1.1]` for version 3.1.1, at the check and at the test.
+//! by the properties and little else. Statements are cited as `MQTT-x.y.z-n` in brackets for version 5 and
+//! `MQTT-x.y.z-n 3.1.1` in brackets for version 3.1.1, at the check and at the test.
 
 mod acknowledge;
 mod authenticate;

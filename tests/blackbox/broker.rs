@@ -52,11 +52,6 @@ impl Broker {
         broker
     }
 
-    /// Whether this is another broker than ours, see `BLACKBOX_BROKER`.
-    pub(crate) fn is_foreign() -> bool {
-        std::env::var_os("BLACKBOX_BROKER").is_some()
-    }
-
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
@@ -105,9 +100,8 @@ impl Broker {
     fn wait_until_it_accepts(&mut self) {
         let deadline = Instant::now() + START;
         loop {
-            let refused = match TcpStream::connect_timeout(&self.address(), START) {
-                Ok(_) => return,
-                Err(error) => error,
+            let Err(refused) = TcpStream::connect_timeout(&self.address(), START) else {
+                return;
             };
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
                 self.stopped = true;

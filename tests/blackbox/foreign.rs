@@ -44,6 +44,8 @@ macro_rules! matrix {
     };
 }
 
+pub(crate) use matrix;
+
 matrix!(paho, crate::foreign::run_paho);
 matrix!(mqttjs, crate::foreign::run_mqttjs);
 

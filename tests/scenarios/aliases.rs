@@ -14,7 +14,10 @@ fn aliases_of_a_client_are_accepted() {
         let mut subscriber = broker.connect(v5("subscriber"));
         subscriber.subscribe(sub("#").qos(2));
         let mut client = broker.connect(v5("client"));
-        let maximum = client.welcome.topic_alias_maximum.expect("aliases are offered");
+        let maximum = client
+            .welcome
+            .topic_alias_maximum
+            .expect("aliases are offered");
         for alias in 1..=maximum {
             client.publish(&message(&format!("t/{alias}"), "1").alias(alias));
             subscriber.expect(&message(&format!("t/{alias}"), "1"));
@@ -49,7 +52,10 @@ fn aliases_end_with_their_connection() {
 /// [MQTT-3.3.2-9] [MQTT-3.2.2-17] [MQTT-3.3.2-8]: 0 and what is above our maximum: 0x94.
 #[test]
 fn aliases_outside_the_range_are_refused() {
-    let settings = Settings { topic_alias_maximum: 5, ..settings() };
+    let settings = Settings {
+        topic_alias_maximum: 5,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         for alias in [0, 6, u16::MAX] {
             let mut client = broker.connect(v5("client"));
@@ -63,7 +69,10 @@ fn aliases_outside_the_range_are_refused() {
 /// [MQTT-3.2.2-18]: without a maximum there are no aliases.
 #[test]
 fn aliases_can_be_switched_off() {
-    let settings = Settings { topic_alias_maximum: 0, ..settings() };
+    let settings = Settings {
+        topic_alias_maximum: 0,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         let mut client = broker.connect(v5("client"));
         assert_eq!(client.welcome.topic_alias_maximum, None);

@@ -8,7 +8,10 @@ use crate::client::{Broker, on_shards, on_shards_with, settings, v5};
 use crate::packets::{message, sub};
 
 fn narrow() -> Settings {
-    Settings { max_output_bytes: 100_000, ..settings() }
+    Settings {
+        max_output_bytes: 100_000,
+        ..settings()
+    }
 }
 
 /// A client that does not read has a bounded number of bytes waiting: QoS 0 beyond it is dropped and
@@ -43,7 +46,10 @@ fn a_client_that_does_not_read_costs_a_bounded_memory() {
             .collect();
         assert!(numbers.is_sorted());
         assert_eq!(numbers[numbers.len() - 5..], [300, 301, 302, 303, 304]);
-        assert_eq!((broker.dropped_in_all(), broker.stats().queued), (dropped, 0));
+        assert_eq!(
+            (broker.dropped_in_all(), broker.stats().queued),
+            (dropped, 0)
+        );
         publisher.publish(&message("door", "again"));
         client.expect(&message("door", "again"));
     });
@@ -82,15 +88,19 @@ fn what_waits_is_paced_by_the_reader() {
         for number in 0..1_000 {
             publisher.publish(&message("door", format!("{number:0>1000}")).qos(1));
         }
-        let mut client = broker.push_connect(v5("client").kept().manual());
-        client.stop_reading();
-        broker.settle();
+        let mut client = broker.dial_unread(v5("client").kept());
         let waiting = broker.stats().queued;
-        assert!((890..=910).contains(&waiting), "{waiting} wait in the queue");
+        assert!(
+            (890..=910).contains(&waiting),
+            "{waiting} wait in the queue"
+        );
         client.go_on_reading();
         client.next().expect("CONNACK comes");
-        let numbers: Vec<u32> =
-            client.payloads().iter().map(|payload| payload.parse().unwrap()).collect();
+        let numbers: Vec<u32> = client
+            .payloads()
+            .iter()
+            .map(|payload| payload.parse().unwrap())
+            .collect();
         assert_eq!(numbers, (0..1_000).collect::<Vec<_>>());
     });
 }
@@ -98,7 +108,10 @@ fn what_waits_is_paced_by_the_reader() {
 /// Every message that somebody does not get is counted under its reason, and under no other.
 #[test]
 fn drops_are_counted_by_reason() {
-    let settings = Settings { max_queued_messages: 2, ..narrow() };
+    let settings = Settings {
+        max_queued_messages: 2,
+        ..narrow()
+    };
     for shards in [1, 3] {
         let broker = Broker::new(shards, &settings);
         let mut publisher = broker.connect(v5("publisher"));
@@ -106,7 +119,12 @@ fn drops_are_counted_by_reason() {
         client.subscribe(sub("door").qos(1));
         let reasons = |expected: [u64; 7]| {
             let counted = DropReason::ALL.map(|reason| broker.dropped(reason));
-            assert_eq!(counted, expected, "{:?}", DropReason::ALL.map(DropReason::name));
+            assert_eq!(
+                counted,
+                expected,
+                "{:?}",
+                DropReason::ALL.map(DropReason::name)
+            );
         };
         publisher.publish(&message("door", "x".repeat(6_000)));
         reasons([0, 0, 0, 0, 1, 0, 0]);
@@ -193,5 +211,40 @@ fn a_dropped_update_does_not_hide_the_retained_message() {
             })
             .collect();
         assert_eq!(topics.len(), 3_001);
+    });
+}
+
+/// What comes again after a reconnect is paced by the reader too, and stays in order.
+#[test]
+fn what_comes_again_is_paced_by_the_reader() {
+    on_shards_with(&narrow(), |broker| {
+        let mut publisher = broker.connect(v5("publisher"));
+        let options = v5("client").kept().manual();
+        let mut client = broker.connect(options.clone());
+        client.subscribe(sub("door").qos(2));
+        for number in 0..600_u32 {
+            let qos = 1 + (number % 2) as u8;
+            publisher.publish(&message("door", format!("{number:0>1000}")).qos(qos));
+        }
+        assert_eq!(client.messages().len(), 600);
+        client.cut();
+        publisher.publish(&message("door", "new").qos(1));
+        let mut client = broker.dial_unread(options);
+        let mut rounds = 0;
+        let mut messages = Vec::new();
+        while messages.len() < 601 {
+            client.read_once();
+            while let Some(packet) = client.next() {
+                if let crate::packets::Received::Publish(message) = packet {
+                    messages.push(message);
+                }
+            }
+            rounds += 1;
+        }
+        assert!((4..20).contains(&rounds), "{rounds} rounds");
+        for (number, message) in messages[..600].iter().enumerate() {
+            assert_eq!((message.id, message.dup), (Some(number as u16 + 1), true));
+        }
+        assert_eq!((messages[600].id, messages[600].dup), (Some(601), false));
     });
 }

@@ -10,11 +10,12 @@ use shardmq::policy::Policy;
 use shardmq::shard::{Settings, home};
 use shardmq::stats::{DropReason, Stats};
 use shardmq::wire::{
-    Ack, AckKind, Connect, ConnectProperties, Disconnect, Forwarded, Packet, ReasonCode, Subscribe,
-    SubscribeFilters, Unsubscribe, UnsubscribeFilters, UserProperties, Version, Will,
+    Ack, AckKind, Disconnect, Packet, ReasonCode, Subscribe, SubscribeFilters, Unsubscribe,
+    UnsubscribeFilters, UserProperties, Version,
 };
 
-use crate::packets::{Message, Received, Sub, Welcome, packet_id, qos};
+pub use crate::options::{Options, both, v3, v5};
+use crate::packets::{Message, Received, Sub, Welcome, packet_id};
 use crate::support::{Link, World, decode, encode};
 
 /// A broker and everybody who is connected to it.
@@ -23,7 +24,10 @@ pub struct Broker(Rc<RefCell<World>>);
 
 /// Settings for scenarios: as they come, but without `$SYS` in between.
 pub fn settings() -> Settings {
-    Settings { sys_interval: 0, ..Settings::default() }
+    Settings {
+        sys_interval: 0,
+        ..Settings::default()
+    }
 }
 
 /// Runs a scenario on a broker of one shard and on one of three.
@@ -55,8 +59,17 @@ impl Broker {
         let guard = Shards(self.shards());
         scenario(self);
         self.settle();
-        let open = self.world().wires.iter().filter(|wire| wire.at.is_some()).count();
-        assert_eq!(self.stats().connections, open as u64, "connections are counted");
+        let open = self
+            .world()
+            .wires
+            .iter()
+            .filter(|wire| wire.at.is_some())
+            .count();
+        assert_eq!(
+            self.stats().connections,
+            open as u64,
+            "connections are counted"
+        );
         drop(guard);
     }
 
@@ -87,7 +100,10 @@ impl Broker {
 
     /// How often something was dropped at all.
     pub fn dropped_in_all(&self) -> u64 {
-        DropReason::ALL.iter().map(|&reason| self.dropped(reason)).sum()
+        DropReason::ALL
+            .iter()
+            .map(|&reason| self.dropped(reason))
+            .sum()
     }
 
     /// A text whose hash belongs to `shard`: a client id for a session there, or a topic whose
@@ -155,11 +171,23 @@ impl Broker {
         client
     }
 
+    /// Sends CONNECT and leaves the socket unread.
+    pub fn dial_unread(&self, options: Options) -> Client {
+        let mut client = self.open(options.version);
+        client.manual = options.manual;
+        client.stop_reading();
+        client.send_bytes(&options.encode());
+        client
+    }
+
     /// CONNECT is refused with `reason` and nothing else is said [MQTT-3.2.2-7].
     #[track_caller]
     pub fn expect_refused(&self, options: Options, reason: ReasonCode) {
         let mut client = self.dial(options);
-        let refusal = Welcome { reason, ..Welcome::default() };
+        let refusal = Welcome {
+            reason,
+            ..Welcome::default()
+        };
         assert_eq!(client.next(), Some(Received::ConnAck(refusal)));
         client.expect_closed();
     }
@@ -178,171 +206,6 @@ impl Drop for Shards {
         if std::thread::panicking() {
             eprintln!("with {} shards", self.0);
         }
-    }
-}
-
-/// What a client says in CONNECT.
-#[derive(Clone)]
-pub struct Options {
-    version: Version,
-    client_id: String,
-    clean_start: bool,
-    keep_alive: u16,
-    expiry: Option<u32>,
-    receive_maximum: Option<u16>,
-    maximum_packet_size: Option<u32>,
-    aliases: u16,
-    will: Option<(Message, u32)>,
-    credentials: Option<(String, String)>,
-    problem_information: bool,
-    response_information: bool,
-    authentication_method: Option<String>,
-    shard: Option<usize>,
-    manual: bool,
-}
-
-/// A version 5 client that starts clean.
-pub fn v5(client_id: &str) -> Options {
-    Options {
-        version: Version::V5,
-        client_id: client_id.into(),
-        clean_start: true,
-        keep_alive: 0,
-        expiry: None,
-        receive_maximum: None,
-        maximum_packet_size: None,
-        aliases: 0,
-        will: None,
-        credentials: None,
-        problem_information: true,
-        response_information: false,
-        authentication_method: None,
-        shard: None,
-        manual: false,
-    }
-}
-
-/// A version 3.1.1 client with CleanSession 1.
-pub fn v3(client_id: &str) -> Options {
-    Options { version: Version::V3_1_1, ..v5(client_id) }
-}
-
-/// Clients of both versions.
-pub fn both(client_id: &str) -> [Options; 2] {
-    [v5(client_id), v3(client_id)]
-}
-
-impl Options {
-    /// Clean Start 0, and before version 5 a session that stays.
-    pub fn resume(mut self) -> Self {
-        self.clean_start = false;
-        self
-    }
-
-    /// Clean Start 0 and a Session Expiry Interval, which is what 3.1.1 calls CleanSession 0.
-    pub fn kept(mut self) -> Self {
-        self.clean_start = false;
-        self.expiry.get_or_insert(3600);
-        self
-    }
-
-    pub fn expiry(mut self, seconds: u32) -> Self {
-        self.expiry = Some(seconds);
-        self
-    }
-
-    pub fn keep_alive(mut self, seconds: u16) -> Self {
-        self.keep_alive = seconds;
-        self
-    }
-
-    pub fn receive_maximum(mut self, maximum: u16) -> Self {
-        self.receive_maximum = Some(maximum);
-        self
-    }
-
-    pub fn maximum_packet_size(mut self, bytes: u32) -> Self {
-        self.maximum_packet_size = Some(bytes);
-        self
-    }
-
-    pub fn aliases(mut self, maximum: u16) -> Self {
-        self.aliases = maximum;
-        self
-    }
-
-    pub fn will(self, message: Message) -> Self {
-        self.delayed_will(message, 0)
-    }
-
-    pub fn delayed_will(mut self, message: Message, seconds: u32) -> Self {
-        self.will = Some((message, seconds));
-        self
-    }
-
-    pub fn credentials(mut self, username: &str, password: &str) -> Self {
-        self.credentials = Some((username.into(), password.into()));
-        self
-    }
-
-    pub fn without_problem_information(mut self) -> Self {
-        self.problem_information = false;
-        self
-    }
-
-    pub fn response_information(mut self) -> Self {
-        self.response_information = true;
-        self
-    }
-
-    pub fn authentication_method(mut self, method: &str) -> Self {
-        self.authentication_method = Some(method.into());
-        self
-    }
-
-    /// Which shard accepts the connection.
-    pub fn at(mut self, shard: usize) -> Self {
-        self.shard = Some(shard);
-        self
-    }
-
-    /// The client acknowledges nothing by itself.
-    pub fn manual(mut self) -> Self {
-        self.manual = true;
-        self
-    }
-
-    pub fn encode(&self) -> Vec<u8> {
-        let (will, delay) = self.will.clone().unwrap_or_default();
-        let forwarded = will.forwarded();
-        let connect = Connect {
-            version: self.version,
-            clean_start: self.clean_start,
-            keep_alive: self.keep_alive,
-            client_id: &self.client_id,
-            will: self.will.as_ref().map(|_| Will {
-                topic: shardmq::topic::Name::parse(&will.topic).expect("a will has a topic name"),
-                payload: &will.payload.0,
-                qos: qos(will.qos),
-                retain: will.retain,
-                delay_interval: delay,
-                message_expiry_interval: will.expiry,
-                forwarded: Forwarded::from_bytes(&forwarded),
-            }),
-            username: self.credentials.as_ref().map(|(username, _)| &**username),
-            password: self.credentials.as_ref().map(|(_, password)| password.as_bytes()),
-            properties: ConnectProperties {
-                session_expiry_interval: self.expiry,
-                receive_maximum: self.receive_maximum,
-                maximum_packet_size: self.maximum_packet_size,
-                topic_alias_maximum: self.aliases,
-                request_response_information: self.response_information,
-                request_problem_information: self.problem_information,
-                authentication_method: self.authentication_method.as_deref(),
-                ..ConnectProperties::default()
-            },
-        };
-        encode(self.version, &Packet::Connect(connect))
     }
 }
 
@@ -406,7 +269,10 @@ impl Client {
             return ReasonCode::Success;
         }
         let id = message.id.unwrap_or_else(|| self.next_id());
-        self.send_publish(&Message { id: Some(id), ..message.clone() });
+        self.send_publish(&Message {
+            id: Some(id),
+            ..message.clone()
+        });
         if message.qos == 1 {
             return self.take("PUBACK", |packet| match packet {
                 Received::PubAck(of, reason) if *of == id => Some(*reason),
@@ -516,7 +382,9 @@ impl Client {
     #[track_caller]
     pub fn ping(&mut self) {
         self.send(&Packet::PingReq);
-        self.take("PINGRESP", |packet| (*packet == Received::PingResp).then_some(()));
+        self.take("PINGRESP", |packet| {
+            (*packet == Received::PingResp).then_some(())
+        });
     }
 
     /// DISCONNECT 0x00.
@@ -547,8 +415,7 @@ impl Client {
 
     /// Reads what lies in the socket, once; what comes after that stays unread again.
     pub fn read_once(&mut self) {
-        self.broker.world().unstick(self.link);
-        self.broker.world().wires[self.link.0].stuck = true;
+        self.broker.world().read(self.link);
         self.broker.settle();
     }
 
@@ -563,16 +430,22 @@ impl Client {
     /// Reads what has come, and acknowledges it if that is left to the client.
     fn pull(&mut self) {
         loop {
-            let Some(frame) = self.next_frame() else { return };
+            let Some(frame) = self.next_frame() else {
+                return;
+            };
             let packet = Received::read(&decode(self.version, &frame));
             let answer = match &packet {
                 _ if self.manual => None,
-                Received::Publish(Message { qos: 1, id: Some(id), .. }) => {
-                    Some((AckKind::PubAck, *id))
-                }
-                Received::Publish(Message { qos: 2, id: Some(id), .. }) => {
-                    Some((AckKind::PubRec, *id))
-                }
+                Received::Publish(Message {
+                    qos: 1,
+                    id: Some(id),
+                    ..
+                }) => Some((AckKind::PubAck, *id)),
+                Received::Publish(Message {
+                    qos: 2,
+                    id: Some(id),
+                    ..
+                }) => Some((AckKind::PubRec, *id)),
                 Received::PubRel(id, _) => Some((AckKind::PubComp, *id)),
                 _ => None,
             };
@@ -600,7 +473,10 @@ impl Client {
     #[track_caller]
     fn take<T>(&mut self, name: &str, matches: impl Fn(&Received) -> Option<T>) -> T {
         self.pull();
-        let found = self.received.iter().position(|packet| matches(packet).is_some());
+        let found = self
+            .received
+            .iter()
+            .position(|packet| matches(packet).is_some());
         let Some(position) = found else {
             panic!("no {name} came, but {:?}", self.received);
         };

@@ -40,7 +40,12 @@ fn connect_comes_only_once() {
 #[test]
 fn plain_client_ids_are_accepted() {
     on_shards(|broker| {
-        for id in ["a", "0123456789abcdefghijklm", "nopqrstuvwxyzABCDEFGHIJ", "KLMNOPQRSTUVWXYZ"] {
+        for id in [
+            "a",
+            "0123456789abcdefghijklm",
+            "nopqrstuvwxyzABCDEFGHIJ",
+            "KLMNOPQRSTUVWXYZ",
+        ] {
             for options in both(id) {
                 let mut client = broker.connect(options);
                 client.ping(); // [MQTT-3.12.4-1] [MQTT-3.12.4-1 3.1.1]
@@ -55,9 +60,15 @@ fn plain_client_ids_are_accepted() {
 fn an_empty_client_id_is_assigned_one() {
     on_shards(|broker| {
         let clients: Vec<_> = (0..50).map(|_| broker.connect(v5("").expiry(60))).collect();
-        let ids: HashSet<_> = clients.iter().map(|client| client.welcome.assigned.clone()).collect();
+        let ids: HashSet<_> = clients
+            .iter()
+            .map(|client| client.welcome.assigned.clone())
+            .collect();
         assert_eq!(ids.len(), 50);
-        assert!(ids.iter().all(|id| id.as_deref().is_some_and(|id| !id.is_empty())));
+        assert!(
+            ids.iter()
+                .all(|id| id.as_deref().is_some_and(|id| !id.is_empty()))
+        );
     });
 }
 
@@ -102,7 +113,9 @@ fn packets_may_follow_connect_without_waiting() {
         for options in both("eager") {
             let mut other = broker.connect(v5("other"));
             let mut client = broker.dial(options.clone().at(0));
-            let Some(Received::ConnAck(welcome)) = client.next() else { panic!("no CONNACK") };
+            let Some(Received::ConnAck(welcome)) = client.next() else {
+                panic!("no CONNACK")
+            };
             assert_eq!(welcome.reason, ReasonCode::Success);
             client.cut();
 
@@ -114,7 +127,9 @@ fn packets_may_follow_connect_without_waiting() {
             assert!(matches!(client.next(), Some(Received::ConnAck(_))));
             client.expect_packet(Received::PubAck(7, no_one_listens(&client.version())));
             let mut rest: Vec<_> = std::iter::from_fn(|| client.next()).collect();
-            let granted = rest.iter().position(|packet| *packet == Received::SubAck(1, vec![0]));
+            let granted = rest
+                .iter()
+                .position(|packet| *packet == Received::SubAck(1, vec![0]));
             rest.remove(granted.expect("SUBACK came"));
             let expected = Received::Publish(message("greeting", "2"));
             assert_eq!(rest, [expected, Received::PubAck(8, ReasonCode::Success)]);
@@ -126,13 +141,20 @@ fn packets_may_follow_connect_without_waiting() {
 }
 
 fn no_one_listens(version: &Version) -> ReasonCode {
-    if version.is_v5() { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success }
+    if version.is_v5() {
+        ReasonCode::NoMatchingSubscribers
+    } else {
+        ReasonCode::Success
+    }
 }
 
 /// [MQTT-3.1.4-6] [MQTT-3.1.4-5 3.1.1]: what follows a CONNECT that is refused is not processed.
 #[test]
 fn what_follows_a_refused_connect_is_lost() {
-    let without_retain = Settings { retain_available: false, ..settings() };
+    let without_retain = Settings {
+        retain_available: false,
+        ..settings()
+    };
     on_shards_with(&without_retain, |broker| {
         let mut listener = broker.connect(v5("listener"));
         listener.subscribe(sub("#"));
@@ -141,8 +163,10 @@ fn what_follows_a_refused_connect_is_lost() {
             let mut client = broker.push_connect(refused);
             client.push_publish(&message("a", "b"));
             broker.settle();
-            let refusal =
-                Welcome { reason: ReasonCode::RetainNotSupported, ..Welcome::default() };
+            let refusal = Welcome {
+                reason: ReasonCode::RetainNotSupported,
+                ..Welcome::default()
+            };
             client.expect_packet(Received::ConnAck(refusal)); // [MQTT-3.2.2-6]
             client.expect_closed(); // [MQTT-3.2.2-7]
 
@@ -164,12 +188,18 @@ fn an_unknown_protocol_level_is_refused() {
         let mut client = broker.open(Version::V5);
         client.send_bytes(&connect(6));
         let reason = ReasonCode::UnsupportedProtocolVersion;
-        client.expect_packet(Received::ConnAck(Welcome { reason, ..Welcome::default() }));
+        client.expect_packet(Received::ConnAck(Welcome {
+            reason,
+            ..Welcome::default()
+        }));
         client.expect_closed();
 
         let mut client = broker.open(Version::V3_1_1);
         client.send_bytes(&connect(2));
-        client.expect_packet(Received::ConnAck(Welcome { reason, ..Welcome::default() }));
+        client.expect_packet(Received::ConnAck(Welcome {
+            reason,
+            ..Welcome::default()
+        }));
         client.expect_closed();
     });
 }
@@ -181,10 +211,15 @@ fn a_malformed_connect_is_refused() {
     on_shards(|broker| {
         for flags in [0b0000_0011, 0b0000_1010, 0b0010_0010, 0b0001_1110] {
             let mut client = broker.open(Version::V5);
-            let connect = [16, 13, 0, 4, b'M', b'Q', b'T', b'T', 5, flags, 0, 0, 0, 0, 0];
+            let connect = [
+                16, 13, 0, 4, b'M', b'Q', b'T', b'T', 5, flags, 0, 0, 0, 0, 0,
+            ];
             client.send_bytes(&connect);
             let reason = ReasonCode::MalformedPacket;
-            client.expect_packet(Received::ConnAck(Welcome { reason, ..Welcome::default() }));
+            client.expect_packet(Received::ConnAck(Welcome {
+                reason,
+                ..Welcome::default()
+            }));
             client.expect_closed();
 
             let mut client = broker.open(Version::V3_1_1);
@@ -197,10 +232,16 @@ fn a_malformed_connect_is_refused() {
 /// [MQTT-3.1.2-28]: Response Information comes when it is asked for.
 #[test]
 fn response_information_is_told_who_asks_for_it() {
-    let settings = Settings { response_information: "responses/%c".into(), ..settings() };
+    let settings = Settings {
+        response_information: "responses/%c".into(),
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         let asked = broker.connect(v5("asks").response_information());
-        assert_eq!(asked.welcome.response_information.as_deref(), Some("responses/asks"));
+        assert_eq!(
+            asked.welcome.response_information.as_deref(),
+            Some("responses/asks")
+        );
         let silent = broker.connect(v5("silent"));
         assert_eq!(silent.welcome.response_information, None);
     });
@@ -213,7 +254,10 @@ fn an_unknown_authentication_method_is_refused() {
     on_shards(|broker| {
         let options = v5("kerberos").authentication_method("GS2-KRB5");
         broker.expect_refused(options, ReasonCode::BadAuthenticationMethod);
-        assert_eq!(broker.connect(v5("plain")).welcome.authentication_method, None);
+        assert_eq!(
+            broker.connect(v5("plain")).welcome.authentication_method,
+            None
+        );
     });
 }
 

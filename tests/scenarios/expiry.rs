@@ -49,7 +49,10 @@ fn a_message_that_is_too_old_is_dropped() {
         slow.expect_packet(Received::PubRel(1, ReasonCode::Success));
         slow.pubcomp(1);
         slow.expect(&message("door", "3").qos(1).expiry(20).id(2));
-        assert_eq!((broker.dropped(DropReason::Expired), broker.dropped_in_all()), (2, 2));
+        assert_eq!(
+            (broker.dropped(DropReason::Expired), broker.dropped_in_all()),
+            (2, 2)
+        );
         assert_eq!(broker.stats().queued, 0);
     });
 }
@@ -101,8 +104,10 @@ fn a_retained_message_expires() {
         late.subscribe(sub("#"));
         let mut received = late.messages();
         received.sort_by(|left, right| left.topic.cmp(&right.topic));
-        let expected =
-            [message("a", "new").retain().expiry(6), message("b", "new").retain()];
+        let expected = [
+            message("a", "new").retain().expiry(6),
+            message("b", "new").retain(),
+        ];
         assert_eq!(received, expected);
         broker.advance(7.0);
         assert_eq!(broker.stats().retained, 1);

@@ -14,8 +14,7 @@ fn a_silent_client_is_cut_off() {
         for options in both("silent") {
             let mut watcher = broker.connect(v5("watcher"));
             watcher.subscribe(sub("will"));
-            let mut client =
-                broker.connect(options.keep_alive(10).will(message("will", "silent")));
+            let mut client = broker.connect(options.keep_alive(10).will(message("will", "silent")));
             assert_eq!(client.welcome.keep_alive, None);
             broker.advance(14.999);
             client.expect_nothing();
@@ -67,7 +66,10 @@ fn a_keep_alive_of_0_never_ends_a_connection() {
 /// what holds. A 3.1.1 client cannot be told and is refused.
 #[test]
 fn the_server_keep_alive_holds() {
-    let settings = Settings { max_keep_alive: 20, ..settings() };
+    let settings = Settings {
+        max_keep_alive: 20,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         for (asked, told) in [(0, Some(20)), (60, Some(20)), (20, None), (8, None)] {
             let mut client = broker.connect(v5("client").keep_alive(asked));

@@ -70,7 +70,10 @@ fn a_spent_quota_stops_nothing_else() {
 /// The broker has a bound of its own, whatever a client allows; it holds for 3.1.1 too.
 #[test]
 fn the_broker_bounds_what_is_in_flight() {
-    let settings = Settings { max_inflight: 3, ..settings() };
+    let settings = Settings {
+        max_inflight: 3,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         for options in [v5("client").receive_maximum(1_000), v3("client")] {
             let mut publisher = broker.connect(v5("publisher"));
@@ -92,7 +95,10 @@ fn the_broker_bounds_what_is_in_flight() {
 /// count, nor does a QoS 2 message that comes again.
 #[test]
 fn a_client_obeys_our_receive_maximum() {
-    let settings = Settings { receive_maximum: 2, ..settings() };
+    let settings = Settings {
+        receive_maximum: 2,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         let mut client = broker.connect(v5("client"));
         assert_eq!(client.welcome.receive_maximum, Some(2));
@@ -116,8 +122,13 @@ fn a_client_obeys_our_receive_maximum() {
 /// The unacknowledged include QoS 1 messages whose PUBACK waits for another shard.
 #[test]
 fn messages_that_wait_for_other_shards_count_as_unacknowledged() {
-    let broker =
-        crate::client::Broker::new(3, &Settings { receive_maximum: 2, ..settings() });
+    let broker = crate::client::Broker::new(
+        3,
+        &Settings {
+            receive_maximum: 2,
+            ..settings()
+        },
+    );
     let mut there = broker.connect(v5(&broker.on(1, "there")));
     there.subscribe(sub("there").qos(1));
     let mut client = broker.connect(v5(&broker.on(0, "client")));
@@ -141,10 +152,14 @@ fn a_too_large_message_is_dropped_for_that_client_alone() {
         wide.subscribe(sub("door").qos(2));
         // Size of the largest that fits: header 2, topic 6, identifier 2, properties 1, payload 89.
         let mut narrow = broker.connect(
-            v5("narrow").maximum_packet_size(100).receive_maximum(1).manual().kept(),
+            v5("narrow")
+                .maximum_packet_size(100)
+                .receive_maximum(1)
+                .manual()
+                .kept(),
         );
         narrow.subscribe(sub("door").qos(2));
-        let large = "x".repeat(90);
+        let large = "x".repeat(92);
         for qos in 0..=2 {
             publisher.publish(&message("door", &large).qos(qos));
             wide.expect(&message("door", &large).qos(qos));
@@ -160,7 +175,13 @@ fn a_too_large_message_is_dropped_for_that_client_alone() {
         narrow.puback(id);
         narrow.expect(&message("door", "small").qos(1));
         narrow.expect_nothing();
-        assert_eq!((broker.dropped(DropReason::TooLarge), broker.dropped_in_all()), (4, 4));
+        assert_eq!(
+            (
+                broker.dropped(DropReason::TooLarge),
+                broker.dropped_in_all()
+            ),
+            (4, 4)
+        );
         assert_eq!(broker.stats().queued, 0);
     });
 }
@@ -211,7 +232,10 @@ fn no_answer_is_larger_than_the_client_takes() {
         client.send_publish(&message("$share/a", "x").alias(60_000));
         sizes.push(next_size(&mut client));
         client.expect_closed();
-        assert!(sizes.iter().all(|&size| (1..=24).contains(&size)), "{sizes:?}");
+        assert!(
+            sizes.iter().all(|&size| (1..=24).contains(&size)),
+            "{sizes:?}"
+        );
     });
 }
 
@@ -225,35 +249,65 @@ fn a_client_that_takes_no_connack_is_not_served() {
     on_shards(|broker| {
         let mut client = broker.dial(v5("client").maximum_packet_size(4));
         client.expect_closed();
+        let told = v5("client").maximum_packet_size(10);
+        broker.expect_refused(told, ReasonCode::PacketTooLarge);
         assert_eq!(broker.stats().sessions, 0);
     });
 }
 
-/// [MQTT-3.1.2-29]: a client that wants no problem information gets reasons only where they are
-/// allowed: here in no answer, and not needed in DISCONNECT.
+/// [MQTT-3.1.2-29]: a client that wants no problem information gets no reason string in any answer; the
+/// others do, where there is something to explain.
 #[test]
 fn problem_information_can_be_declined() {
     on_shards(|broker| {
-        let mut client = broker.connect(v5("client").without_problem_information());
-        client.send_publish(&message("nobody", "x").qos(1).id(1));
-        client.pubrel(98);
-        client.pubrec(97);
+        let mut silent = broker.connect(v5("silent").without_problem_information());
+        let mut curious = broker.connect(v5("curious"));
+        let subscribe = [0x82, 8, 0, 9, 0, 0, 2, b'a', b'+', 0];
+        let questions = |client: &mut Client| {
+            client.send_publish(&message("$SYS/x", "x").qos(1).id(1));
+            client.send_publish(&message("$SYS/x", "x").qos(2).id(2));
+            client.pubrel(98);
+            client.pubrec(97);
+            client.send_bytes(&subscribe);
+        };
+        questions(&mut silent);
+        questions(&mut curious);
         let answers = [
-            &[0x40, 3, 0, 1, 0x10][..],
+            &[0x40, 3, 0, 1, 0x87][..],
+            &[0x50, 3, 0, 2, 0x87],
             &[0x70, 3, 0, 98, 0x92],
             &[0x62, 3, 0, 97, 0x92],
+            &[0x90, 4, 0, 9, 0, 0x8F],
         ];
         for answer in answers {
-            assert_eq!(client.next_frame().as_deref(), Some(answer));
+            let explained = curious.next_frame().expect("an answer comes");
+            assert_eq!(explained[0], answer[0]);
+            assert!(explained.contains(&0x1F) && explained.len() > answer.len());
+            let frame = silent.next_frame().expect("an answer comes");
+            // With or without a Property Length of 0: both say nothing more.
+            assert!(
+                frame == answer || frame == with_empty_properties(answer),
+                "{frame:?}"
+            );
         }
     });
+}
+
+fn with_empty_properties(answer: &[u8]) -> Vec<u8> {
+    let mut frame = answer.to_vec();
+    frame[1] += 1;
+    frame.push(0);
+    frame
 }
 
 /// [MQTT-3.2.2-15]: a packet above our Maximum Packet Size is refused with 0x95 as soon as its length is
 /// known, before its payload is read.
 #[test]
 fn a_too_large_packet_is_refused_by_its_length() {
-    let settings = Settings { maximum_packet_size: 1_000, ..settings() };
+    let settings = Settings {
+        maximum_packet_size: 1_000,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         let mut client = broker.connect(v5("client"));
         assert_eq!(client.welcome.maximum_packet_size, Some(1_000));
@@ -273,13 +327,19 @@ fn a_too_large_packet_is_refused_by_its_length() {
 /// [MQTT-3.2.2-9] [MQTT-3.2.2-10] [MQTT-3.2.2-11] [MQTT-3.2.2-12]: Maximum QoS.
 #[test]
 fn a_maximum_qos_is_announced_and_enforced() {
-    let settings = Settings { maximum_qos: QoS::AtLeastOnce, ..settings() };
+    let settings = Settings {
+        maximum_qos: QoS::AtLeastOnce,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         let refused = v5("client").will(message("will", "w").qos(2));
         broker.expect_refused(refused, ReasonCode::QoSNotSupported);
         let mut client = broker.connect(v5("client").will(message("will", "w").qos(1)));
         assert_eq!(client.welcome.maximum_qos, Some(1));
-        assert_eq!(client.subscribe_all(&[sub("a").qos(2), sub("b").qos(0)]), [1, 0]);
+        assert_eq!(
+            client.subscribe_all(&[sub("a").qos(2), sub("b").qos(0)]),
+            [1, 0]
+        );
         client.publish(&message("a", "x").qos(1));
         client.expect(&message("a", "x").qos(1));
         client.send_publish(&message("a", "x").qos(2).id(5));
@@ -293,7 +353,10 @@ fn a_maximum_qos_is_announced_and_enforced() {
 /// [MQTT-3.2.2-13] [MQTT-3.2.2-14]: Retain Available 0.
 #[test]
 fn without_retain_it_is_refused() {
-    let settings = Settings { retain_available: false, ..settings() };
+    let settings = Settings {
+        retain_available: false,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         let refused = v5("client").will(message("will", "w").retain());
         broker.expect_refused(refused, ReasonCode::RetainNotSupported);
@@ -317,8 +380,16 @@ fn kinds_of_subscriptions_can_be_switched_off() {
     };
     on_shards_with(&settings, |broker| {
         let mut client = broker.connect(v5("client"));
-        let Welcome { wildcards, shared, identifiers, .. } = client.welcome.clone();
-        assert_eq!((wildcards, shared, identifiers), (Some(false), Some(false), Some(false)));
+        let Welcome {
+            wildcards,
+            shared,
+            identifiers,
+            ..
+        } = client.welcome.clone();
+        assert_eq!(
+            (wildcards, shared, identifiers),
+            (Some(false), Some(false), Some(false))
+        );
         let subs = ["a/+", "#", "$share/g/a", "a/b"].map(sub);
         assert_eq!(client.subscribe_all(&subs), [0xA2, 0xA2, 0x9E, 0]);
         assert_eq!(client.subscribe_all(&[sub("a").identifier(1)]), [0xA1]);
@@ -335,25 +406,47 @@ fn kinds_of_subscriptions_can_be_switched_off() {
 /// What is not limited is not announced.
 #[test]
 fn nothing_is_announced_that_the_standard_assumes() {
-    let settings = Settings { receive_maximum: u16::MAX, topic_alias_maximum: 0, ..settings() };
+    let settings = Settings {
+        receive_maximum: u16::MAX,
+        topic_alias_maximum: 0,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         let welcome = broker.connect(v5("client")).welcome;
         let maximum_packet_size = welcome.maximum_packet_size;
-        assert_eq!(welcome, Welcome { maximum_packet_size, ..Welcome::default() });
+        assert_eq!(
+            welcome,
+            Welcome {
+                maximum_packet_size,
+                ..Welcome::default()
+            }
+        );
     });
 }
 
 /// A session has a bounded number of subscriptions; the next one is 0x97, an old one can be changed.
 #[test]
 fn subscriptions_are_bounded() {
-    let settings = Settings { max_subscriptions: 2, ..settings() };
+    let settings = Settings {
+        max_subscriptions: 2,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         let mut client = broker.connect(v5("client"));
-        assert_eq!(client.subscribe_all(&["a", "b", "c"].map(sub)), [0, 0, 0x97]);
-        assert_eq!(client.subscribe_all(&[sub("a").qos(1), sub("c")]), [1, 0x97]);
+        assert_eq!(
+            client.subscribe_all(&["a", "b", "c"].map(sub)),
+            [0, 0, 0x97]
+        );
+        assert_eq!(
+            client.subscribe_all(&[sub("a").qos(1), sub("c")]),
+            [1, 0x97]
+        );
         assert_eq!(client.unsubscribe(&["b"]), [0]);
         assert_eq!(client.subscribe_all(&[sub("c")]), [0]);
         let mut client = broker.connect(v3("old"));
-        assert_eq!(client.subscribe_all(&["a", "b", "c"].map(sub)), [0, 0, 0x80]);
+        assert_eq!(
+            client.subscribe_all(&["a", "b", "c"].map(sub)),
+            [0, 0, 0x80]
+        );
     });
 }

@@ -1,13 +1,17 @@
 //! Scenarios: the pure core, a virtual clock, several clients and shards in memory. Each one reads
-//! like an example of the standard and cites the statements that it proves: `[MQTT-x.y.z-n]` is
-//! version 5, `[MQTT-x.y.z-n 3.1.1]` is 3.1.1.
+//! like an example of the standard and cites the statements that it proves: `MQTT-x.y.z-n` is
+//! version 5, `MQTT-x.y.z-n 3.1.1` is 3.1.1.
 
-#![expect(unreachable_pub, reason = "a test binary has no public surface; `pub` marks a facade")]
+#![expect(
+    unreachable_pub,
+    reason = "a test binary has no public surface; `pub` marks a facade"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod client;
+mod options;
 mod packets;
 
 mod aliases;

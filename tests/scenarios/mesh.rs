@@ -62,8 +62,10 @@ fn a_second_suback_waits_as_well() {
     let mut there = broker.connect(v5(&broker.on(1, "there")));
     there.subscribe(sub("there"));
     let mut publisher = broker.connect(v5(&broker.on(0, "publisher")));
-    let mut clients: Vec<_> =
-        ["a", "b"].iter().map(|stem| broker.connect(v5(&broker.on(0, stem)))).collect();
+    let mut clients: Vec<_> = ["a", "b"]
+        .iter()
+        .map(|stem| broker.connect(v5(&broker.on(0, stem))))
+        .collect();
     broker.world().lane_depth = 0;
     publisher.send_publish(&message("there", "x"));
     for client in &mut clients {
@@ -90,7 +92,10 @@ fn interest_comes_and_goes() {
             one.subscribe(sub("door"));
             two.subscribe(sub("door"));
             one.unsubscribe(&["door"]);
-            assert_eq!(publisher.publish(&message("door", "x").qos(1)), ReasonCode::Success);
+            assert_eq!(
+                publisher.publish(&message("door", "x").qos(1)),
+                ReasonCode::Success
+            );
             two.expect(&message("door", "x"));
             two.unsubscribe(&["door"]);
             let nobody = ReasonCode::NoMatchingSubscribers;
@@ -106,7 +111,9 @@ fn interest_comes_and_goes() {
 fn bytes_may_come_one_by_one() {
     on_shards(|broker| {
         for shard in 0..broker.shards() {
-            let options = v5("client").will(message("will", "w")).credentials("me", "secret");
+            let options = v5("client")
+                .will(message("will", "w"))
+                .credentials("me", "secret");
             let mut bytes = options.encode();
             let sent = message("door", "x".repeat(300)).qos(1).id(5).user("k", "v");
             let mut client = broker.open_on(shard, shardmq::wire::Version::V5);
@@ -170,12 +177,17 @@ fn ten_thousand_packets_may_come_at_once() {
         let mut publisher = broker.connect(v3(&broker.on(0, "publisher")));
         let mut bytes = Vec::new();
         for number in 0..10_000_u16 {
-            let one = message("n", number.to_string()).qos((number % 2) as u8).id(number + 1);
+            let one = message("n", number.to_string())
+                .qos((number % 2) as u8)
+                .id(number + 1);
             bytes.extend(one.encode(publisher.version()));
         }
         publisher.send_bytes(&bytes);
-        let received: Vec<u16> =
-            subscriber.payloads().iter().map(|payload| payload.parse().unwrap()).collect();
+        let received: Vec<u16> = subscriber
+            .payloads()
+            .iter()
+            .map(|payload| payload.parse().unwrap())
+            .collect();
         let of = |parity| received.iter().filter(move |number| *number % 2 == parity);
         assert_eq!(received.len(), 10_000);
         assert!(of(0).is_sorted() && of(1).is_sorted());
@@ -194,7 +206,9 @@ fn a_full_lane_loses_nothing() {
     let mut publisher = broker.connect(v5(&broker.on(0, "publisher")));
     broker.world().lane_depth = 1;
     for number in 0..3_000_u16 {
-        let one = message("n", number.to_string()).qos((number % 2) as u8).id(1);
+        let one = message("n", number.to_string())
+            .qos((number % 2) as u8)
+            .id(1);
         publisher.push_publish(&one);
         if number % 800 == 799 {
             broker.settle();
@@ -220,6 +234,77 @@ fn a_stop_is_told() {
             client.expect_end(ReasonCode::ServerShuttingDown);
         }
         let stats = broker.stats();
-        assert_eq!((stats.connections, stats.clients_connected, stats.sessions), (0, 0, 6));
+        assert_eq!(
+            (stats.connections, stats.clients_connected, stats.sessions),
+            (0, 0, 6)
+        );
     });
+}
+
+/// A retained message that was published before its publisher's shard knew of a subscription comes
+/// with that subscription, however close the two were.
+#[test]
+fn a_retained_message_is_not_missed_between_two_shards() {
+    let broker = Broker::new(3, &settings());
+    let topic = broker.on(1, "state");
+    let mut publisher = broker.connect(v5(&broker.on(0, "publisher")));
+    let mut client = broker.connect(v5(&broker.on(2, "client")));
+    publisher.publish(&message(&topic, "old").retain());
+    client.push_subscribe(sub(&topic));
+    broker.world().turn(1);
+    // Its shard does not know of the subscription.
+    publisher.push_publish(&message(&topic, "new").retain());
+    broker.world().turn(0);
+    broker.world().turn(2);
+    // The keeper looked into the lane of the publisher just before the message came, and into the
+    // lane of the subscriber just after the question came.
+    broker.world().turn_blind_to(1, Some(0));
+    broker.settle();
+    client.expect_packet(Received::SubAck(1, vec![0]));
+    client.expect(&message(&topic, "new").retain());
+    client.expect_nothing();
+}
+
+/// Whoever unsubscribes, goes or is taken over before SUBACK: the answer is nobody else's, and nothing
+/// stays behind.
+#[test]
+fn a_suback_that_nobody_waits_for_is_lost() {
+    let broker = Broker::new(3, &settings());
+    let mut there = broker.connect(v5(&broker.on(1, "there")));
+    there.subscribe(sub("there"));
+    let mut publisher = broker.connect(v5(&broker.on(0, "publisher")));
+    publisher.publish(&message("door", "kept").retain());
+    let options = v5(&broker.on(0, "client"));
+    for ending in ["unsubscribe", "cut", "takeover"] {
+        let mut client = broker.connect(options.clone().kept());
+        broker.world().lane_depth = 0;
+        publisher.send_publish(&message("there", "x"));
+        let id = client.push_subscribe(sub("door"));
+        broker.settle();
+        let mut successor = None;
+        match ending {
+            "unsubscribe" => assert_eq!(client.unsubscribe(&["door"]), [0]),
+            "cut" => client.cut(),
+            _ => successor = Some(broker.connect(options.clone().kept())),
+        }
+        broker.world().lane_depth = usize::MAX;
+        broker.settle();
+        match &mut successor {
+            Some(successor) => {
+                client.expect_end(ReasonCode::SessionTakenOver);
+                successor.expect(&message("door", "kept").retain());
+                successor.expect_nothing();
+            }
+            None if ending == "unsubscribe" => {
+                client.expect_packet(Received::SubAck(id, vec![0]));
+                client.expect_nothing();
+            }
+            None => {
+                let mut back = broker.connect(options.clone().kept());
+                back.expect(&message("door", "kept").retain());
+            }
+        }
+        broker.connect(options.clone()).disconnect();
+        assert_eq!(broker.stats().subscriptions, 1);
+    }
 }

@@ -10,8 +10,9 @@ use crate::packets::{Received, message, sub};
 #[test]
 fn messages_of_one_publisher_stay_in_order() {
     on_shards(|broker| {
-        let mut publishers: Vec<_> =
-            (0..3).map(|shard| broker.connect(v5(&broker.on(shard, "publisher")))).collect();
+        let mut publishers: Vec<_> = (0..3)
+            .map(|shard| broker.connect(v5(&broker.on(shard, &format!("publisher{shard}-")))))
+            .collect();
         let slow = v5(&broker.on(0, "slow")).kept().receive_maximum(3);
         let away = v3(&broker.on(1, "away")).kept();
         let mut fast = broker.connect(v5(&broker.on(2, "fast")));
@@ -128,4 +129,27 @@ fn an_answer_for_a_connection_that_is_gone_is_nobodys() {
     successor.expect_packet(Received::PubAck(9, ReasonCode::Success));
     successor.expect_nothing();
     assert_eq!(there.payloads(), ["1", "2"]);
+}
+
+/// A QoS 2 message that comes again while its first PUBREC waits for another shard is delivered once,
+/// and each is answered.
+#[test]
+fn a_repeated_publish_waits_behind_the_first() {
+    let broker = Broker::new(3, &settings());
+    let mut there = broker.connect(v5(&broker.on(1, "there")));
+    there.subscribe(sub("there").qos(2));
+    let id = broker.on(0, "publisher");
+    let mut publisher = broker.connect(v5(&id).kept());
+    broker.world().lane_depth = 0;
+    publisher.send_publish(&message("there", "once").qos(2).id(5));
+    publisher.send_publish(&message("there", "once").qos(2).id(5).dup());
+    publisher.expect_nothing();
+    let mut again = broker.connect(v5(&id).kept());
+    publisher.expect_end(ReasonCode::SessionTakenOver);
+    again.send_publish(&message("there", "once").qos(2).id(5).dup());
+    again.expect_packet(Received::PubRec(5, ReasonCode::Success));
+    broker.world().lane_depth = usize::MAX;
+    again.pubrel(5);
+    again.expect_packet(Received::PubComp(5, ReasonCode::Success));
+    assert_eq!(there.payloads(), ["once"]);
 }

@@ -8,7 +8,11 @@ use crate::client::{Broker, Client, on_shards, on_shards_with, settings, v3, v5}
 use crate::packets::{message, sub};
 
 fn three(queue_overflow: QueueOverflow) -> Settings {
-    Settings { max_queued_messages: 3, queue_overflow, ..settings() }
+    Settings {
+        max_queued_messages: 3,
+        queue_overflow,
+        ..settings()
+    }
 }
 
 /// A client that is away, of another shard than the publisher where there is one.
@@ -23,9 +27,7 @@ fn away(broker: &Broker) -> (Client, impl Fn() -> Client + use<'_>) {
 
 fn publish(publisher: &mut Client, numbers: std::ops::RangeInclusive<u8>) -> Vec<ReasonCode> {
     numbers
-        .map(|number| {
-            publisher.publish(&message("door", number.to_string()).qos(1 + number % 2))
-        })
+        .map(|number| publisher.publish(&message("door", number.to_string()).qos(1 + number % 2)))
         .collect()
 }
 
@@ -34,7 +36,10 @@ fn the_oldest_makes_room() {
     on_shards_with(&three(QueueOverflow::DropOldest), |broker| {
         let (mut publisher, back) = away(broker);
         assert_eq!(publish(&mut publisher, 1..=5), [ReasonCode::Success; 5]);
-        assert_eq!((broker.stats().queued, broker.dropped(DropReason::QueueFull)), (3, 2));
+        assert_eq!(
+            (broker.stats().queued, broker.dropped(DropReason::QueueFull)),
+            (3, 2)
+        );
         assert_eq!(back().payloads(), ["3", "4", "5"]);
         assert_eq!((broker.stats().queued, broker.stats().queued_bytes), (0, 0));
     });
@@ -85,7 +90,11 @@ fn the_right_publish_is_told() {
     }
     broker.settle();
     for id in 1..=8 {
-        let reason = if id == 8 { ReasonCode::QuotaExceeded } else { ReasonCode::Success };
+        let reason = if id == 8 {
+            ReasonCode::QuotaExceeded
+        } else {
+            ReasonCode::Success
+        };
         publisher.expect_packet(crate::packets::Received::PubAck(id, reason));
     }
 }
@@ -94,13 +103,19 @@ fn the_right_publish_is_told() {
 #[test]
 fn bytes_are_bounded() {
     // Topic of 4 bytes and payload of 96.
-    let settings = Settings { max_queued_bytes: 300, ..settings() };
+    let settings = Settings {
+        max_queued_bytes: 300,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         let (mut publisher, back) = away(broker);
         for number in 1..=4 {
             publisher.publish(&message("door", format!("{number:0>96}")).qos(1));
         }
-        assert_eq!((broker.stats().queued, broker.stats().queued_bytes), (3, 300));
+        assert_eq!(
+            (broker.stats().queued, broker.stats().queued_bytes),
+            (3, 300)
+        );
         // Larger than the whole queue may be: everything gave way, and it is dropped too.
         publisher.publish(&message("door", "x".repeat(297)).qos(1));
         assert_eq!(broker.stats().queued_bytes, 0);
@@ -158,7 +173,10 @@ fn a_session_that_ends_frees_its_queue() {
         assert_eq!(broker.stats().queued, 50);
         broker.advance(11.0);
         let stats = broker.stats();
-        assert_eq!((stats.queued, stats.queued_bytes, stats.sessions), (0, 0, 1));
+        assert_eq!(
+            (stats.queued, stats.queued_bytes, stats.sessions),
+            (0, 0, 1)
+        );
         assert_eq!(broker.dropped(DropReason::SessionEnded), 50);
     });
 }

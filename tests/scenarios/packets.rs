@@ -14,7 +14,12 @@ pub struct Payload(pub Vec<u8>);
 impl fmt::Debug for Payload {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = &self.0[..self.0.len().min(60)];
-        write!(formatter, "\"{}\" ({} bytes)", shown.escape_ascii(), self.0.len())
+        write!(
+            formatter,
+            "\"{}\" ({} bytes)",
+            shown.escape_ascii(),
+            self.0.len()
+        )
     }
 }
 
@@ -112,10 +117,21 @@ impl Message {
     pub fn forwarded(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut write = |property: Property<'_>| property.encode(&mut bytes);
-        self.format.map(Property::PayloadFormatIndicator).map(&mut write);
-        self.content_type.as_deref().map(Property::ContentType).map(&mut write);
-        self.response_topic.as_deref().map(Property::ResponseTopic).map(&mut write);
-        self.correlation.as_deref().map(Property::CorrelationData).map(&mut write);
+        self.format
+            .map(Property::PayloadFormatIndicator)
+            .map(&mut write);
+        self.content_type
+            .as_deref()
+            .map(Property::ContentType)
+            .map(&mut write);
+        self.response_topic
+            .as_deref()
+            .map(Property::ResponseTopic)
+            .map(&mut write);
+        self.correlation
+            .as_deref()
+            .map(Property::CorrelationData)
+            .map(&mut write);
         for (name, value) in &self.user {
             write(Property::UserProperty(name, value));
         }
@@ -265,7 +281,11 @@ pub struct Sub {
 
 /// A subscription with QoS 0.
 pub fn sub(filter: &str) -> Sub {
-    Sub { filter: filter.into(), options: SubscriptionOptions::default(), identifier: None }
+    Sub {
+        filter: filter.into(),
+        options: SubscriptionOptions::default(),
+        identifier: None,
+    }
 }
 
 impl Sub {
@@ -280,7 +300,7 @@ impl Sub {
     }
 
     /// Retain As Published.
-    pub fn as_published(mut self) -> Self {
+    pub fn retain_as_published(mut self) -> Self {
         self.options.retain_as_published = true;
         self
     }

@@ -43,7 +43,11 @@ fn guarded(scenario: impl Fn(&Broker)) {
 fn who_may_not_come_in_is_told_so() {
     guarded(|broker| {
         for (user, reason, old) in [
-            ("bad", ReasonCode::BadUserNameOrPassword, ReasonCode::BadUserNameOrPassword),
+            (
+                "bad",
+                ReasonCode::BadUserNameOrPassword,
+                ReasonCode::BadUserNameOrPassword,
+            ),
             ("banned", ReasonCode::Banned, ReasonCode::NotAuthorized),
             ("me", ReasonCode::NotAuthorized, ReasonCode::NotAuthorized),
         ] {
@@ -51,8 +55,13 @@ fn who_may_not_come_in_is_told_so() {
             broker.expect_refused(wrong(v5("client")), reason);
             broker.expect_refused(wrong(v3("client")), old);
         }
-        broker.connect(v5("client").credentials("me", "secret")).disconnect();
-        assert_eq!((broker.stats().connects_refused, broker.stats().sessions), (6, 0));
+        broker
+            .connect(v5("client").credentials("me", "secret"))
+            .disconnect();
+        assert_eq!(
+            (broker.stats().connects_refused, broker.stats().sessions),
+            (6, 0)
+        );
     });
 }
 
@@ -81,7 +90,10 @@ fn a_publish_can_be_denied() {
         client.publish(&secret(0));
         assert_eq!(client.publish(&secret(1)), ReasonCode::NotAuthorized);
         assert_eq!(client.publish(&secret(2).id(9)), ReasonCode::NotAuthorized);
-        assert_eq!(client.publish(&message("open", "y").qos(2).id(9)), ReasonCode::Success);
+        assert_eq!(
+            client.publish(&message("open", "y").qos(2).id(9)),
+            ReasonCode::Success
+        );
         chief.expect(&message("open", "y").qos(2));
         client.cut();
         let mut old = broker.connect(v3("old"));
@@ -182,9 +194,14 @@ fn packets_behind_a_connect_that_is_denied_later_are_lost() {
         broker.settle();
         let (at, question) = question(broker);
         let reason = ReasonCode::NotAuthorized;
-        broker.world().answer(at, question.ticket, Decision::Deny(reason));
+        broker
+            .world()
+            .answer(at, question.ticket, Decision::Deny(reason));
         broker.settle();
-        client.expect_packet(Received::ConnAck(Welcome { reason, ..Welcome::default() }));
+        client.expect_packet(Received::ConnAck(Welcome {
+            reason,
+            ..Welcome::default()
+        }));
         client.expect_closed();
         listener.expect_nothing();
     });
@@ -206,7 +223,10 @@ fn a_late_answer_does_nothing() {
         late.expect_closed();
         broker.world().answer(at, second.ticket, Decision::Allow);
         broker.settle();
-        assert_eq!((broker.stats().sessions, broker.stats().connections), (0, 0));
+        assert_eq!(
+            (broker.stats().sessions, broker.stats().connections),
+            (0, 0)
+        );
     });
 }
 
@@ -218,8 +238,12 @@ fn two_answers_for_one_client_leave_one_connection() {
         let (at, first_question) = question(broker);
         let mut second = broker.dial(slow("client").at(1));
         let (_, second_question) = question(broker);
-        broker.world().answer(at, second_question.ticket, Decision::Allow);
-        broker.world().answer(at, first_question.ticket, Decision::Allow);
+        broker
+            .world()
+            .answer(at, second_question.ticket, Decision::Allow);
+        broker
+            .world()
+            .answer(at, first_question.ticket, Decision::Allow);
         broker.settle();
         let accepted = |client: &mut Client| matches!(client.next(), Some(Received::ConnAck(_)));
         assert!(accepted(&mut first) && accepted(&mut second));
@@ -237,7 +261,9 @@ fn an_assigned_client_id_is_asked_about_once() {
         let (at, question) = question(broker);
         broker.world().answer(at, question.ticket, Decision::Allow);
         broker.settle();
-        let Some(Received::ConnAck(welcome)) = client.next() else { panic!("no CONNACK") };
+        let Some(Received::ConnAck(welcome)) = client.next() else {
+            panic!("no CONNACK")
+        };
         assert_eq!(welcome.assigned.as_deref(), Some(&*question.client_id));
     });
 }

@@ -54,8 +54,13 @@ fn sizes_of_all_kinds_are_forwarded() {
         let mut client = broker.connect(v5(&broker.on(1, "client")));
         client.subscribe(sub("#").qos(1));
         let mut publisher = broker.connect(v5(&broker.on(0, "publisher")));
-        for size in [0, 1, 126, 127, 128, 16_000, 16_383, 16_384, 200_000, 1_000_000] {
-            let sent = message("size", "x".repeat(size)).qos(1).content_type("").user("", "v");
+        for size in [
+            0, 1, 126, 127, 128, 16_000, 16_383, 16_384, 200_000, 1_000_000,
+        ] {
+            let sent = message("size", "x".repeat(size))
+                .qos(1)
+                .content_type("")
+                .user("", "v");
             publisher.publish(&sent);
             client.expect(&sent);
         }

@@ -151,7 +151,10 @@ fn a_publisher_learns_that_nobody_listens() {
         assert_eq!(publisher.publish(&message("door", "open").qos(2)), nobody);
         let mut subscriber = broker.connect(v5("subscriber"));
         subscriber.subscribe(sub("door"));
-        assert_eq!(publisher.publish(&message("door", "open").qos(1)), ReasonCode::Success);
+        assert_eq!(
+            publisher.publish(&message("door", "open").qos(1)),
+            ReasonCode::Success
+        );
         subscriber.disconnect();
         assert_eq!(publisher.publish(&message("door", "open").qos(2)), nobody);
     });

@@ -13,7 +13,9 @@ fn fill(broker: &Broker, count: usize, qos: u8) -> Client {
     let mut publisher = broker.connect(v5("publisher"));
     for number in 0..count {
         let text = format!("first {number}");
-        let state = message(&format!("fleet/{number}/state"), text).qos(qos).retain();
+        let state = message(&format!("fleet/{number}/state"), text)
+            .qos(qos)
+            .retain();
         publisher.push_publish(&state.id(1));
         if number % 500 == 0 {
             broker.settle();
@@ -34,9 +36,15 @@ fn a_replay_is_complete() {
             client.subscribe(sub("#").qos(granted));
             let messages = client.messages();
             assert_eq!(messages.len(), TOPICS);
-            assert!(messages.iter().all(|message| message.retain && message.qos == granted));
-            let topics: HashMap<_, _> =
-                messages.into_iter().map(|message| (message.topic, message.payload)).collect();
+            assert!(
+                messages
+                    .iter()
+                    .all(|message| message.retain && message.qos == granted)
+            );
+            let topics: HashMap<_, _> = messages
+                .into_iter()
+                .map(|message| (message.topic, message.payload))
+                .collect();
             assert_eq!(topics.len(), TOPICS);
         }
         assert_eq!(broker.dropped_in_all(), 0);
@@ -57,7 +65,11 @@ fn a_replay_waits_for_a_slow_reader() {
             let mut rounds = 0;
             loop {
                 let stats = broker.stats();
-                assert!(stats.queued <= 3 * 1_024, "{} wait in the queue", stats.queued);
+                assert!(
+                    stats.queued <= 3 * 1_024,
+                    "{} wait in the queue",
+                    stats.queued
+                );
                 client.read_once();
                 let arrived = replayed(&mut client);
                 if arrived == 0 {
@@ -112,7 +124,10 @@ fn live_messages_interleave(options: Options, granted: u8, live_qos: u8) {
         client.go_on_reading();
         note(&mut client, &mut last);
         assert_eq!(last.len(), count);
-        let second = last.values().filter(|value| value.starts_with("second")).count();
+        let second = last
+            .values()
+            .filter(|value| value.starts_with("second"))
+            .count();
         assert_eq!(second, live);
         assert_eq!(broker.dropped_in_all(), 0);
     });
@@ -120,11 +135,17 @@ fn live_messages_interleave(options: Options, granted: u8, live_qos: u8) {
 
 fn note(client: &mut Client, last: &mut HashMap<String, String>) {
     while let Some(packet) = client.next() {
-        let crate::packets::Received::Publish(message) = packet else { continue };
+        let crate::packets::Received::Publish(message) = packet else {
+            continue;
+        };
         let value = String::from_utf8(message.payload.0).expect("payloads are text");
         let before = last.insert(message.topic.clone(), value.clone());
         let older = before.is_some_and(|before| before.starts_with("second"));
-        assert!(!(older && value.starts_with("first")), "{} went back", message.topic);
+        assert!(
+            !(older && value.starts_with("first")),
+            "{} went back",
+            message.topic
+        );
     }
 }
 
@@ -165,8 +186,7 @@ fn a_replay_goes_on_after_a_reconnect() {
             client.read_once();
             note(&mut client, &mut last);
             client.cut();
-            client = broker.connect(options.clone());
-            client.stop_reading();
+            client = broker.dial_unread(options.clone());
         }
         assert!(last.len() < count, "it was over before the first cut");
         client.go_on_reading();
@@ -204,7 +224,9 @@ fn a_retained_message_may_expire_before_its_turn() {
     let broker = Broker::new(3, &settings());
     let mut publisher = broker.connect(v5("publisher"));
     for number in 0..2_000 {
-        let state = message(&format!("t/{number}"), "x".repeat(200)).retain().expiry(5);
+        let state = message(&format!("t/{number}"), "x".repeat(200))
+            .retain()
+            .expiry(5);
         publisher.push_publish(&state);
     }
     broker.settle();

@@ -82,6 +82,7 @@ fn an_exchange_of_qos_2_goes_on_after_each_cut() {
             client = broker.connect(options.clone());
             client.expect_nothing();
             client.disconnect();
+            broker.connect(v5("vehicle")).disconnect();
         }
     });
 }

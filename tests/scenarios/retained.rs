@@ -50,7 +50,7 @@ fn an_empty_retained_message_removes() {
     on_shards(|broker| {
         for options in both("client") {
             let mut watcher = broker.connect(v5("watcher"));
-            watcher.subscribe(sub("door").as_published());
+            watcher.subscribe(sub("door").retain_as_published());
             let mut client = broker.connect(options);
             client.publish(&message("door", "open").retain());
             watcher.expect(&message("door", "open").retain());
@@ -123,7 +123,7 @@ fn retain_is_forwarded_only_as_published() {
             let mut plain = broker.connect(options);
             plain.subscribe(sub("door").qos(1).without_retained());
             let mut faithful = broker.connect(v5("faithful"));
-            faithful.subscribe(sub("door").qos(1).as_published().without_retained());
+            faithful.subscribe(sub("door").qos(1).retain_as_published().without_retained());
             for qos in 0..=1 {
                 publisher.publish(&message("door", "x").qos(qos).retain());
                 plain.expect(&message("door", "x").qos(qos));
@@ -176,7 +176,10 @@ fn each_subscription_brings_its_own() {
     on_shards(|broker| {
         let mut client = broker.connect(v5("client"));
         client.publish(&message("door", "open").retain());
-        assert_eq!(client.subscribe_all(&[sub("door"), sub("+"), sub("window")]), [0, 0, 0]);
+        assert_eq!(
+            client.subscribe_all(&[sub("door"), sub("+"), sub("window")]),
+            [0, 0, 0]
+        );
         client.expect(&message("door", "open").retain());
         client.expect(&message("door", "open").retain());
         client.expect_nothing();

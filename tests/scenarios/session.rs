@@ -55,7 +55,10 @@ fn a_clean_start_discards_the_session() {
             client.expect(&message("other", "new"));
             client.disconnect();
             let stats = broker.stats();
-            assert_eq!((stats.sessions, stats.subscriptions, stats.queued), (1, 0, 0));
+            assert_eq!(
+                (stats.sessions, stats.subscriptions, stats.queued),
+                (1, 0, 0)
+            );
         }
     });
 }
@@ -73,7 +76,10 @@ fn a_session_ends_when_its_interval_has_passed() {
         assert!(client.welcome.session_present);
         client.cut();
         broker.advance(10.1);
-        assert_eq!((broker.stats().sessions, broker.stats().sessions_expired), (0, 1));
+        assert_eq!(
+            (broker.stats().sessions, broker.stats().sessions_expired),
+            (0, 1)
+        );
         assert_eq!(broker.stats().subscriptions, 0);
         assert!(!broker.connect(options).welcome.session_present);
     });
@@ -156,9 +162,18 @@ fn disconnect_may_not_revive_a_session() {
 /// The broker may keep sessions for a shorter time, and says so in CONNACK (3.2.2.3.2).
 #[test]
 fn the_broker_may_shorten_the_interval() {
-    let settings = Settings { max_session_expiry_interval: 60, ..settings() };
+    let settings = Settings {
+        max_session_expiry_interval: 60,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
-        assert_eq!(broker.connect(v5("modest").expiry(60)).welcome.session_expiry, None);
+        assert_eq!(
+            broker
+                .connect(v5("modest").expiry(60))
+                .welcome
+                .session_expiry,
+            None
+        );
         let mut client = broker.connect(v5("vehicle").expiry(u32::MAX));
         assert_eq!(client.welcome.session_expiry, Some(60));
         client.cut();
@@ -177,14 +192,18 @@ fn messages_wait_for_a_client_that_is_away() {
     on_shards(|broker| {
         for options in both("vehicle") {
             let mut publisher = broker.connect(v5("publisher"));
-            let before = broker.stats().dropped_for(shardmq::stats::DropReason::Offline);
+            let before = broker
+                .stats()
+                .dropped_for(shardmq::stats::DropReason::Offline);
             let mut client = broker.connect(options.clone().kept());
             client.subscribe(sub("door/#").qos(2));
             client.disconnect();
             for (number, qos) in [1, 2, 0, 1, 2].into_iter().enumerate() {
                 publisher.publish(&message("door/left", number.to_string()).qos(qos));
             }
-            let dropped = broker.stats().dropped_for(shardmq::stats::DropReason::Offline);
+            let dropped = broker
+                .stats()
+                .dropped_for(shardmq::stats::DropReason::Offline);
             assert_eq!(dropped - before, 1);
             assert_eq!(broker.stats().queued, 4);
             let mut client = broker.connect(options.clone().kept());
@@ -202,7 +221,10 @@ fn messages_wait_for_a_client_that_is_away() {
 /// A setting lets QoS 0 wait as well.
 #[test]
 fn qos_0_may_wait_too() {
-    let settings = Settings { queue_qos0: true, ..settings() };
+    let settings = Settings {
+        queue_qos0: true,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         let mut publisher = broker.connect(v5("publisher"));
         let mut client = broker.connect(v5("vehicle").kept());
@@ -225,7 +247,7 @@ fn a_message_that_waits_keeps_what_it_came_with() {
     on_shards(|broker| {
         let mut publisher = broker.connect(v5("publisher"));
         let mut client = broker.connect(v5("vehicle").kept());
-        client.subscribe(sub("door").qos(2).as_published().identifier(7));
+        client.subscribe(sub("door").qos(2).retain_as_published().identifier(7));
         client.subscribe(sub("#").qos(1).without_retained().identifier(300_000));
         client.disconnect();
         let sent = message("door", "open")

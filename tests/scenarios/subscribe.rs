@@ -37,9 +37,15 @@ fn answers_carry_the_identifier_of_the_question() {
             let mut client = broker.connect(options);
             let v5 = client.version().is_v5();
             let (subscribe, unsubscribe) = if v5 {
-                (vec![0x82, 7, 0xAB, 0xCD, 0, 0, 1, b'a', 1], vec![0xA2, 6, 0xFF, 0xFF, 0, 0, 1, b'a'])
+                (
+                    vec![0x82, 7, 0xAB, 0xCD, 0, 0, 1, b'a', 1],
+                    vec![0xA2, 6, 0xFF, 0xFF, 0, 0, 1, b'a'],
+                )
             } else {
-                (vec![0x82, 6, 0xAB, 0xCD, 0, 1, b'a', 1], vec![0xA2, 5, 0xFF, 0xFF, 0, 1, b'a'])
+                (
+                    vec![0x82, 6, 0xAB, 0xCD, 0, 1, b'a', 1],
+                    vec![0xA2, 5, 0xFF, 0xFF, 0, 1, b'a'],
+                )
             };
             client.send_bytes(&subscribe);
             client.expect_packet(Received::SubAck(0xABCD, vec![1]));
@@ -59,9 +65,12 @@ fn subscribing_again_replaces_the_options() {
         let mut client = broker.connect(v5("client"));
         client.subscribe(sub("door").qos(0).identifier(1));
         for number in 0..60_u8 {
-            let again = sub("door").qos(1 + number % 2).identifier(u32::from(number) + 2);
+            let again = sub("door")
+                .qos(1 + number % 2)
+                .identifier(u32::from(number) + 2);
             client.push_subscribe(again);
-            publisher.push_publish(&message("door", number.to_string()).qos(2).id(number.into()));
+            let id = u16::from(number) + 1;
+            publisher.push_publish(&message("door", number.to_string()).qos(2).id(id));
             if number % 7 == 0 {
                 broker.settle();
             }
@@ -74,7 +83,10 @@ fn subscribing_again_replaces_the_options() {
                 numbers.push(String::from_utf8(message.payload.0).unwrap());
             }
         }
-        assert_eq!(numbers, (0..60).map(|number| number.to_string()).collect::<Vec<_>>());
+        assert_eq!(
+            numbers,
+            (0..60).map(|number| number.to_string()).collect::<Vec<_>>()
+        );
         assert_eq!(broker.stats().subscriptions, 1);
         client.unsubscribe(&["door"]);
         let mut old = broker.connect(v3("client"));
@@ -99,7 +111,11 @@ fn unsuback_answers_filter_by_filter() {
             let mut client = broker.connect(options);
             client.subscribe_all(&[sub("a/+"), sub("$share/g/a"), sub("a/#"), sub("A/+")]);
             let codes = client.unsubscribe(&filters);
-            let expected: &[u8] = if v5 { &[0, 0x11, 0x11, 0, 0x11, 0x11] } else { &[] };
+            let expected: &[u8] = if v5 {
+                &[0, 0x11, 0x11, 0, 0x11, 0x11]
+            } else {
+                &[]
+            };
             assert_eq!(codes, expected);
             assert_eq!(broker.stats().subscriptions, kept.len() as u64);
             client.publish(&message("a", "x"));
@@ -150,7 +166,7 @@ fn overlapping_subscriptions_bring_one_copy() {
         let mut client = broker.connect(v5("client"));
         client.subscribe(sub("a/b").qos(0).identifier(5));
         client.subscribe(sub("a/+").qos(2).identifier(268_435_455));
-        client.subscribe(sub("a/#").qos(1).as_published());
+        client.subscribe(sub("a/#").qos(1).retain_as_published());
         client.subscribe(sub("#").qos(0).identifier(1));
         client.subscribe(sub("other/#").qos(2).identifier(99));
         for qos in 0..=2 {
@@ -165,6 +181,7 @@ fn overlapping_subscriptions_bring_one_copy() {
         publisher.publish(&message("a/c", "x").qos(2));
         let received = client.messages();
         assert_eq!((received.len(), received[0].qos), (1, 2));
+        publisher.publish(&message("a/b", "").retain());
         let mut old = broker.connect(v3("old"));
         old.subscribe(sub("a/b").qos(0));
         old.subscribe(sub("a/+").qos(1));
@@ -228,8 +245,11 @@ fn everybody_gets_one_copy() {
     on_shards(|broker| {
         let mut clients: Vec<_> = (0..300)
             .map(|number| {
-                let options =
-                    if number % 3 == 0 { v3(&format!("c{number}")) } else { v5(&format!("c{number}")) };
+                let options = if number % 3 == 0 {
+                    v3(&format!("c{number}"))
+                } else {
+                    v5(&format!("c{number}"))
+                };
                 let mut client = broker.connect(options);
                 client.subscribe(sub("news/#").qos((number % 3) as u8));
                 client

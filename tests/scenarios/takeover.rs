@@ -28,6 +28,7 @@ fn a_second_connection_takes_the_session_over() {
                 publisher.publish(&message("door", "3").qos(1));
                 new.expect(&message("door", "3").qos(1).id(id + 2));
                 new.disconnect();
+                publisher.disconnect();
                 broker.connect(options.clone()).disconnect();
             }
             assert_eq!(broker.stats().sessions, 0);
@@ -47,7 +48,9 @@ fn racing_connections_leave_one_owner() {
         let mut open = 0;
         let mut fresh = 0;
         for client in &mut clients {
-            let Some(Received::ConnAck(welcome)) = client.next() else { panic!("no CONNACK") };
+            let Some(Received::ConnAck(welcome)) = client.next() else {
+                panic!("no CONNACK")
+            };
             fresh += u32::from(!welcome.session_present);
             if client.is_open() {
                 open += 1;
@@ -59,7 +62,10 @@ fn racing_connections_leave_one_owner() {
             }
         }
         let stats = broker.stats();
-        assert_eq!((open, fresh, stats.sessions, stats.takeovers), (1, 1, 1, 11));
+        assert_eq!(
+            (open, fresh, stats.sessions, stats.takeovers),
+            (1, 1, 1, 11)
+        );
     }
 }
 
@@ -73,7 +79,10 @@ fn a_connection_that_ends_on_its_way_leaves_nothing() {
     broker.world().cut(client.link);
     broker.settle();
     let stats = broker.stats();
-    assert_eq!((stats.connections, stats.sessions, stats.clients_connected), (0, 0, 0));
+    assert_eq!(
+        (stats.connections, stats.sessions, stats.clients_connected),
+        (0, 0, 0)
+    );
     // It was connected for a moment, so its PUBLISH counts.
     assert_eq!(stats.publishes_received, 1);
 }
@@ -107,7 +116,12 @@ fn a_session_passes_between_versions() {
         let mut new = broker.connect(v5("vehicle").kept());
         old.expect_end(ReasonCode::SessionTakenOver);
         publisher.publish(&message("door", "closed").qos(1).user("k", "v"));
-        new.expect(&message("door", "closed").qos(1).user("k", "v").identifier(3));
+        new.expect(
+            &message("door", "closed")
+                .qos(1)
+                .user("k", "v")
+                .identifier(3),
+        );
     });
 }
 

@@ -10,14 +10,34 @@ use crate::packets::{message, sub};
 #[test]
 fn filters_match_as_the_standard_says() {
     let matching: &[(&str, &[&str], &[&str])] = &[
-        ("sport/#", &["sport", "sport/", "sport/tennis/player1"], &["sports", "Sport", "/sport"]),
-        ("#", &["a", "/a", "a//b", "/", "ünï/код/日本"], &["$SYS/a", "$a"]),
+        (
+            "sport/#",
+            &["sport", "sport/", "sport/tennis/player1"],
+            &["sports", "Sport", "/sport"],
+        ),
+        (
+            "#",
+            &["a", "/a", "a//b", "/", "ünï/код/日本"],
+            &["$SYS/a", "$a"],
+        ),
         ("+", &["a", "finance"], &["/a", "a/", "a/b", "$a"]),
-        ("+/+", &["/finance", "a/", "a/b", "/"], &["a", "a/b/c", "$a/b"]),
+        (
+            "+/+",
+            &["/finance", "a/", "a/b", "/"],
+            &["a", "a/b/c", "$a/b"],
+        ),
         ("/+", &["/finance", "/"], &["finance", "/a/b"]),
         ("a/+/c", &["a//c", "a/b/c"], &["a/c", "a/b/d/c", "a/b/c/"]),
-        ("sport/tennis/+", &["sport/tennis/", "sport/tennis/p"], &["sport/tennis"]),
-        ("+/tennis/#", &["a/tennis", "/tennis", "a/tennis/b/c"], &["tennis", "$a/tennis"]),
+        (
+            "sport/tennis/+",
+            &["sport/tennis/", "sport/tennis/p"],
+            &["sport/tennis"],
+        ),
+        (
+            "+/tennis/#",
+            &["a/tennis", "/tennis", "a/tennis/b/c"],
+            &["tennis", "$a/tennis"],
+        ),
         ("$SYS/#", &["$SYS", "$SYS/a"], &["SYS", "$sys/a"]),
         ("$a/+", &["$a/b"], &["$a", "$b/b"]),
         ("a", &["a"], &["/a", "a/", "A", " a"]),
@@ -42,8 +62,11 @@ fn filters_match_as_the_standard_says() {
                 }
                 client.unsubscribe(&[filter]);
                 client.subscribe(sub(filter));
-                let mut topics: Vec<_> =
-                    client.messages().into_iter().map(|message| message.topic).collect();
+                let mut topics: Vec<_> = client
+                    .messages()
+                    .into_iter()
+                    .map(|message| message.topic)
+                    .collect();
                 let mut expected: Vec<_> = matches.to_vec();
                 expected.retain(|topic| !topic.starts_with("$SYS"));
                 topics.sort();
@@ -65,7 +88,13 @@ fn leading_wildcards_leave_dollar_topics_out() {
     on_shards(|broker| {
         for options in both("client") {
             let mut client = broker.connect(options);
-            let subs = ["#", "+/monitor", "$share/g/#", "$share/g/+/monitor", "$share/g/+/+"];
+            let subs = [
+                "#",
+                "+/monitor",
+                "$share/g/#",
+                "$share/g/+/monitor",
+                "$share/g/+/+",
+            ];
             assert_eq!(client.subscribe_all(&subs.map(sub)), [0; 5]);
             client.publish(&message("$own/monitor", "x"));
             client.expect_nothing();
@@ -83,8 +112,19 @@ fn leading_wildcards_leave_dollar_topics_out() {
 #[test]
 fn invalid_filters_are_refused_one_by_one() {
     let invalid = [
-        "sport+", "sport/tennis#", "sport/#/ranking", "##", "#/", "+a/b", "a/b+/c",
-        "$share/g", "$share/g/", "$share//x", "$share/a+b/x", "$share/a#/x", "$share/g/a#",
+        "sport+",
+        "sport/tennis#",
+        "sport/#/ranking",
+        "##",
+        "#/",
+        "+a/b",
+        "a/b+/c",
+        "$share/g",
+        "$share/g/",
+        "$share//x",
+        "$share/a+b/x",
+        "$share/a#/x",
+        "$share/g/a#",
     ];
     on_shards(|broker| {
         for (options, code) in [(v5("client"), 0x8F), (v3("client"), 0x80)] {
@@ -165,7 +205,10 @@ fn very_deep_topics_do_no_harm() {
         client.subscribe(sub("a/#").qos(1));
         client.publish(&message(&deepest, "x").qos(1));
         client.expect(&message(&deepest, "x").qos(1));
-        assert_eq!(client.subscribe_all(&[sub(&format!("{deepest}/a"))]), [0x8F]);
+        assert_eq!(
+            client.subscribe_all(&[sub(&format!("{deepest}/a"))]),
+            [0x8F]
+        );
         client.send_publish(&message(&"/".repeat(60_000), "x"));
         client.expect_end(ReasonCode::TopicNameInvalid);
     });

@@ -14,7 +14,7 @@ fn a_connection_that_just_ends_leaves_its_will() {
         for options in both("vehicle") {
             for qos in 0..=2 {
                 let mut watcher = broker.connect(v5("watcher"));
-                watcher.subscribe(sub("will/#").qos(2).as_published());
+                watcher.subscribe(sub("will/#").qos(2).retain_as_published());
                 let will = message("will/vehicle", "lost").qos(qos);
                 let mut client = broker.connect(options.clone().will(will.clone()));
                 client.cut();
@@ -58,11 +58,20 @@ fn every_other_end_leaves_the_will() {
         let mut watcher = broker.connect(v5("watcher"));
         watcher.subscribe(sub("will"));
         let options = v5("vehicle").will(message("will", "lost")).keep_alive(10);
-        for reason in [ReasonCode::DisconnectWithWillMessage, ReasonCode::UnspecifiedError] {
-            broker.connect(options.clone()).disconnect_with(reason, None);
+        for reason in [
+            ReasonCode::DisconnectWithWillMessage,
+            ReasonCode::UnspecifiedError,
+        ] {
+            broker
+                .connect(options.clone())
+                .disconnect_with(reason, None);
             watcher.expect(&message("will", "lost"));
         }
-        for broken in [&[0x00, 0x00][..], &[0x36, 0x00], &[0x30, 0x05, 0, 3, b'a', b'/', b'#']] {
+        for broken in [
+            &[0x00, 0x00][..],
+            &[0x36, 0x00],
+            &[0x30, 0x05, 0, 3, b'a', b'/', b'#'],
+        ] {
             broker.connect(options.clone()).send_bytes(broken);
             watcher.expect(&message("will", "lost"));
         }
@@ -155,8 +164,7 @@ fn a_client_that_is_back_in_time_leaves_no_will() {
     on_shards(|broker| {
         let mut watcher = broker.connect(v5("watcher"));
         watcher.subscribe(sub("will"));
-        let options =
-            |text: &str| v5("vehicle").kept().delayed_will(message("will", text), 10);
+        let options = |text: &str| v5("vehicle").kept().delayed_will(message("will", text), 10);
         broker.connect(options("first")).cut();
         broker.advance(9.9);
         let mut second = broker.connect(options("second"));
@@ -192,7 +200,9 @@ fn a_will_has_properties() {
             .user("b", "1")
             .user("a", "2")
             .user("b", "0");
-        broker.connect(v5("vehicle").kept().delayed_will(will.clone(), 20)).cut();
+        broker
+            .connect(v5("vehicle").kept().delayed_will(will.clone(), 20))
+            .cut();
         broker.advance(20.02);
         watcher.expect(&will);
         broker.advance(10.0);
@@ -204,7 +214,10 @@ fn a_will_has_properties() {
 /// A will is taken from the CONNECT that is accepted, not from one that is refused.
 #[test]
 fn a_refused_connect_leaves_no_will() {
-    let settings = Settings { max_keep_alive: 10, ..settings() };
+    let settings = Settings {
+        max_keep_alive: 10,
+        ..settings()
+    };
     on_shards_with(&settings, |broker| {
         let mut watcher = broker.connect(v5("watcher"));
         watcher.subscribe(sub("will"));
@@ -224,6 +237,9 @@ fn a_stop_publishes_wills() {
         let mut client = broker.connect(options.delayed_will(will, 60));
         broker.shutdown();
         client.expect_end(ReasonCode::ServerShuttingDown);
-        assert_eq!((broker.stats().wills_published, broker.stats().retained), (1, 1));
+        assert_eq!(
+            (broker.stats().wills_published, broker.stats().retained),
+            (1, 1)
+        );
     });
 }

@@ -39,7 +39,11 @@ fn the_broker_does_what_the_oracle_expects() {
     let operations = number("SHARDMQ_OPERATIONS").map_or(OPERATIONS, |count| count as usize);
     let replayed = number("SHARDMQ_SEED");
     let first = replayed.unwrap_or(1);
-    let seeds = if replayed.is_some() { 1 } else { number("SHARDMQ_SEEDS").unwrap_or(SEEDS) };
+    let seeds = if replayed.is_some() {
+        1
+    } else {
+        number("SHARDMQ_SEEDS").unwrap_or(SEEDS)
+    };
     let mut total = Summary::default();
     for seed in first..first + seeds {
         match run(seed, operations, None) {
@@ -65,8 +69,11 @@ fn the_broker_does_what_the_oracle_expects() {
 #[test]
 fn every_planted_bug_is_found() {
     for bug in Bug::ALL {
-        let found = (1..=SEEDS_FOR_A_BUG)
-            .find_map(|seed| run(seed, 300, Some(bug)).err().map(|failure| (seed, failure.verdict)));
+        let found = (1..=SEEDS_FOR_A_BUG).find_map(|seed| {
+            run(seed, 300, Some(bug))
+                .err()
+                .map(|failure| (seed, failure.verdict))
+        });
         let Some((seed, verdict)) = found else {
             panic!("{bug:?} is not found within {SEEDS_FOR_A_BUG} seeds");
         };

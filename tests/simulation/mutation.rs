@@ -114,12 +114,18 @@ impl Mutator {
         let mut changed = Box::<Batch>::default();
         for frame in batch.frames() {
             let message = match Name::parse("nobody/wants/this") {
-                Ok(topic) => MessageView { topic, ..frame.message },
+                Ok(topic) => MessageView {
+                    topic,
+                    ..frame.message
+                },
                 Err(_) => frame.message,
             };
             match frame.target {
                 Target::Subscribers => changed.push(&message),
-                Target::Member { session, subscription } => {
+                Target::Member {
+                    session,
+                    subscription,
+                } => {
                     changed.push_shared(&frame.message, session, subscription);
                 }
             }

@@ -9,24 +9,61 @@ use crate::random::Random;
 #[derive(Clone, Debug)]
 pub enum Operation {
     /// Connects, on top of an older connection if there is one.
-    Connect { client: usize, clean: bool, will: Option<Will> },
-    Subscribe { client: usize, request: Request },
-    Unsubscribe { client: usize, filters: Vec<String> },
-    Publish { client: usize, messages: Vec<Draft> },
+    Connect {
+        client: usize,
+        clean: bool,
+        will: Option<Will>,
+    },
+    Subscribe {
+        client: usize,
+        request: Request,
+    },
+    Unsubscribe {
+        client: usize,
+        filters: Vec<String>,
+    },
+    Publish {
+        client: usize,
+        messages: Vec<Draft>,
+    },
     /// DISCONNECT; with 0x04 the will is published.
-    Disconnect { client: usize, with_will: bool, expiry: Option<u32> },
+    Disconnect {
+        client: usize,
+        with_will: bool,
+        expiry: Option<u32>,
+    },
     /// The connection ends, and so many percent of what is on the way arrive.
-    Cut { client: usize, percent: usize },
+    Cut {
+        client: usize,
+        percent: usize,
+    },
     /// The client leaves its socket unread, or reads it again.
-    Stick { client: usize },
-    Unstick { client: usize },
+    Stick {
+        client: usize,
+    },
+    Unstick {
+        client: usize,
+    },
     /// The client acknowledges at once, or when it is told to.
-    Prompt { client: usize, prompt: bool },
-    Acknowledge { client: usize, count: usize },
-    Ping { client: usize },
-    Advance { milliseconds: u64, pings: usize },
+    Prompt {
+        client: usize,
+        prompt: bool,
+    },
+    Acknowledge {
+        client: usize,
+        count: usize,
+    },
+    Ping {
+        client: usize,
+    },
+    Advance {
+        milliseconds: u64,
+        pings: usize,
+    },
     /// Everything comes to rest; everybody who kept a session comes back first, or not.
-    Rest { everybody: bool },
+    Rest {
+        everybody: bool,
+    },
 }
 
 /// A message without its payload.
@@ -57,13 +94,27 @@ const FILTERS: [&str; 21] = [
     "$d/#", "s0/#", "t/", "a/+/b", "a/#", "+/+/+", "t",
 ];
 /// Every topic is in one of them at most, so that one can tell for which of them a message came.
-const SHARED: [&str; 4] = ["$share/g/s0/#", "$share/h/s1/+", "$share/g/s2/a", "$share/g/s2/a"];
-const QOS: [QoS; 4] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+const SHARED: [&str; 4] = [
+    "$share/g/s0/#",
+    "$share/h/s1/+",
+    "$share/g/s2/a",
+    "$share/g/s2/a",
+];
+const QOS: [QoS; 4] = [
+    QoS::AtMostOnce,
+    QoS::AtLeastOnce,
+    QoS::AtLeastOnce,
+    QoS::ExactlyOnce,
+];
 
 /// Draws a client.
 pub fn profile(number: usize, random: &mut Random, workers: bool) -> Profile {
     let worker = workers && random.chance(40);
-    let version = if random.chance(65) { Version::V5 } else { Version::V3_1_1 };
+    let version = if random.chance(65) {
+        Version::V5
+    } else {
+        Version::V3_1_1
+    };
     let v5 = version.is_v5();
     let anonymous = v5 && !worker && random.chance(8);
     Profile {
@@ -99,12 +150,18 @@ impl Operation {
                 let filters = if filters.is_empty() {
                     vec!["never/asked/for".to_owned()]
                 } else {
-                    (0..=random.below(2)).map(|_| random.pick(&filters).clone()).collect()
+                    (0..=random.below(2))
+                        .map(|_| random.pick(&filters).clone())
+                        .collect()
                 };
                 Self::Unsubscribe { client, filters }
             }
             23..69 => {
-                let count = if random.chance(15) { 2 + random.below(12) } else { 1 };
+                let count = if random.chance(15) {
+                    2 + random.below(12)
+                } else {
+                    1
+                };
                 let topic = TOPICS[random.below(TOPICS.len())];
                 let messages = (0..count).map(|_| draft(random, topic, profile)).collect();
                 Self::Publish { client, messages }
@@ -114,17 +171,28 @@ impl Operation {
                 with_will: random.chance(30),
                 expiry: random.chance(20).then(|| *random.pick(&[0, 5, 11])),
             },
-            72..78 => Self::Cut { client, percent: random.below(101) },
+            72..78 => Self::Cut {
+                client,
+                percent: random.below(101),
+            },
             78..82 => Self::Stick { client },
             82..86 => Self::Unstick { client },
-            86..89 => Self::Prompt { client, prompt: random.chance(60) },
-            89..93 => Self::Acknowledge { client, count: 1 + random.below(5) },
+            86..89 => Self::Prompt {
+                client,
+                prompt: random.chance(60),
+            },
+            89..93 => Self::Acknowledge {
+                client,
+                count: 1 + random.below(5),
+            },
             93 => Self::Ping { client },
             94..98 => Self::Advance {
                 milliseconds: 10 * (1 + random.below(200) as u64 * (1 + random.below(6) as u64)),
                 pings: *random.pick(&[100, 100, 80, 0]),
             },
-            _ => Self::Rest { everybody: random.chance(40) },
+            _ => Self::Rest {
+                everybody: random.chance(40),
+            },
         }
     }
 
@@ -141,31 +209,55 @@ impl Operation {
             },
             delay: *random.pick(&[0, 0, 1, 4, 7, 30]),
         });
-        Self::Connect { client, clean: random.chance(25), will }
+        Self::Connect {
+            client,
+            clean: random.chance(25),
+            will,
+        }
     }
 
     fn subscribe(random: &mut Random, client: usize, profile: &Profile) -> Self {
-        let handling =
-            [RetainHandling::Send, RetainHandling::SendIfNew, RetainHandling::DoNotSend];
+        let handling = [
+            RetainHandling::Send,
+            RetainHandling::SendIfNew,
+            RetainHandling::DoNotSend,
+        ];
         let v5 = profile.version.is_v5();
         let mut filters: Vec<(String, SubscriptionOptions)> = Vec::new();
         for _ in 0..=random.below(3) {
-            let filter =
-                if profile.worker { random.pick(&SHARED) } else { random.pick(&FILTERS) };
+            let filter = if profile.worker {
+                random.pick(&SHARED)
+            } else {
+                random.pick(&FILTERS)
+            };
             let qos = *random.pick(&QOS);
             let options = SubscriptionOptions {
-                qos: if profile.worker { qos.max(QoS::AtLeastOnce) } else { qos },
+                qos: if profile.worker {
+                    qos.max(QoS::AtLeastOnce)
+                } else {
+                    qos
+                },
                 no_local: v5 && !profile.worker && random.chance(20),
                 retain_as_published: v5 && !profile.worker && random.chance(30),
-                retain_handling: if v5 { *random.pick(&handling) } else { RetainHandling::Send },
+                retain_handling: if v5 {
+                    *random.pick(&handling)
+                } else {
+                    RetainHandling::Send
+                },
             };
             if filters.iter().all(|(other, _)| other != filter) {
                 filters.push(((*filter).to_owned(), options));
             }
         }
-        let identifier = (!profile.worker && random.chance(30))
-            .then(|| 1 + random.below(3) as u32 * 100);
-        Self::Subscribe { client, request: Request { filters, identifier } }
+        let identifier =
+            (!profile.worker && random.chance(30)).then(|| 1 + random.below(3) as u32 * 100);
+        Self::Subscribe {
+            client,
+            request: Request {
+                filters,
+                identifier,
+            },
+        }
     }
 }
 

@@ -9,17 +9,25 @@ pub struct Random {
 impl Random {
     /// Choices from a seed (SplitMix64).
     pub fn new(seed: u64) -> Self {
-        Self { state: seed, bytes: None }
+        Self {
+            state: seed,
+            bytes: None,
+        }
     }
 
     /// Choices from bytes, one byte a choice; see [`Random::is_spent`].
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        Self { state: 0, bytes: Some((bytes.to_vec(), 0)) }
+        Self {
+            state: 0,
+            bytes: Some((bytes.to_vec(), 0)),
+        }
     }
 
     /// Whether the bytes are used up.
     pub fn is_spent(&self) -> bool {
-        self.bytes.as_ref().is_some_and(|(bytes, at)| *at >= bytes.len())
+        self.bytes
+            .as_ref()
+            .is_some_and(|(bytes, at)| *at >= bytes.len())
     }
 
     pub fn next(&mut self) -> u64 {

@@ -56,7 +56,9 @@ pub fn run(seed: u64, operations: usize, bug: Option<Bug>) -> Result<Summary, Fa
 /// Runs the operations that these bytes spell.
 pub fn run_bytes(bytes: &[u8]) -> Result<Summary, Failure> {
     let (seed, bytes) = bytes.split_at(bytes.len().min(2));
-    let seed = seed.iter().fold(0, |seed, &byte| seed << 8 | u64::from(byte));
+    let seed = seed
+        .iter()
+        .fold(0, |seed, &byte| seed << 8 | u64::from(byte));
     run_drawn(seed, &mut Random::from_bytes(bytes), 2_000, None)
 }
 
@@ -77,11 +79,18 @@ fn run_drawn(
             format!("panic: {}", text.unwrap_or_default())
         }
     };
-    Err(Failure { verdict, trace: simulation.full_trace() })
+    Err(Failure {
+        verdict,
+        trace: simulation.full_trace(),
+    })
 }
 
 fn settings(random: &mut Random) -> Settings {
-    let overflow = [QueueOverflow::DropOldest, QueueOverflow::DropNew, QueueOverflow::Reject];
+    let overflow = [
+        QueueOverflow::DropOldest,
+        QueueOverflow::DropNew,
+        QueueOverflow::Reject,
+    ];
     let strategies = [
         Strategy::RoundRobin,
         Strategy::Random,
@@ -123,7 +132,16 @@ impl Simulation {
         let mut trace = vec![format!("{shards} shards, {settings:?}")];
         trace.extend(clients.iter().map(|client| format!("{:?}", client.profile)));
         let planted = bug.is_some();
-        Self { world, clients, oracle, schedule, next_message: 0, planted, trace, recent: VecDeque::new() }
+        Self {
+            world,
+            clients,
+            oracle,
+            schedule,
+            next_message: 0,
+            planted,
+            trace,
+            recent: VecDeque::new(),
+        }
     }
 
     fn run(&mut self, drawn: &mut Random, operations: usize) -> Result<Summary, String> {
@@ -164,9 +182,18 @@ impl Simulation {
     }
 
     fn apply(&mut self, operation: Operation) -> Verdict {
-        let Self { world, clients, schedule, .. } = self;
+        let Self {
+            world,
+            clients,
+            schedule,
+            ..
+        } = self;
         match operation {
-            Operation::Connect { client, clean, will } => {
+            Operation::Connect {
+                client,
+                clean,
+                will,
+            } => {
                 let shard = schedule.below(world.shards());
                 let will = will.map(|will| (self.message(&will.draft), will.delay));
                 let will = will.as_ref().map(|(message, delay)| (message, *delay));
@@ -182,7 +209,11 @@ impl Simulation {
                     self.clients[client].publish(&mut self.world, message);
                 }
             }
-            Operation::Disconnect { client, with_will, expiry } => {
+            Operation::Disconnect {
+                client,
+                with_will,
+                expiry,
+            } => {
                 if clients[client].is_up() {
                     clients[client].disconnect(world, with_will, expiry);
                 }
@@ -205,7 +236,10 @@ impl Simulation {
                 clients[client].acknowledge(world, schedule, count);
             }
             Operation::Ping { client } => clients[client].ping(world),
-            Operation::Advance { milliseconds, pings } => self.advance(milliseconds, pings)?,
+            Operation::Advance {
+                milliseconds,
+                pings,
+            } => self.advance(milliseconds, pings)?,
             Operation::Rest { everybody } => {
                 if everybody {
                     self.everybody_back();
@@ -219,11 +253,19 @@ impl Simulation {
     /// A message with a payload that no other has.
     fn message(&mut self, draft: &Draft) -> Message {
         self.next_message += 1;
-        let padding = if draft.large { 300 } else { self.next_message as usize % 7 };
+        let padding = if draft.large {
+            300
+        } else {
+            self.next_message as usize % 7
+        };
         let payload = format!("m{}{}", self.next_message, "-".repeat(padding));
         Message {
             topic: draft.topic.to_owned(),
-            payload: if draft.clear { Vec::new() } else { payload.into_bytes() },
+            payload: if draft.clear {
+                Vec::new()
+            } else {
+                payload.into_bytes()
+            },
             qos: draft.qos,
             retain: draft.retain,
             expiry: draft.expiry,
@@ -315,7 +357,11 @@ impl Simulation {
             self.settle()?;
         }
         for client in &self.clients {
-            ensure!(client.is_idle(), "a client waits for ever: {}", client.describe());
+            ensure!(
+                client.is_idle(),
+                "a client waits for ever: {}",
+                client.describe()
+            );
         }
         let stats = self.world.stats();
         let everybody = self.oracle.is_everybody_connected();
@@ -375,7 +421,8 @@ impl Simulation {
         self.rest()?;
         self.everybody_back();
         self.rest()?;
-        self.trace.push("the end: a newcomer asks for everything retained".into());
+        self.trace
+            .push("the end: a newcomer asks for everything retained".into());
         let newcomer = self.clients.len();
         self.clients.push(Client::new(newcomer_profile()));
         self.clients[newcomer].connect(&mut self.world, 0, true, None);
@@ -385,8 +432,14 @@ impl Simulation {
         self.trace.push("the end: a message to every topic".into());
         for topic in TOPICS {
             for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
-                let draft =
-                    Draft { topic, qos, retain: false, clear: false, large: false, expiry: None };
+                let draft = Draft {
+                    topic,
+                    qos,
+                    retain: false,
+                    clear: false,
+                    large: false,
+                    expiry: None,
+                };
                 let message = self.message(&draft);
                 self.clients[newcomer].publish(&mut self.world, message);
             }
@@ -429,7 +482,10 @@ impl Simulation {
             stats.queued,
             stats.queued_bytes,
         ];
-        ensure!(left.iter().all(|&gauge| gauge == 0), "something is left: {stats:?}");
+        ensure!(
+            left.iter().all(|&gauge| gauge == 0),
+            "something is left: {stats:?}"
+        );
         Ok(())
     }
 }
@@ -455,6 +511,9 @@ impl Operation {
             ..shardmq::wire::SubscriptionOptions::default()
         };
         let filters = ["#", "$d/#"].map(|filter| (filter.to_owned(), options));
-        Request { filters: filters.to_vec(), identifier: None }
+        Request {
+            filters: filters.to_vec(),
+            identifier: None,
+        }
     }
 }

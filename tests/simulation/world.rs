@@ -41,13 +41,25 @@ pub enum Observation {
     /// A shard has a connection now, as fresh as from the listener.
     Opened { link: Link, shard: usize },
     /// A shard worked off a packet from a client.
-    Packet { link: Link, shard: usize, bytes: Vec<u8> },
+    Packet {
+        link: Link,
+        shard: usize,
+        bytes: Vec<u8>,
+    },
     /// A shard was told that the client is gone.
     Closed { link: Link },
     /// A shard took a publish from another one.
-    Arrived { from: usize, to: usize, message: Passing },
+    Arrived {
+        from: usize,
+        to: usize,
+        message: Passing,
+    },
     /// The keeper of a topic took a message to retain from another shard.
-    Kept { from: usize, to: usize, message: Passing },
+    Kept {
+        from: usize,
+        to: usize,
+        message: Passing,
+    },
     /// A shard did what was due.
     Ticked { shard: usize },
     /// The broker sends a packet.
@@ -142,8 +154,11 @@ impl World {
         let now = Time::from_secs(1_000);
         let nodes = (0..shards)
             .map(|index| {
-                let identity =
-                    Identity { shard: ShardId::new(index), shards, seed: random.next() };
+                let identity = Identity {
+                    shard: ShardId::new(index),
+                    shards,
+                    seed: random.next(),
+                };
                 Node {
                     shard: Shard::new(identity, settings.clone(), Box::new(Open), now),
                     out: Outbox::new(shards),
@@ -183,14 +198,18 @@ impl World {
     /// The counters of all shards together.
     pub fn stats(&self) -> Stats {
         let mut sum = Stats::default();
-        self.nodes.iter().for_each(|node| sum.add(&node.shard.stats()));
+        self.nodes
+            .iter()
+            .for_each(|node| sum.add(&node.shard.stats()));
         sum
     }
 
     /// The shard that has something due first, and when.
     pub fn next_deadline(&self) -> (Time, usize) {
         let deadlines = self.nodes.iter().enumerate();
-        let first = deadlines.map(|(index, node)| (node.shard.next_deadline(), index)).min();
+        let first = deadlines
+            .map(|(index, node)| (node.shard.next_deadline(), index))
+            .min();
         first.unwrap_or((Time::NEVER, 0))
     }
 
@@ -256,7 +275,11 @@ impl World {
         let mut controls = Vec::new();
         for from in 0..self.nodes.len() {
             let lane = self.lane(from, index);
-            controls.extend(std::mem::take(&mut lane.control).into_iter().map(|list| (from, list)));
+            controls.extend(
+                std::mem::take(&mut lane.control)
+                    .into_iter()
+                    .map(|list| (from, list)),
+            );
             self.interrupt(index, random, pace, nested);
         }
         let mut busy = !controls.is_empty();
@@ -285,7 +308,8 @@ impl World {
         node.shard.end_turn(now, &mut node.out);
         busy |= std::mem::take(&mut node.out.again);
         busy |= self.drain(index, random, pace);
-        self.observations.push(Observation::TurnEnded { shard: index });
+        self.observations
+            .push(Observation::TurnEnded { shard: index });
         busy |= self.flush_live(index);
         self.interrupt(index, random, pace, nested);
         busy | self.flush_control(index)
@@ -304,10 +328,12 @@ impl World {
                 Target::Member { subscription, .. } => Some(subscription.to_text()),
             };
             let message = passing(&frame.message, group);
-            self.observations.push(Observation::Arrived { from, to, message });
+            self.observations
+                .push(Observation::Arrived { from, to, message });
         }
         let node = &mut self.nodes[to];
-        node.shard.receive_live(ShardId::new(from), &batch, self.now, &mut node.out);
+        node.shard
+            .receive_live(ShardId::new(from), &batch, self.now, &mut node.out);
         node.out.recycle(batch);
     }
 
@@ -315,11 +341,13 @@ impl World {
         if let Control::Retain(batch) = &message {
             for frame in batch.frames() {
                 let message = passing(&frame.message, None);
-                self.observations.push(Observation::Kept { from, to, message });
+                self.observations
+                    .push(Observation::Kept { from, to, message });
             }
         }
         let node = &mut self.nodes[to];
-        node.shard.receive_control(ShardId::new(from), message, self.now, &mut node.out);
+        node.shard
+            .receive_control(ShardId::new(from), message, self.now, &mut node.out);
     }
 
     fn accept(&mut self, index: usize) -> bool {
@@ -331,12 +359,19 @@ impl World {
                 node.generations.push(0);
                 (node.generations.len() - 1) as u32
             });
-            let conn = ConnKey { index: slot, generation: node.generations[slot as usize] };
+            let conn = ConnKey {
+                index: slot,
+                generation: node.generations[slot as usize],
+            };
             node.links.insert(conn, link);
             self.sockets[link.0].place = Place::On(index, conn);
-            let peer = Peer { listener: 0, address: PEER.into() };
+            let peer = Peer {
+                listener: 0,
+                address: PEER.into(),
+            };
             node.shard.open(conn, peer, self.now, &mut node.out);
-            self.observations.push(Observation::Opened { link, shard: index });
+            self.observations
+                .push(Observation::Opened { link, shard: index });
             self.sockets[link.0].moving = 0;
             if !unread.is_empty() {
                 self.ingest(index, conn, link, &unread);
@@ -352,22 +387,34 @@ impl World {
         node.shard.ingest(conn, bytes, self.now, &mut node.out);
         let socket = &mut self.sockets[link.0];
         socket.read += bytes.len() as u64;
-        if let Some(handoff) = node.out.handoffs.iter().find(|handoff| handoff.conn == conn) {
+        if let Some(handoff) = node
+            .out
+            .handoffs
+            .iter()
+            .find(|handoff| handoff.conn == conn)
+        {
             socket.moving = handoff.unread.len() as u64;
             socket.read -= socket.moving;
             return;
         }
         while let Some((_, packet)) = socket.packets.pop_front_if(|(end, _)| *end <= socket.read) {
             if known {
-                self.observations.push(Observation::Packet { link, shard: index, bytes: packet });
+                self.observations.push(Observation::Packet {
+                    link,
+                    shard: index,
+                    bytes: packet,
+                });
             }
         }
     }
 
     fn read_sockets(&mut self, index: usize, random: &mut Random, pace: Pace) -> bool {
         let mut busy = false;
-        let links: Vec<(ConnKey, Link)> =
-            self.nodes[index].links.iter().map(|(&conn, &link)| (conn, link)).collect();
+        let links: Vec<(ConnKey, Link)> = self.nodes[index]
+            .links
+            .iter()
+            .map(|(&conn, &link)| (conn, link))
+            .collect();
         for (conn, link) in links {
             if busy && self.one_read_a_turn {
                 break;
@@ -399,7 +446,8 @@ impl World {
             if socket.cut && socket.to_broker.is_empty() && !moving {
                 busy = true;
                 let known = !node.out.closes.iter().any(|close| close.conn == conn);
-                node.shard.close(conn, CloseCause::Eof, self.now, &mut node.out);
+                node.shard
+                    .close(conn, CloseCause::Eof, self.now, &mut node.out);
                 if known {
                     socket.place = Place::Gone;
                     node.gone.push(conn);
@@ -464,7 +512,9 @@ impl World {
                 self.sockets[link.0].place = Place::Waiting;
                 self.observations.push(Observation::Moved { link });
                 self.forget(index, handoff.conn);
-                self.nodes[handoff.to.index()].accepts.push_back((link, handoff.unread));
+                self.nodes[handoff.to.index()]
+                    .accepts
+                    .push_back((link, handoff.unread));
             }
         }
         let node = &mut self.nodes[index];
@@ -485,7 +535,9 @@ impl World {
         let node = &mut self.nodes[index];
         let mut bytes = Vec::new();
         node.out.swap_output(conn, &mut bytes);
-        let Some(&link) = node.links.get(&conn) else { return };
+        let Some(&link) = node.links.get(&conn) else {
+            return;
+        };
         let mut frames = split(&bytes);
         self.packets_sent += frames.len() as u64;
         self.bytes_sent += bytes.len() as u64;
@@ -494,7 +546,8 @@ impl World {
         let socket = &mut self.sockets[link.0];
         for frame in frames {
             socket.unsent.extend_from_slice(&frame);
-            self.observations.push(Observation::Output { link, bytes: frame });
+            self.observations
+                .push(Observation::Output { link, bytes: frame });
         }
         if !socket.stuck {
             let length = match pace {
@@ -517,7 +570,9 @@ impl World {
             while let Some(batch) = self.nodes[index].out.next_live(ShardId::new(to)) {
                 let lane = self.lane(index, to);
                 if lane.live.len() >= lane.live_depth {
-                    self.nodes[index].out.give_back_live(ShardId::new(to), batch);
+                    self.nodes[index]
+                        .out
+                        .give_back_live(ShardId::new(to), batch);
                     break;
                 }
                 lane.live.push_back(batch);
@@ -577,6 +632,9 @@ pub fn split(mut bytes: &[u8]) -> Vec<Vec<u8>> {
         frames.push(bytes[..size].to_vec());
         bytes = &bytes[size..];
     }
-    assert!(bytes.is_empty(), "the broker sent a part of a packet: {bytes:?}");
+    assert!(
+        bytes.is_empty(),
+        "the broker sent a part of a packet: {bytes:?}"
+    );
     frames
 }

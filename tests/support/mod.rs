@@ -70,7 +70,13 @@ pub struct World {
 impl World {
     /// `shards` shards with default settings.
     pub fn new(shards: usize) -> Self {
-        Self::with(shards, Settings { sys_interval: 0, ..Settings::default() })
+        Self::with(
+            shards,
+            Settings {
+                sys_interval: 0,
+                ..Settings::default()
+            },
+        )
     }
 
     /// `shards` shards with these settings.
@@ -89,7 +95,11 @@ impl World {
         let nodes = (0..shards)
             .map(|index| {
                 let shard = ShardId::new(index);
-                let identity = Identity { shard, shards, seed: seed + index as u64 };
+                let identity = Identity {
+                    shard,
+                    shards,
+                    seed: seed + index as u64,
+                };
                 Node {
                     shard: Shard::new(identity, settings.clone(), policy(), now),
                     out: Outbox::new(shards),
@@ -125,7 +135,9 @@ impl World {
     /// The counters of all shards together.
     pub fn stats(&self) -> shardmq::stats::Stats {
         let mut sum = shardmq::stats::Stats::default();
-        self.nodes.iter().for_each(|node| sum.add(&node.shard.stats()));
+        self.nodes
+            .iter()
+            .for_each(|node| sum.add(&node.shard.stats()));
         sum
     }
 
@@ -140,7 +152,10 @@ impl World {
     pub fn open_on(&mut self, shard: usize) -> Link {
         let link = Link(self.wires.len());
         self.wires.push(Wire::default());
-        let peer = Peer { listener: 0, address: ([127, 0, 0, 1], 40_000).into() };
+        let peer = Peer {
+            listener: 0,
+            address: ([127, 0, 0, 1], 40_000).into(),
+        };
         self.accept(shard, link, peer);
         link
     }
@@ -151,7 +166,10 @@ impl World {
             node.generations.push(0);
             node.generations.len() as u32 - 1
         });
-        let conn = ConnKey { index, generation: node.generations[index as usize] };
+        let conn = ConnKey {
+            index,
+            generation: node.generations[index as usize],
+        };
         node.links.insert(conn, link);
         self.wires[link.0].at = Some((shard, conn));
         node.shard.open(conn, peer, self.now, &mut node.out);
@@ -173,7 +191,8 @@ impl World {
     pub fn cut(&mut self, link: Link) {
         if let Some((shard, conn)) = self.wires[link.0].at.take() {
             let node = &mut self.nodes[shard];
-            node.shard.close(conn, CloseCause::Eof, self.now, &mut node.out);
+            node.shard
+                .close(conn, CloseCause::Eof, self.now, &mut node.out);
             self.forget(shard, conn);
             self.drain(shard);
         } else {
@@ -184,18 +203,28 @@ impl World {
     /// One turn of `shard`: everything that lies in its lanes, what is due, the end of the turn.
     /// Returns whether anything happened.
     pub fn turn(&mut self, shard: usize) -> bool {
+        self.turn_blind_to(shard, None)
+    }
+
+    /// A turn of `shard` that looked at the control lane from `blind` just before something came.
+    pub fn turn_blind_to(&mut self, shard: usize, blind: Option<usize>) -> bool {
         let mut busy = false;
         let mut controls = Vec::new();
-        for from in 0..self.nodes.len() {
-            let Some(lane) = self.lanes.get_mut(&(from, shard)) else { continue };
+        for from in (0..self.nodes.len()).filter(|&from| Some(from) != blind) {
+            let Some(lane) = self.lanes.get_mut(&(from, shard)) else {
+                continue;
+            };
             controls.extend(lane.control.drain(..).map(|messages| (from, messages)));
         }
         for from in 0..self.nodes.len() {
-            let Some(lane) = self.lanes.get_mut(&(from, shard)) else { continue };
+            let Some(lane) = self.lanes.get_mut(&(from, shard)) else {
+                continue;
+            };
             for batch in std::mem::take(&mut lane.live) {
                 busy = true;
                 let node = &mut self.nodes[shard];
-                node.shard.receive_live(ShardId::new(from), &batch, self.now, &mut node.out);
+                node.shard
+                    .receive_live(ShardId::new(from), &batch, self.now, &mut node.out);
                 node.out.recycle(batch);
             }
         }
@@ -203,11 +232,14 @@ impl World {
             busy = true;
             let node = &mut self.nodes[shard];
             for message in messages {
-                node.shard.receive_control(ShardId::new(from), message, self.now, &mut node.out);
+                node.shard
+                    .receive_control(ShardId::new(from), message, self.now, &mut node.out);
             }
         }
         for from in 0..self.nodes.len() {
-            let Some(lane) = self.lanes.get_mut(&(from, shard)) else { continue };
+            let Some(lane) = self.lanes.get_mut(&(from, shard)) else {
+                continue;
+            };
             for (link, unread, peer) in std::mem::take(&mut lane.sockets) {
                 busy = true;
                 let conn = self.accept(shard, link, peer);
@@ -256,7 +288,12 @@ impl World {
         let node = &mut self.nodes[shard];
         node.out.established.clear();
         self.events.append(&mut node.out.events);
-        self.questions.extend(node.out.questions.drain(..).map(|question| (shard, question)));
+        self.questions.extend(
+            node.out
+                .questions
+                .drain(..)
+                .map(|question| (shard, question)),
+        );
         busy | self.flush_lanes(shard)
     }
 
@@ -264,9 +301,13 @@ impl World {
         let mut busy = false;
         loop {
             let node = &mut self.nodes[shard];
-            let Some(conn) = node.out.touched() else { break };
+            let Some(conn) = node.out.touched() else {
+                break;
+            };
             busy = true;
-            let Some(link) = node.links.get(&conn).copied() else { continue };
+            let Some(link) = node.links.get(&conn).copied() else {
+                continue;
+            };
             let mut bytes = Vec::new();
             node.out.swap_output(conn, &mut bytes);
             let wire = &mut self.wires[link.0];
@@ -284,10 +325,17 @@ impl World {
         busy
     }
 
-    /// A client that left its socket unread reads it again.
+    /// A client that left its socket unread reads it from now on.
     pub fn unstick(&mut self, link: Link) {
         self.wires[link.0].stuck = false;
-        let Some((shard, conn)) = self.wires[link.0].at else { return };
+        self.read(link);
+    }
+
+    /// A client that leaves its socket unread reads what lies there now.
+    pub fn read(&mut self, link: Link) {
+        let Some((shard, conn)) = self.wires[link.0].at else {
+            return;
+        };
         let node = &mut self.nodes[shard];
         let mut unsent = node.unsent.remove(&conn).unwrap_or_default();
         self.wires[link.0].inbox.append(&mut unsent);
@@ -317,7 +365,11 @@ impl World {
                 if out.has_control(ShardId::new(to)) {
                     busy = true;
                     let messages = out.take_control(ShardId::new(to));
-                    self.lanes.entry((shard, to)).or_default().control.push_back(messages);
+                    self.lanes
+                        .entry((shard, to))
+                        .or_default()
+                        .control
+                        .push_back(messages);
                 }
             }
         }
@@ -352,7 +404,11 @@ impl World {
         let end = self.now.plus_micros((seconds * 1e6) as u64);
         loop {
             self.settle();
-            let next = self.nodes.iter().map(|node| node.shard.next_deadline()).min();
+            let next = self
+                .nodes
+                .iter()
+                .map(|node| node.shard.next_deadline())
+                .min();
             match next {
                 Some(next) if next <= end => self.now = self.now.max(next),
                 _ => break,
@@ -398,7 +454,10 @@ impl World {
 
 /// Reads one packet from `bytes`, which hold exactly one.
 pub fn decode(version: Version, bytes: &[u8]) -> Packet<'_> {
-    let Ok(Framing::Packet { first_byte, body, .. }) = frame(bytes, u32::MAX) else {
+    let Ok(Framing::Packet {
+        first_byte, body, ..
+    }) = frame(bytes, u32::MAX)
+    else {
         panic!("not a packet: {bytes:?}");
     };
     match Packet::decode(version, first_byte, body) {

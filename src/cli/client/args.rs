@@ -96,7 +96,11 @@ pub(super) struct CommonArgs {
 
 /// Publish messages.
 #[derive(Args, Clone, Debug)]
-#[command(disable_help_flag = true, disable_version_flag = true)]
+#[command(
+    disable_help_flag = true,
+    disable_version_flag = true,
+    args_override_self = true
+)]
 pub(crate) struct PubArgs {
     #[command(flatten)]
     pub(super) common: CommonArgs,
@@ -132,7 +136,11 @@ pub(crate) struct PubArgs {
 
 /// Subscribe and print messages.
 #[derive(Args, Clone, Debug)]
-#[command(disable_help_flag = true, disable_version_flag = true)]
+#[command(
+    disable_help_flag = true,
+    disable_version_flag = true,
+    args_override_self = true
+)]
 pub(crate) struct SubArgs {
     #[command(flatten)]
     pub(super) common: CommonArgs,
@@ -317,4 +325,74 @@ pub(crate) fn refused(option: &str) -> Option<&'static str> {
         .iter()
         .find(|(name, _)| *name == option)
         .map(|(_, reason)| *reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Sub {
+        #[command(flatten)]
+        args: SubArgs,
+    }
+
+    fn sub(options: &[&str]) -> SubArgs {
+        Sub::try_parse_from(std::iter::once(&"sub").chain(options))
+            .unwrap()
+            .args
+    }
+
+    #[test]
+    fn of_an_option_that_is_given_twice_the_last_one_counts_and_filters_add_up() {
+        let args = sub(&[
+            "-q", "1", "-q", "2", "-W", "1", "-W", "0.5", "-t", "a", "-t", "b",
+        ]);
+        assert_eq!(args.common.qos, QoS::ExactlyOnce);
+        assert_eq!(args.timeout, Some(Duration::from_millis(500)));
+        assert_eq!(args.topic, ["a", "b"]);
+    }
+
+    #[test]
+    fn the_version_is_the_lowest_that_can_do_what_is_asked() {
+        let version = |options: &[&str]| sub(options).common.version(None);
+        assert_eq!(version(&[]), Ok(Version::V3_1_1));
+        assert_eq!(version(&["-V", "mqttv31"]), Ok(Version::V3_1));
+        assert_eq!(version(&["-x", "5"]), Ok(Version::V5));
+        assert_eq!(
+            version(&["-D", "connect", "receive-maximum", "5"]),
+            Ok(Version::V5)
+        );
+        assert_eq!(version(&["-V", "5.0", "-x", "5"]), Ok(Version::V5));
+        assert!(version(&["-V", "311", "-x", "5"]).is_err());
+        assert!(
+            sub(&["-V", "311"])
+                .common
+                .version(Some("--no-local"))
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_kept_session_never_expires_unless_it_is_told_to() {
+        assert_eq!(sub(&["-c"]).common.session_expiry(), Some(u32::MAX));
+        assert_eq!(sub(&["-c", "-x", "9"]).common.session_expiry(), Some(9));
+        assert_eq!(sub(&["-x", "-1"]).common.session_expiry(), Some(u32::MAX));
+        assert_eq!(sub(&[]).common.session_expiry(), None);
+    }
+
+    #[test]
+    fn a_client_id_is_made_where_the_version_wants_one() {
+        let id = |options: &[&str], version| sub(options).common.client_id(version).unwrap();
+        assert_eq!(id(&[], Version::V3_1_1), "");
+        assert_ne!(id(&[], Version::V3_1), "");
+        assert_eq!(id(&["-i", "x"], Version::V5), "x");
+        assert_eq!(
+            id(&["-I", "x"], Version::V5),
+            format!("x{}", std::process::id())
+        );
+        assert!(sub(&["-c"]).common.client_id(Version::V5).is_err());
+    }
 }

@@ -1,6 +1,7 @@
 //! Subscriptions, interest and the cache.
 
 use super::*;
+use crate::route::hash::Hashing;
 use crate::route::{Matches, Routes, ShardSet, Subscribed, Unsubscribed};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -224,15 +225,20 @@ fn undo(change: &Change) -> Change {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Whatever changes, in whatever order: every topic asked for before and after each change,
+    /// Whatever changes, in whatever order, and however hashes collide: every topic asked for before and after each change,
     /// so from the cache where it may be, matches what the naive reading says.
     #[test]
     fn routes_agree_with_the_naive_broker(
         seed: u64,
+        weak in any::<Option<bool>>(),
         changes in prop::collection::vec((change(), any::<Option<prop::sample::Index>>()), 1..40),
         topics in prop::collection::vec(topic(), 1..8),
     ) {
         let mut routes = Routes::new(seed);
+        if let Some(constant) = weak {
+            // All filters under one hash, or under four: slower, and right.
+            routes.hashing = Hashing::weak(seed, if constant { 0 } else { 3 });
+        }
         let mut naive = Naive::default();
         let mut done: Vec<Change> = Vec::new();
         for (change, back) in changes {
@@ -414,6 +420,27 @@ fn unsubscribing_takes_the_very_filter_and_at_once() {
     assert_eq!(routes.matches(name("a/b")).local.len(), 1);
     routes.unsubscribe(filter("a/b"), session(1));
     assert!(routes.matches(name("a/b")).local.is_empty());
+}
+
+/// Literal prefixes of every length, longer ones too than the cache tells apart.
+#[test]
+fn a_wildcard_below_any_prefix_reaches_what_is_cached() {
+    let topic = "a/b/c/d/e/f/g/h";
+    let levels: Vec<_> = topic.split('/').collect();
+    let mut routes = Routes::new(1);
+    let mut expected = 0;
+    for prefix in 0..levels.len() {
+        let single: Vec<_> = (0..levels.len())
+            .map(|n| if n == prefix { "+" } else { levels[n] })
+            .collect();
+        let multi = [&levels[..prefix], &["#"]].concat();
+        for text in [single.join("/"), multi.join("/")] {
+            assert_eq!(routes.matches(name(topic)).local.len(), expected);
+            routes.subscribe(filter(&text), receiver(1));
+            expected += 1;
+            assert_eq!(routes.matches(name(topic)).local.len(), expected, "{text}");
+        }
+    }
 }
 
 /// A change below one prefix leaves what is cached elsewhere.

@@ -288,7 +288,7 @@ fn packets_pipelined_behind_connect() {
             ];
             peer.send(&all.concat());
             peer.connack();
-            peer.expect(SUBACK);
+            peer.answer(SUBACK);
             let mut payloads = Vec::new();
             let mut seen = Vec::new();
             while seen.len() < 2 || payloads.len() < 2 {

@@ -206,7 +206,7 @@ fn acknowledgements_in_order() {
             };
             let got: Vec<usize> = (0..40).map(|_| number(reader.receive())).collect();
             for exactly_once in [true, false] {
-                let of_this_qos = |id: &usize| (id % 3 == 0) == exactly_once;
+                let of_this_qos = |id: &usize| id.is_multiple_of(3) == exactly_once;
                 let expected = (1..=400).filter(|id| id % 10 == n).filter(of_this_qos);
                 let got = got.iter().copied().filter(of_this_qos);
                 assert_eq!(

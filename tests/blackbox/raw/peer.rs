@@ -1,5 +1,6 @@
 //! A connection to the broker, without a client.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ pub(crate) struct Peer {
     stream: TcpStream,
     version: Version,
     unread: Vec<u8>,
+    /// Packets that came before an answer that was waited for.
+    early: VecDeque<Packet>,
 }
 
 impl Peer {
@@ -49,6 +52,7 @@ impl Peer {
             stream,
             version,
             unread: Vec::new(),
+            early: VecDeque::new(),
         }
     }
 
@@ -63,10 +67,6 @@ impl Peer {
         let connack = peer.connack();
         assert_eq!(connack.code, 0, "CONNACK");
         (peer, connack)
-    }
-
-    pub(crate) const fn version(&self) -> Version {
-        self.version
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
@@ -98,7 +98,7 @@ impl Peer {
     pub(crate) fn next(&mut self) -> Option<Packet> {
         let deadline = Instant::now() + WAIT;
         loop {
-            if let Some(packet) = self.take_packet() {
+            if let Some(packet) = self.early.pop_front().or_else(|| self.take_packet()) {
                 return Some(packet);
             }
             let mut buffer = [0; 65_536];
@@ -175,10 +175,25 @@ impl Peer {
         Publish::read(self.version, packet.first, &packet.body)
     }
 
+    /// The next packet of this type; what comes before it is kept for later. A broker may begin to
+    /// send what matches before SUBACK.
+    pub(crate) fn answer(&mut self, first: u8) -> Vec<u8> {
+        let mut before = VecDeque::new();
+        loop {
+            let packet = self.read();
+            if packet.first == first {
+                before.append(&mut self.early);
+                self.early = before;
+                return packet.body;
+            }
+            before.push_back(packet);
+        }
+    }
+
     /// SUBSCRIBE to one filter, and wait for the code that it is granted with.
     pub(crate) fn subscribe(&mut self, filter: &str, options: u8) -> u8 {
         self.send(&subscribe(self.version, 0x5B5B, &[(filter, options)]));
-        let body = self.expect(SUBACK);
+        let body = self.answer(SUBACK);
         *body.last().expect("SUBACK has a code")
     }
 

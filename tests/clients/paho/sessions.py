@@ -81,7 +81,9 @@ def unacknowledged_messages_are_sent_again(run):
         equal(again.session_present, True)
         got = [again.receive() for _ in range(8)]
         equal([m.payload for m in got], [f"{n}".encode() for n in range(8)])
-        equal([bool(m.dup) for m in got], [True] * 5 + [False] * 3, "DUP")
+        # The broker may have sent one more before it saw the end of the first connection.
+        dup = [bool(m.dup) for m in got]
+        equal((dup[:5], dup), ([True] * 5, sorted(dup, reverse=True)), "DUP")
         equal([m.mid for m in got[:5]], [m.mid for m in sent], "packet identifiers")
 
 

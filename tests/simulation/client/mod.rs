@@ -142,7 +142,10 @@ impl Client {
         loop {
             self.next_packet_id = self.next_packet_id.checked_add(1).unwrap_or(1);
             let id = self.next_packet_id;
-            let taken = self.outgoing.iter().any(|outgoing| outgoing.packet_id == id);
+            let taken = self
+                .outgoing
+                .iter()
+                .any(|outgoing| outgoing.packet_id == id);
             if !taken && !self.requests.contains(&id) {
                 return id;
             }

@@ -48,9 +48,16 @@ impl Client {
 
     fn receive(&mut self, world: &mut World, bytes: &[u8]) {
         let version = self.profile.version;
-        let Ok(Framing::Packet { first_byte, body, .. }) = frame(bytes, u32::MAX) else { return };
+        let Ok(Framing::Packet {
+            first_byte, body, ..
+        }) = frame(bytes, u32::MAX)
+        else {
+            return;
+        };
         // The oracle has looked at it already: what is malformed is its affair.
-        let Ok(packet) = Packet::decode(version, first_byte, body) else { return };
+        let Ok(packet) = Packet::decode(version, first_byte, body) else {
+            return;
+        };
         match packet {
             Packet::ConnAck(connack) => {
                 self.up = true;
@@ -73,7 +80,11 @@ impl Client {
                 }
                 // The identifier tells a message that came before [MQTT-4.3.3-10].
                 if let Entry::Vacant(vacant) = self.incoming.entry(id.get()) {
-                    let payload = if publish.retain { &[][..] } else { publish.payload };
+                    let payload = if publish.retain {
+                        &[][..]
+                    } else {
+                        publish.payload
+                    };
                     vacant.insert(payload.to_vec());
                     *self.received.entry(payload.to_vec()).or_default() += 1;
                 }
@@ -87,7 +98,10 @@ impl Client {
                 if ack.reason.is_error() {
                     return self.finish(world, id);
                 }
-                let known = self.outgoing.iter_mut().find(|outgoing| outgoing.packet_id == id);
+                let known = self
+                    .outgoing
+                    .iter_mut()
+                    .find(|outgoing| outgoing.packet_id == id);
                 if let Some(outgoing) = known {
                     outgoing.progress = Progress::Released;
                     self.acknowledge_one(world, AckKind::PubRel, id, false);
@@ -109,7 +123,8 @@ impl Client {
     }
 
     fn finish(&mut self, world: &mut World, packet_id: u16) {
-        self.outgoing.retain(|outgoing| outgoing.packet_id != packet_id);
+        self.outgoing
+            .retain(|outgoing| outgoing.packet_id != packet_id);
         self.flush(world);
     }
 }

@@ -76,11 +76,19 @@ impl Client {
             version: self.profile.version,
             clean_start: clean,
             keep_alive: self.profile.keep_alive,
-            client_id: if self.profile.anonymous { "" } else { &self.profile.name },
+            client_id: if self.profile.anonymous {
+                ""
+            } else {
+                &self.profile.name
+            },
             will,
             username: None,
             password: None,
-            properties: if v5 { properties } else { ConnectProperties::default() },
+            properties: if v5 {
+                properties
+            } else {
+                ConnectProperties::default()
+            },
         };
         self.send(world, &Packet::Connect(connect));
     }
@@ -108,14 +116,20 @@ impl Client {
             if message.qos == QoS::ExactlyOnce && !self.up {
                 return;
             }
-            let Some(message) = self.backlog.pop_front() else { return };
+            let Some(message) = self.backlog.pop_front() else {
+                return;
+            };
             if message.qos == QoS::AtMostOnce {
                 self.send_publish(world, &message, None, false);
                 continue;
             }
             let packet_id = self.packet_id();
             self.send_publish(world, &message, Some(packet_id), false);
-            self.outgoing.push(Outgoing { packet_id, message, progress: Progress::Published });
+            self.outgoing.push(Outgoing {
+                packet_id,
+                message,
+                progress: Progress::Published,
+            });
         }
     }
 
@@ -172,7 +186,9 @@ impl Client {
             self.filters.insert(filter.clone());
             SubscribeFilters::push(version, filter, *options, &mut filters);
         }
-        let Some(packet_id) = NonZeroU16::new(id) else { return };
+        let Some(packet_id) = NonZeroU16::new(id) else {
+            return;
+        };
         let subscribe = Subscribe {
             packet_id,
             subscription_identifier: request.identifier.filter(|_| version.is_v5()),
@@ -189,8 +205,12 @@ impl Client {
         let id = self.packet_id();
         self.requests.insert(id);
         let mut filters = Vec::new();
-        names.iter().for_each(|name| UnsubscribeFilters::push(name, &mut filters));
-        let Some(packet_id) = NonZeroU16::new(id) else { return };
+        names
+            .iter()
+            .for_each(|name| UnsubscribeFilters::push(name, &mut filters));
+        let Some(packet_id) = NonZeroU16::new(id) else {
+            return;
+        };
         let unsubscribe = Unsubscribe {
             packet_id,
             user_properties: UserProperties::default(),
@@ -222,9 +242,14 @@ impl Client {
     }
 
     pub(super) fn acknowledge_one(&self, world: &mut World, kind: AckKind, id: u16, bad: bool) {
-        let Some(id) = NonZeroU16::new(id) else { return };
-        let reason =
-            if bad { ReasonCode::ImplementationSpecificError } else { ReasonCode::Success };
+        let Some(id) = NonZeroU16::new(id) else {
+            return;
+        };
+        let reason = if bad {
+            ReasonCode::ImplementationSpecificError
+        } else {
+            ReasonCode::Success
+        };
         let ack = Ack::new(id, reason);
         let packet = match kind {
             AckKind::PubAck => Packet::PubAck(ack),

@@ -16,7 +16,9 @@ enum Due {
 impl Oracle {
     /// A connection is over.
     pub(super) fn close(&mut self, link: Link, end: End, without_will: bool) {
-        let Some(conn) = self.conns.get_mut(&link) else { return };
+        let Some(conn) = self.conns.get_mut(&link) else {
+            return;
+        };
         if conn.end.is_some() {
             return;
         }
@@ -130,9 +132,14 @@ impl Oracle {
         let tie = due.len() > 1;
         if tie {
             self.counts.inexact = true;
-            let live = self.by_client.values().map(|&key| (key, &self.sessions[key]));
+            let live = self
+                .by_client
+                .values()
+                .map(|&key| (key, &self.sessions[key]));
             let live = live.filter(|(_, state)| state.shard == shard && state.conn.is_some());
-            self.tie = live.map(|(key, state)| (key, state.subscriptions.clone())).collect();
+            self.tie = live
+                .map(|(key, state)| (key, state.subscriptions.clone()))
+                .collect();
         }
         for (_, due) in due {
             match due {
@@ -152,7 +159,9 @@ impl Oracle {
     }
 
     fn end_silent(&mut self, link: Link, reason: ReasonCode, tie: bool) {
-        let Some(conn) = self.conns.get_mut(&link) else { return };
+        let Some(conn) = self.conns.get_mut(&link) else {
+            return;
+        };
         conn.end = Some(End::Told(reason));
         if let Some(session) = conn.session {
             self.leave_session(session, false, tie);

@@ -57,9 +57,10 @@ impl Oracle {
     /// Somebody has asked to become a member: messages may come to it from now on.
     pub(super) fn found_group(&mut self, name: &str) {
         if shared_filter(name).is_some() {
-            self.groups
-                .entry(name.to_owned())
-                .or_insert_with(|| Group { empty_at: u64::MAX, ..Group::default() });
+            self.groups.entry(name.to_owned()).or_insert_with(|| Group {
+                empty_at: u64::MAX,
+                ..Group::default()
+            });
         }
     }
 
@@ -116,7 +117,9 @@ impl Oracle {
 
     /// A member's session ended with this message not acknowledged.
     pub(super) fn left_by_member(&mut self, sent: &Sent) {
-        let Some(name) = &sent.expected.group else { return };
+        let Some(name) = &sent.expected.group else {
+            return;
+        };
         let shared = self
             .groups
             .get_mut(name)
@@ -138,15 +141,27 @@ impl Oracle {
         for (name, group) in &mut self.groups {
             for (message, shared) in &group.messages {
                 let message = &self.messages[*message];
-                let text = format!("{} {}", message.topic, String::from_utf8_lossy(&message.payload));
+                let text = format!(
+                    "{} {}",
+                    message.topic,
+                    String::from_utf8_lossy(&message.payload)
+                );
                 let most = shared.ways.len() + shared.left;
                 ensure!(
                     shared.outputs <= most,
                     "{name} got {text} {} times, {most} at most",
                     shared.outputs
                 );
-                let sure = shared.ways.iter().filter(|&&way| way > group.empty_at).count();
-                let left = if sure == shared.ways.len() { shared.left } else { 0 };
+                let sure = shared
+                    .ways
+                    .iter()
+                    .filter(|&&way| way > group.empty_at)
+                    .count();
+                let left = if sure == shared.ways.len() {
+                    shared.left
+                } else {
+                    0
+                };
                 if !everybody_read || overflow || message.qos == QoS::AtMostOnce || sure == 0 {
                     continue;
                 }

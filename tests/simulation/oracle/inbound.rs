@@ -15,12 +15,17 @@ impl Oracle {
         self.counts.packets_received += 1;
         let now = self.now;
         let Some(conn) = self.conns.get_mut(&link) else {
-            return Err(format!("{link:?} is not open, and the broker reads from it"));
+            return Err(format!(
+                "{link:?} is not open, and the broker reads from it"
+            ));
         };
         ensure!(conn.shard == shard, "{link:?} is not on shard {shard}");
         conn.last_packet = now;
         let (version, session) = (conn.version, conn.session);
-        let Ok(Framing::Packet { first_byte, body, .. }) = frame(bytes, u32::MAX) else {
+        let Ok(Framing::Packet {
+            first_byte, body, ..
+        }) = frame(bytes, u32::MAX)
+        else {
             return Err("a client sent no packet".into());
         };
         let packet = Packet::decode(version, first_byte, body)
@@ -48,7 +53,9 @@ impl Oracle {
             }
             Packet::PubComp(ack) => {
                 let id = ack.packet_id.get();
-                self.sessions[session].sent.retain(|sent| sent.packet_id != id || !sent.released);
+                self.sessions[session]
+                    .sent
+                    .retain(|sent| sent.packet_id != id || !sent.released);
             }
             Packet::Subscribe(subscribe) => self.on_subscribe(link, session, &subscribe),
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(link, session, &unsubscribe),
@@ -71,8 +78,11 @@ impl Oracle {
 
     fn on_connect(&mut self, link: Link, shard: usize, connect: &Connect<'_>) -> Verdict {
         let anonymous = connect.client_id.is_empty();
-        let client =
-            if anonymous { format!("?{}", link.0) } else { connect.client_id.to_owned() };
+        let client = if anonymous {
+            format!("?{}", link.0)
+        } else {
+            connect.client_id.to_owned()
+        };
         ensure!(
             anonymous || self.home(&client) == shard,
             "{client} was taken by shard {shard}, which is not its home"
@@ -95,7 +105,11 @@ impl Oracle {
         let key = match self.by_client.get(&client) {
             Some(&key) => key,
             None => {
-                self.sessions.push(Session { client: client.clone(), shard, ..Session::default() });
+                self.sessions.push(Session {
+                    client: client.clone(),
+                    shard,
+                    ..Session::default()
+                });
                 self.by_client.insert(client, self.sessions.len() - 1);
                 self.sessions.len() - 1
             }
@@ -114,8 +128,10 @@ impl Oracle {
         session.expires_at = Time::NEVER;
         session.will = will;
         session.will_at = Time::NEVER;
-        session.maximum_packet_size =
-            connect.properties.maximum_packet_size.map_or(usize::MAX, |size| size as usize);
+        session.maximum_packet_size = connect
+            .properties
+            .maximum_packet_size
+            .map_or(usize::MAX, |size| size as usize);
         if let Some(conn) = self.conns.get_mut(&link) {
             conn.session = Some(key);
             conn.version = connect.version;
@@ -131,7 +147,9 @@ impl Oracle {
 
     fn on_publish(&mut self, link: Link, session: usize, publish: &Publish<'_>) -> Verdict {
         self.counts.publishes_received += 1;
-        let Some(conn) = self.conns.get_mut(&link) else { return Ok(()) };
+        let Some(conn) = self.conns.get_mut(&link) else {
+            return Ok(());
+        };
         let topic = match publish.properties.topic_alias {
             Some(alias) if publish.topic.is_empty() => {
                 conn.aliases_in.get(&alias).cloned().unwrap_or_default()
@@ -152,7 +170,12 @@ impl Oracle {
             owed = Some((kind, id));
             // [MQTT-4.3.3-10]: answered, not delivered again.
             if kind == AckKind::PubRec && !self.sessions[session].received.insert(id) {
-                conn.owed.push_back(Owed { kind, packet_id: id, route: None, matched: true });
+                conn.owed.push_back(Owed {
+                    kind,
+                    packet_id: id,
+                    route: None,
+                    matched: true,
+                });
                 return Ok(());
             }
         }
@@ -164,7 +187,12 @@ impl Oracle {
         let shard = self.sessions[session].shard;
         let (route, matched) = self.publish(shard, Some(session), message, expires_at, false);
         if let (Some((kind, packet_id)), Some(conn)) = (owed, self.conns.get_mut(&link)) {
-            conn.owed.push_back(Owed { kind, packet_id, route: Some(route), matched });
+            conn.owed.push_back(Owed {
+                kind,
+                packet_id,
+                route: Some(route),
+                matched,
+            });
         }
         Ok(())
     }
@@ -196,8 +224,15 @@ impl Oracle {
             self.stamp += 1;
             let stamp = self.stamp;
             let session = &mut self.sessions[key];
-            let subscription = Subscription { options, identifier, settled: false, stamp };
-            let old = session.subscriptions.insert(filter.to_owned(), subscription);
+            let subscription = Subscription {
+                options,
+                identifier,
+                settled: false,
+                stamp,
+            };
+            let old = session
+                .subscriptions
+                .insert(filter.to_owned(), subscription);
             answers.push((filter.to_owned(), stamp, options.qos));
             // What other shards know does not end with a change of options.
             let settled = old.as_ref().is_some_and(|old| old.settled);

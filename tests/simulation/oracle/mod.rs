@@ -13,8 +13,8 @@ mod groups;
 mod inbound;
 mod outbound;
 mod publishing;
-mod retained;
 pub mod rest;
+mod retained;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -297,13 +297,19 @@ impl Oracle {
 
     fn on_dropped(&mut self, link: Link) -> Verdict {
         let conn = self.conns.remove(&link);
-        let Some(conn) = conn else { return Err(format!("{link:?} was closed twice")) };
+        let Some(conn) = conn else {
+            return Err(format!("{link:?} was closed twice"));
+        };
         match conn.end {
             Some(End::Silent) => Ok(()),
             Some(End::Told(reason)) => {
                 // [MQTT-3.1.4-3]: the old connection gets 0x8E; 3.1.1 just the close.
                 let due = (conn.version.is_v5() && conn.session.is_some()).then_some(reason);
-                ensure!(conn.told == due, "{link:?} got {:?} instead of {due:?}", conn.told);
+                ensure!(
+                    conn.told == due,
+                    "{link:?} got {:?} instead of {due:?}",
+                    conn.told
+                );
                 Ok(())
             }
             Some(End::Gone) => Ok(()),
@@ -350,7 +356,12 @@ impl Oracle {
             self.known.insert(payload.to_vec(), number);
         }
         let (topic, payload) = (topic.to_owned(), payload.to_vec());
-        self.messages.push(Message { topic, payload, qos, retain });
+        self.messages.push(Message {
+            topic,
+            payload,
+            qos,
+            retain,
+        });
         number
     }
 
@@ -407,5 +418,7 @@ fn class(qos: QoS) -> usize {
 
 /// The filter behind `$share/name/`.
 fn shared_filter(text: &str) -> Option<&str> {
-    text.strip_prefix("$share/")?.split_once('/').map(|(_, filter)| filter)
+    text.strip_prefix("$share/")?
+        .split_once('/')
+        .map(|(_, filter)| filter)
 }

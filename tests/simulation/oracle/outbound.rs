@@ -16,19 +16,32 @@ impl Oracle {
         let (version, Some(session)) = (conn.version, conn.session) else {
             return Err(format!("a packet for {link:?} before CONNECT"));
         };
-        let Ok(Framing::Packet { first_byte, body, .. }) = frame(bytes, u32::MAX) else {
+        let Ok(Framing::Packet {
+            first_byte, body, ..
+        }) = frame(bytes, u32::MAX)
+        else {
             return Err("the broker sent no packet".into());
         };
         let packet = Packet::decode(version, first_byte, body)
             .map_err(|violation| format!("the broker sent {bytes:?}: {violation:?}"))?;
         let maximum = self.sessions[session].maximum_packet_size;
-        ensure!(bytes.len() <= maximum, "a packet of {} bytes for {link:?}", bytes.len());
+        ensure!(
+            bytes.len() <= maximum,
+            "a packet of {} bytes for {link:?}",
+            bytes.len()
+        );
         if let Packet::ConnAck(connack) = packet {
             return self.on_connack(link, session, &connack);
         }
         // [MQTT-3.2.0-1] nothing comes before CONNACK.
-        ensure!(conn.connack.is_none(), "{packet:?} for {link:?} before CONNACK");
-        ensure!(conn.told.is_none(), "{packet:?} for {link:?} behind DISCONNECT");
+        ensure!(
+            conn.connack.is_none(),
+            "{packet:?} for {link:?} before CONNACK"
+        );
+        ensure!(
+            conn.told.is_none(),
+            "{packet:?} for {link:?} behind DISCONNECT"
+        );
         match packet {
             Packet::Publish(publish) => return self.on_publish_out(link, session, &publish),
             Packet::PubAck(ack) => return self.on_owed(link, AckKind::PubAck, &ack),
@@ -37,7 +50,11 @@ impl Oracle {
             Packet::PubComp(ack) => {
                 let found = ack.reason == ReasonCode::Success;
                 let due = conn.pubcomps.pop_front();
-                let found = if version.is_v5() { found } else { due.is_some_and(|due| due.1) };
+                let found = if version.is_v5() {
+                    found
+                } else {
+                    due.is_some_and(|due| due.1)
+                };
                 ensure!(
                     due == Some((ack.packet_id.get(), found)),
                     "{ack:?} for {link:?} instead of {due:?}"
@@ -64,10 +81,15 @@ impl Oracle {
     }
 
     fn on_connack(&mut self, link: Link, session: usize, connack: &ConnAck<'_>) -> Verdict {
-        let Some(conn) = self.conns.get_mut(&link) else { return Ok(()) };
+        let Some(conn) = self.conns.get_mut(&link) else {
+            return Ok(());
+        };
         let due = conn.connack.take();
         let client = self.sessions[session].client.clone();
-        ensure!(connack.reason == ReasonCode::Success, "{client} was refused: {connack:?}");
+        ensure!(
+            connack.reason == ReasonCode::Success,
+            "{client} was refused: {connack:?}"
+        );
         // [MQTT-3.2.2-2] [MQTT-3.2.2-3]: Session Present tells the truth.
         ensure!(
             due == Some(connack.session_present),
@@ -78,7 +100,10 @@ impl Oracle {
             let Some(assigned) = connack.properties.assigned_client_identifier else {
                 return Err(format!("{link:?} got no client id")); // [MQTT-3.1.3-7]
             };
-            ensure!(!self.by_client.contains_key(assigned), "{assigned} is taken"); // [MQTT-3.1.3-6]
+            ensure!(
+                !self.by_client.contains_key(assigned),
+                "{assigned} is taken"
+            ); // [MQTT-3.1.3-6]
             if self.by_client.remove(&client).is_some() {
                 self.by_client.insert(assigned.to_owned(), session);
             }
@@ -88,12 +113,17 @@ impl Oracle {
     }
 
     fn on_suback(&mut self, link: Link, session: usize, suback: &SubAck<'_>) -> Verdict {
-        let Some(conn) = self.conns.get_mut(&link) else { return Ok(()) };
+        let Some(conn) = self.conns.get_mut(&link) else {
+            return Ok(());
+        };
         let Some(answers) = conn.subacks.remove(&suback.packet_id.get()) else {
             return Err(format!("{suback:?} for {link:?} out of nothing"));
         };
         let due: Vec<u8> = answers.iter().map(|(_, _, qos)| *qos as u8).collect();
-        ensure!(suback.codes == due, "{suback:?} for {link:?} instead of {due:?}");
+        ensure!(
+            suback.codes == due,
+            "{suback:?} for {link:?} instead of {due:?}"
+        );
         for (filter, stamp, _) in answers {
             let subscription = self.sessions[session].subscriptions.get_mut(&filter);
             if let Some(subscription) = subscription
@@ -109,13 +139,19 @@ impl Oracle {
     /// PUBACK and PUBREC: each kind in the order of the PUBLISHes [MQTT-4.6.0-2] [MQTT-4.6.0-3].
     fn on_owed(&mut self, link: Link, kind: AckKind, ack: &Ack<'_>) -> Verdict {
         let overflow = self.queues_overflow();
-        let Some(conn) = self.conns.get_mut(&link) else { return Ok(()) };
+        let Some(conn) = self.conns.get_mut(&link) else {
+            return Ok(());
+        };
         let id = ack.packet_id.get();
         let position = conn.owed.iter().position(|owed| owed.kind == kind);
         let Some(owed) = position.and_then(|position| conn.owed.remove(position)) else {
             return Err(format!("{kind:?} {id} for {link:?} out of nothing"));
         };
-        ensure!(owed.packet_id == id, "{kind:?} {id} for {link:?} instead of {}", owed.packet_id);
+        ensure!(
+            owed.packet_id == id,
+            "{kind:?} {id} for {link:?} instead of {}",
+            owed.packet_id
+        );
         match ack.reason {
             ReasonCode::Success => {}
             ReasonCode::NoMatchingSubscribers => {
@@ -135,13 +171,22 @@ impl Oracle {
     }
 
     fn on_pubrel_out(&mut self, link: Link, session: usize, ack: &Ack<'_>) -> Verdict {
-        let Some(conn) = self.conns.get_mut(&link) else { return Ok(()) };
+        let Some(conn) = self.conns.get_mut(&link) else {
+            return Ok(());
+        };
         let id = ack.packet_id.get();
         if conn.pubrels.iter().any(|due| due.0 == id) {
             let due = conn.pubrels.pop_front();
             let found = ack.reason == ReasonCode::Success;
-            let found = if conn.version.is_v5() { found } else { due.is_some_and(|due| due.1) };
-            ensure!(due == Some((id, found)), "{ack:?} for {link:?} instead of {due:?}");
+            let found = if conn.version.is_v5() {
+                found
+            } else {
+                due.is_some_and(|due| due.1)
+            };
+            ensure!(
+                due == Some((id, found)),
+                "{ack:?} for {link:?} instead of {due:?}"
+            );
             return Ok(());
         }
         // [MQTT-4.4.0-1]: sent again on a new connection, in its turn.
@@ -156,21 +201,37 @@ impl Oracle {
         id: u16,
         released: bool,
     ) -> Result<Expected, String> {
-        let Self { sessions, messages, now, .. } = self;
+        let Self {
+            sessions,
+            messages,
+            now,
+            ..
+        } = self;
         let client = &sessions[session].client;
         let sent = &sessions[session].sent;
         let Some(at) = sent.iter().position(|sent| sent.packet_id == id) else {
             return Err(format!("{client} gets PUBREL {id} out of nothing"));
         };
         // [MQTT-4.6.0-1] the old order; [MQTT-4.4.0-1] not while the connection lives.
-        ensure!(sent[at].on != link, "{client} gets {id} twice on one connection");
-        ensure!(sent[at].released == released, "{client}: {id} is released: {}", !released);
+        ensure!(
+            sent[at].on != link,
+            "{client} gets {id} twice on one connection"
+        );
+        ensure!(
+            sent[at].released == released,
+            "{client}: {id} is released: {}",
+            !released
+        );
         let skipped = sent[..at].iter().find(|sent| sent.on != link);
         let fair = skipped.is_none_or(|skipped| {
             let size = messages[skipped.expected.message].payload.len() + 40;
             size > sessions[session].maximum_packet_size || skipped.expected.expires_at < *now
         });
-        ensure!(fair, "{client} gets {id} again before {:?}", skipped.map(|sent| sent.packet_id));
+        ensure!(
+            fair,
+            "{client} gets {id} again before {:?}",
+            skipped.map(|sent| sent.packet_id)
+        );
         let sent = &mut sessions[session].sent[at];
         sent.on = link;
         Ok(sent.expected.clone())
@@ -178,7 +239,9 @@ impl Oracle {
 
     fn on_publish_out(&mut self, link: Link, session: usize, publish: &Publish<'_>) -> Verdict {
         self.counts.publishes_sent += 1;
-        let Some(conn) = self.conns.get_mut(&link) else { return Ok(()) };
+        let Some(conn) = self.conns.get_mut(&link) else {
+            return Ok(());
+        };
         let v5 = conn.version.is_v5();
         let topic = match publish.properties.topic_alias {
             None => publish.topic.to_owned(),
@@ -195,7 +258,10 @@ impl Oracle {
         };
         let id = publish.packet_id.map(|id| id.get());
         let again = id.filter(|id| {
-            self.sessions[session].sent.iter().any(|sent| sent.packet_id == *id)
+            self.sessions[session]
+                .sent
+                .iter()
+                .any(|sent| sent.packet_id == *id)
         });
         let expected = match again {
             Some(id) => {
@@ -204,18 +270,28 @@ impl Oracle {
                 let same = self.is(expected.message, &topic, publish.payload)
                     && expected.qos == publish.qos
                     && expected.retain == publish.retain;
-                ensure!(same, "{link:?}: {id} is another message than before: {publish:?}");
+                ensure!(
+                    same,
+                    "{link:?}: {id} is another message than before: {publish:?}"
+                );
                 expected
             }
             None => {
-                ensure!(!publish.dup, "{link:?} gets {publish:?} for the first time with DUP 1");
+                ensure!(
+                    !publish.dup,
+                    "{link:?} gets {publish:?} for the first time with DUP 1"
+                );
                 self.take_new(session, &topic, publish, v5)?
             }
         };
         self.check_expiry(&expected, publish, v5)?;
         if let (Some(packet_id), None) = (id, again) {
             // Everything old is sent again before anything new.
-            let old = self.sessions[session].sent.iter().find(|sent| sent.on != link).cloned();
+            let old = self.sessions[session]
+                .sent
+                .iter()
+                .find(|sent| sent.on != link)
+                .cloned();
             if let Some(old) = old {
                 ensure!(
                     self.is_too_large(session, &old.expected),
@@ -224,18 +300,33 @@ impl Oracle {
                 );
             }
             let state = &mut self.sessions[session];
-            state.sent.push(Sent { packet_id, expected, released: false, on: link });
+            state.sent.push(Sent {
+                packet_id,
+                expected,
+                released: false,
+                on: link,
+            });
         }
-        let in_flight = self.sessions[session].sent.iter().filter(|sent| sent.on == link).count();
+        let in_flight = self.sessions[session]
+            .sent
+            .iter()
+            .filter(|sent| sent.on == link)
+            .count();
         let quota = self.conns.get(&link).map_or(0, |conn| conn.receive_maximum);
         // [MQTT-3.3.4-9]
-        ensure!(id.is_none() || in_flight <= quota, "{link:?} has {in_flight} of {quota} in flight");
+        ensure!(
+            id.is_none() || in_flight <= quota,
+            "{link:?} has {in_flight} of {quota} in flight"
+        );
         Ok(())
     }
 
     fn check_expiry(&self, expected: &Expected, publish: &Publish<'_>, v5: bool) -> Verdict {
         let left = (expected.expires_at != Time::NEVER && v5).then(|| {
-            expected.expires_at.micros_since(self.now).div_ceil(1_000_000) as u32
+            expected
+                .expires_at
+                .micros_since(self.now)
+                .div_ceil(1_000_000) as u32
         });
         let said = publish.properties.message_expiry_interval;
         ensure!(said == left, "{publish:?} lives for {left:?}"); // [MQTT-3.3.2-6]
@@ -251,28 +342,31 @@ impl Oracle {
         publish: &Publish<'_>,
         v5: bool,
     ) -> Result<Expected, String> {
-        let mut identifiers: Vec<u32> = publish.properties.subscription_identifiers.iter().collect();
+        let mut identifiers: Vec<u32> =
+            publish.properties.subscription_identifiers.iter().collect();
         identifiers.sort_unstable();
         let class = class(publish.qos);
-        let position = self.sessions[session].waiting[class].iter().position(|expected| {
-            self.is(expected.message, topic, publish.payload)
-                && expected.qos == publish.qos
-                && expected.retain == publish.retain
-                && (!v5 || expected.identifiers == identifiers)
-                && self.check_expiry(expected, publish, v5).is_ok()
-                && expected.expires_at >= self.now // [MQTT-3.3.2-5]
-        });
+        let position = self.sessions[session].waiting[class]
+            .iter()
+            .position(|expected| {
+                self.is(expected.message, topic, publish.payload)
+                    && expected.qos == publish.qos
+                    && expected.retain == publish.retain
+                    && (!v5 || expected.identifiers == identifiers)
+                    && self.check_expiry(expected, publish, v5).is_ok()
+                    && expected.expires_at >= self.now // [MQTT-3.3.2-5]
+            });
         // A message can be due live and retained, and look the same both ways: then it is the live
         // one only if what stands before that has a reason of its own not to come.
         let unsure = self.drops_at_will(class);
         let next = position.is_some_and(|position| {
             let mut before = self.sessions[session].waiting[class].iter().take(position);
-            position == 0
-                || (!unsure && before.all(|expected| self.may_drop(session, expected)))
+            position == 0 || (!unsure && before.all(|expected| self.may_drop(session, expected)))
         });
         if publish.retain && !next {
             let said = v5.then_some(&identifiers[..]);
-            let replayed = self.take_replayed(session, topic, publish.payload, publish.qos, said)?;
+            let replayed =
+                self.take_replayed(session, topic, publish.payload, publish.qos, said)?;
             if let Some(expected) = replayed {
                 if let Some(position) = position {
                     self.counts.inexact |= unsure;
@@ -335,12 +429,17 @@ impl Oracle {
         let message = &self.messages[expected.message];
         if message.retain {
             let key = (message.topic.clone(), class);
-            self.sessions[session].latest.insert(key, (expected.serial, expected.stamp));
+            self.sessions[session]
+                .latest
+                .insert(key, (expected.serial, expected.stamp));
         }
         Ok(expected)
     }
 }
 
 fn unsuback_fits(unsuback: &UnsubAck<'_>, existed: &[bool]) -> bool {
-    unsuback.reasons().map(|reason| reason == ReasonCode::Success).eq(existed.iter().copied())
+    unsuback
+        .reasons()
+        .map(|reason| reason == ReasonCode::Success)
+        .eq(existed.iter().copied())
 }

@@ -58,7 +58,12 @@ impl Oracle {
 
     /// A message reaches every session of one shard that wants it now.
     fn deliver(&mut self, shard: usize, publisher: Option<usize>, route: usize) -> bool {
-        let Route { message, expires_at, optional, .. } = self.routes[route];
+        let Route {
+            message,
+            expires_at,
+            optional,
+            ..
+        } = self.routes[route];
         let mut matched = false;
         for key in self.by_client.values().copied().collect::<Vec<_>>() {
             let session = &self.sessions[key];
@@ -68,18 +73,29 @@ impl Oracle {
             let publishes = publisher == Some(key);
             let found = self.wanted(&session.subscriptions, route, publishes);
             matched |= found.is_some();
-            let Some(Some(expected)) = found else { continue };
-            let Self { messages, sessions, now, settings, counts, .. } = self;
+            let Some(Some(expected)) = found else {
+                continue;
+            };
+            let Self {
+                messages,
+                sessions,
+                now,
+                settings,
+                counts,
+                ..
+            } = self;
             let session = &mut sessions[key];
             if messages[message].retain {
-                let open = session.replays.iter_mut().filter(|replay| replay.cancelled.is_none());
+                let open = session
+                    .replays
+                    .iter_mut()
+                    .filter(|replay| replay.cancelled.is_none());
                 open.for_each(|replay| {
                     replay.seen.insert(messages[message].topic.clone());
                 });
             }
-            let offline = expected.qos == QoS::AtMostOnce
-                && session.conn.is_none()
-                && !settings.queue_qos0;
+            let offline =
+                expected.qos == QoS::AtMostOnce && session.conn.is_none() && !settings.queue_qos0;
             if expires_at < *now {
                 counts.dropped += 1;
             } else if offline {
@@ -90,7 +106,9 @@ impl Oracle {
         }
         // Who goes at the same moment may have got it before.
         for (key, subscriptions) in &self.tie {
-            let Some(Some(expected)) = self.wanted(subscriptions, route, false) else { continue };
+            let Some(Some(expected)) = self.wanted(subscriptions, route, false) else {
+                continue;
+            };
             let session = &mut self.sessions[*key];
             let missed = session.ended || expected.qos == QoS::AtMostOnce;
             if optional && session.conn.is_none() && missed {
@@ -108,8 +126,19 @@ impl Oracle {
         route: usize,
         publishes: bool,
     ) -> Option<Option<Expected>> {
-        let Route { serial, message, expires_at, optional, .. } = self.routes[route];
-        let Message { topic, qos: published, retain, .. } = &self.messages[message];
+        let Route {
+            serial,
+            message,
+            expires_at,
+            optional,
+            ..
+        } = self.routes[route];
+        let Message {
+            topic,
+            qos: published,
+            retain,
+            ..
+        } = &self.messages[message];
         let mut matched = None;
         for (filter, subscription) in subscriptions {
             if shared_filter(filter).is_some() || !matches(filter, topic) {
@@ -132,7 +161,8 @@ impl Oracle {
             });
             copy.qos = copy.qos.max(subscription.options.qos);
             copy.retain |= subscription.options.retain_as_published && *retain;
-            copy.identifiers.extend(Some(subscription.identifier).filter(|&number| number != 0));
+            copy.identifiers
+                .extend(Some(subscription.identifier).filter(|&number| number != 0));
         }
         if let Some(Some(copy)) = &mut matched {
             copy.qos = copy.qos.min(*published);
@@ -157,9 +187,12 @@ impl Oracle {
                 && self.is_passing(route.message, passing)
         });
         let Some(route) = found else {
-            return Err(format!("shard {from} made up, repeated or reordered {passing:?} for {to}"));
+            return Err(format!(
+                "shard {from} made up, repeated or reordered {passing:?} for {to}"
+            ));
         };
-        self.arrived.insert((from, to), self.routes[route].serial.max(last));
+        self.arrived
+            .insert((from, to), self.routes[route].serial.max(last));
         self.routes[route].visited.insert(to);
         self.deliver(to, None, route);
         Ok(())
@@ -168,13 +201,21 @@ impl Oracle {
     /// The message of this serial was acknowledged, or the broker is at rest: everybody whose
     /// SUBACK had left before has it.
     pub(super) fn check_route(&self, serial: u64) -> Verdict {
-        let Some(route) = self.routes.iter().rev().find(|route| route.serial == serial) else {
+        let Some(route) = self
+            .routes
+            .iter()
+            .rev()
+            .find(|route| route.serial == serial)
+        else {
             return Ok(());
         };
         let message = &self.messages[route.message];
         for (session, filter, stamp) in &route.needs {
             let state = &self.sessions[*session];
-            let same = state.subscriptions.get(filter).is_some_and(|now| now.stamp == *stamp);
+            let same = state
+                .subscriptions
+                .get(filter)
+                .is_some_and(|now| now.stamp == *stamp);
             if state.ended || !same || shared_filter(filter).is_some() {
                 continue;
             }
@@ -186,7 +227,10 @@ impl Oracle {
             };
             let shard = state.shard;
             let needed = |other: &&Route| {
-                other.needs.iter().any(|(session, ..)| self.sessions[*session].shard == shard)
+                other
+                    .needs
+                    .iter()
+                    .any(|(session, ..)| self.sessions[*session].shard == shard)
             };
             let due = self.routes.iter().filter(same).filter(needed).count();
             let came = self.routes.iter().filter(same);

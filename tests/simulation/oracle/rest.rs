@@ -40,13 +40,28 @@ impl Oracle {
             ensure!(conn.end.is_none(), "{link:?} should be closed");
             ensure!(conn.connack.is_none(), "{link:?} waits for CONNACK");
             ensure!(conn.owed.is_empty(), "{link:?} waits for {:?}", conn.owed);
-            ensure!(conn.pubrels.is_empty(), "{link:?} waits for PUBREL {:?}", conn.pubrels);
-            ensure!(conn.pubcomps.is_empty(), "{link:?} waits for PUBCOMP {:?}", conn.pubcomps);
-            ensure!(conn.subacks.is_empty(), "{link:?} waits for SUBACK {:?}", conn.subacks);
+            ensure!(
+                conn.pubrels.is_empty(),
+                "{link:?} waits for PUBREL {:?}",
+                conn.pubrels
+            );
+            ensure!(
+                conn.pubcomps.is_empty(),
+                "{link:?} waits for PUBCOMP {:?}",
+                conn.pubcomps
+            );
+            ensure!(
+                conn.subacks.is_empty(),
+                "{link:?} waits for SUBACK {:?}",
+                conn.subacks
+            );
             ensure!(conn.unsubacks.is_empty(), "{link:?} waits for UNSUBACK");
             ensure!(conn.pings == 0, "{link:?} waits for PINGRESP");
             let (silent_at, _) = self.silent_at(conn);
-            ensure!(silent_at > self.now, "{link:?} is silent for too long and lives");
+            ensure!(
+                silent_at > self.now,
+                "{link:?} is silent for too long and lives"
+            );
         }
         for (client, &key) in &self.by_client {
             let session = &self.sessions[key];
@@ -57,7 +72,11 @@ impl Oracle {
             );
         }
         let open = self.conns.len() as u64;
-        ensure!(stats.connections == open, "{open} connections, {} counted", stats.connections);
+        ensure!(
+            stats.connections == open,
+            "{open} connections, {} counted",
+            stats.connections
+        );
         Ok(())
     }
 
@@ -74,7 +93,11 @@ impl Oracle {
                 .filter(|sent| Some(sent.on) == session.conn)
                 .map(|sent| sent.packet_id)
                 .collect();
-            ensure!(sent.is_empty(), "{} has not answered {sent:?}", session.client);
+            ensure!(
+                sent.is_empty(),
+                "{} has not answered {sent:?}",
+                session.client
+            );
             let unsent = std::mem::take(&mut session.sent);
             let waiting = std::mem::take(&mut session.waiting);
             for sent in unsent {
@@ -89,7 +112,11 @@ impl Oracle {
 
     fn check_gauges(&self, stats: &Stats) -> Verdict {
         let sessions = self.by_client.len() as u64;
-        ensure!(stats.sessions == sessions, "{sessions} sessions, {} counted", stats.sessions);
+        ensure!(
+            stats.sessions == sessions,
+            "{sessions} sessions, {} counted",
+            stats.sessions
+        );
         let live = || self.by_client.values().map(|&key| &self.sessions[key]);
         let connected = live().filter(|session| session.conn.is_some()).count() as u64;
         ensure!(
@@ -99,20 +126,27 @@ impl Oracle {
         );
         let filters = || live().flat_map(|session| session.subscriptions.keys());
         let all = filters().count() as u64;
-        let shared = filters().filter(|filter| filter.starts_with("$share/")).count() as u64;
+        let shared = filters()
+            .filter(|filter| filter.starts_with("$share/"))
+            .count() as u64;
         ensure!(
             (stats.subscriptions, stats.shared_subscriptions) == (all, shared),
             "{all} subscriptions, {shared} shared; {} and {} counted",
             stats.subscriptions,
             stats.shared_subscriptions
         );
-        let retained: Vec<usize> =
-            self.retained_now().filter_map(|(_, value)| value.message).collect();
+        let retained: Vec<usize> = self
+            .retained_now()
+            .filter_map(|(_, value)| value.message)
+            .collect();
         let bytes = |message: &usize| {
             let message = &self.messages[*message];
             (message.topic.len() + message.payload.len()) as u64
         };
-        let (number, bytes) = (retained.len() as u64, retained.iter().map(bytes).sum::<u64>());
+        let (number, bytes) = (
+            retained.len() as u64,
+            retained.iter().map(bytes).sum::<u64>(),
+        );
         ensure!(
             (stats.retained, stats.retained_bytes) == (number, bytes),
             "{number} retained messages of {bytes} bytes, {} of {} counted",
@@ -135,18 +169,32 @@ impl Oracle {
     fn check_counters(&self, stats: &Stats) -> Verdict {
         let counts = &self.counts;
         for (what, ours, theirs) in [
-            ("packets received", counts.packets_received, stats.packets_received),
-            ("publishes received", counts.publishes_received, stats.publishes_received),
+            (
+                "packets received",
+                counts.packets_received,
+                stats.packets_received,
+            ),
+            (
+                "publishes received",
+                counts.publishes_received,
+                stats.publishes_received,
+            ),
             ("takeovers", counts.takeovers, stats.takeovers),
             ("wills", counts.wills, stats.wills_published),
-            ("sessions expired", counts.sessions_expired, stats.sessions_expired),
+            (
+                "sessions expired",
+                counts.sessions_expired,
+                stats.sessions_expired,
+            ),
             ("violations", 0, stats.violations),
             ("refused", 0, stats.connects_refused),
         ] {
             ensure!(ours == theirs, "{ours} {what}, {theirs} counted");
         }
-        let offline_sessions =
-            self.by_client.values().any(|&key| self.sessions[key].conn.is_none());
+        let offline_sessions = self
+            .by_client
+            .values()
+            .any(|&key| self.sessions[key].conn.is_none());
         if counts.inexact || offline_sessions {
             return Ok(());
         }
@@ -154,7 +202,11 @@ impl Oracle {
         let all: u64 = stats.dropped.iter().sum();
         let dropped = all - offline;
         if counts.shared == 0 {
-            ensure!(offline == counts.offline, "{} offline, {offline} counted", counts.offline);
+            ensure!(
+                offline == counts.offline,
+                "{} offline, {offline} counted",
+                counts.offline
+            );
             let most = counts.dropped + counts.retained_left;
             ensure!(
                 (counts.dropped..=most).contains(&dropped),
@@ -179,18 +231,25 @@ impl Oracle {
     pub fn retained_topics(&self) -> Vec<(String, Vec<u8>)> {
         self.retained_now()
             .filter_map(|(topic, value)| {
-                Some((topic.to_owned(), self.messages[value.message?].payload.clone()))
+                Some((
+                    topic.to_owned(),
+                    self.messages[value.message?].payload.clone(),
+                ))
             })
             .collect()
     }
 
     /// The connection that owns the session of a client.
     pub fn connection_of(&self, client: &str) -> Option<Link> {
-        self.by_client.get(client).and_then(|&key| self.sessions[key].conn)
+        self.by_client
+            .get(client)
+            .and_then(|&key| self.sessions[key].conn)
     }
 
     /// Whether every session has a connection.
     pub fn is_everybody_connected(&self) -> bool {
-        self.by_client.values().all(|&key| self.sessions[key].conn.is_some())
+        self.by_client
+            .values()
+            .all(|&key| self.sessions[key].conn.is_some())
     }
 }

@@ -35,16 +35,22 @@ impl Oracle {
         let route = &mut self.routes[route];
         route.kept = true;
         let message = &self.messages[route.message];
-        self.retained.entry(message.topic.clone()).or_default().push(Value {
-            stamp,
-            serial: route.serial,
-            message: (!message.payload.is_empty()).then_some(route.message),
-            from: route.shard,
-        });
+        self.retained
+            .entry(message.topic.clone())
+            .or_default()
+            .push(Value {
+                stamp,
+                serial: route.serial,
+                message: (!message.payload.is_empty()).then_some(route.message),
+                from: route.shard,
+            });
     }
 
     pub(super) fn on_kept(&mut self, from: usize, to: usize, passing: &Passing) -> Verdict {
-        ensure!(self.home(&passing.topic) == to, "{to} keeps what is not its own: {passing:?}");
+        ensure!(
+            self.home(&passing.topic) == to,
+            "{to} keeps what is not its own: {passing:?}"
+        );
         let found = self.routes.iter().position(|route| {
             route.shard == from
                 && !route.kept
@@ -54,10 +60,18 @@ impl Oracle {
         let Some(route) = found else {
             return Err(format!("nobody on shard {from} retained {passing:?}"));
         };
-        let Route { serial, optional, .. } = self.routes[route];
+        let Route {
+            serial, optional, ..
+        } = self.routes[route];
         let older = self.retained.get(&passing.topic).into_iter().flatten();
-        let overtaken = older.filter(|value| value.from == from).any(|value| value.serial > serial);
-        ensure!(!overtaken || optional, "retained messages of {} changed places", passing.topic);
+        let overtaken = older
+            .filter(|value| value.from == from)
+            .any(|value| value.serial > serial);
+        ensure!(
+            !overtaken || optional,
+            "retained messages of {} changed places",
+            passing.topic
+        );
         self.keep(route);
         Ok(())
     }
@@ -85,7 +99,11 @@ impl Oracle {
         let state = &self.sessions[session];
         let mut found = None;
         let mut most = 0;
-        for replay in state.replays.iter().filter(|replay| matches(&replay.filter, topic)) {
+        for replay in state
+            .replays
+            .iter()
+            .filter(|replay| matches(&replay.filter, topic))
+        {
             let end = replay.cancelled.unwrap_or(stamp);
             // A value that the topic had at some time since.
             let value = values.iter().enumerate().rev().find_map(|(at, value)| {
@@ -94,7 +112,9 @@ impl Oracle {
                 (value.stamp <= end && until >= replay.start && self.is(message, topic, payload))
                     .then_some((*value, message))
             });
-            let Some((value, message)) = value else { continue };
+            let Some((value, message)) = value else {
+                continue;
+            };
             let due = replay.qos.min(self.messages[message].qos);
             let fits = identifiers.is_none_or(|identifiers| identifiers == replay.identifiers());
             if qos != due || !fits {
@@ -105,7 +125,9 @@ impl Oracle {
             let latest = state.latest.get(&(topic.to_owned(), class(qos)));
             let newer = latest.filter(|(_, came)| *came > replay.start);
             let newer = newer.and_then(|(serial, _)| {
-                values.iter().find(|live| live.serial == *serial && live.from == value.from)
+                values
+                    .iter()
+                    .find(|live| live.serial == *serial && live.from == value.from)
             });
             ensure!(
                 newer.is_none_or(|newer| {
@@ -116,12 +138,24 @@ impl Oracle {
             );
             found = Some((value, message));
         }
-        let Some((value, message)) = found else { return Ok(None) };
+        let Some((value, message)) = found else {
+            return Ok(None);
+        };
         let identifiers = identifiers.map(<[u32]>::to_vec);
-        let replayed =
-            Replayed { topic: topic.to_owned(), message, qos, identifiers: identifiers.clone() };
+        let replayed = Replayed {
+            topic: topic.to_owned(),
+            message,
+            qos,
+            identifiers: identifiers.clone(),
+        };
         // One for each subscription that it fits.
-        if state.replayed.iter().filter(|before| **before == replayed).count() >= most {
+        if state
+            .replayed
+            .iter()
+            .filter(|before| **before == replayed)
+            .count()
+            >= most
+        {
             return Ok(None);
         }
         self.sessions[session].replayed.push(replayed);
@@ -141,11 +175,15 @@ impl Oracle {
     /// At rest: every session that reads has got everything that its subscriptions bring.
     pub(super) fn check_replays(&mut self) -> Verdict {
         let overflow = self.queues_overflow();
-        let retained: Vec<(String, Value)> =
-            self.retained_now().map(|(topic, value)| (topic.to_owned(), value)).collect();
+        let retained: Vec<(String, Value)> = self
+            .retained_now()
+            .map(|(topic, value)| (topic.to_owned(), value))
+            .collect();
         for key in self.by_client.values().copied().collect::<Vec<_>>() {
             let session = &mut self.sessions[key];
-            let Some(conn) = session.conn.and_then(|link| self.conns.get(&link)) else { continue };
+            let Some(conn) = session.conn.and_then(|link| self.conns.get(&link)) else {
+                continue;
+            };
             let v5 = conn.version.is_v5();
             session.either.clear();
             let mut replayed = std::mem::take(&mut session.replayed);
@@ -163,7 +201,9 @@ impl Oracle {
                     let due = value.stamp <= replay.start
                         && !replay.seen.contains(topic)
                         && matches(&replay.filter, topic);
-                    let Some(message) = value.message.filter(|_| due) else { continue };
+                    let Some(message) = value.message.filter(|_| due) else {
+                        continue;
+                    };
                     let wanted = Replayed {
                         topic: topic.clone(),
                         message,
@@ -188,6 +228,9 @@ impl Oracle {
 
 impl Replay {
     fn identifiers(&self) -> Vec<u32> {
-        Some(self.identifier).filter(|&identifier| identifier != 0).into_iter().collect()
+        Some(self.identifier)
+            .filter(|&identifier| identifier != 0)
+            .into_iter()
+            .collect()
     }
 }
