@@ -273,9 +273,8 @@ impl Oracle {
 
     /// Whether full queues or slow readers can cost messages of this class.
     pub(super) fn drops_at_will(&self, class: usize) -> bool {
-        let queued = class > 0 || self.settings.queue_qos0;
         let slow = class == 0 && self.settings.max_output_bytes < 10_000;
-        (queued && self.queues_overflow()) || slow
+        self.queues_overflow() || slow
     }
 
     /// A message that was expected has not come, and must be counted as dropped.
