@@ -89,6 +89,8 @@ pub const TOPICS: [&str; 15] = [
     "t/0", "t/1", "t/0/x", "t", "/t", "t/", "a//b", "$d/0", "r/0", "r/1", "r/2", "s0/a", "s0/b",
     "s1/a", "s2/a",
 ];
+/// How many of them, from the first, no shared subscription matches.
+const NOT_SHARED: usize = 11;
 const FILTERS: [&str; 21] = [
     "#", "+/#", "t/#", "t/+", "+", "/+", "t/0", "t/1", "t/0/x", "+/0", "r/#", "r/+", "r/1", "+/+",
     "$d/#", "s0/#", "t/", "a/+/b", "a/#", "+/+/+", "t",
@@ -197,12 +199,17 @@ impl Operation {
     }
 
     fn connect(random: &mut Random, client: usize) -> Self {
-        let topic = TOPICS[random.below(TOPICS.len())];
+        // Two retained wills that are due at once come in any order: each has a topic of its own.
+        let retain = random.chance(30);
+        let topic = match retain {
+            true => TOPICS[client % NOT_SHARED],
+            false => TOPICS[random.below(TOPICS.len())],
+        };
         let will = random.chance(35).then(|| Will {
             draft: Draft {
                 topic,
                 qos: *random.pick(&QOS),
-                retain: !topic.starts_with('s') && random.chance(30),
+                retain,
                 clear: false,
                 large: false,
                 expiry: None,

@@ -5,6 +5,7 @@ use shardmq::wire::{
     Ack, AckKind, ConnAck, Framing, Packet, Publish, ReasonCode, SubAck, UnsubAck, frame,
 };
 
+use super::retained::Missing;
 use super::{Expected, Oracle, Sent, Verdict, class, ensure};
 use crate::world::Link;
 
@@ -363,17 +364,19 @@ impl Oracle {
             let mut before = self.sessions[session].waiting[class].iter().take(position);
             position == 0 || (!unsure && before.all(|expected| self.may_drop(session, expected)))
         });
+        let mut missing = Missing::NotAsked;
         if publish.retain && !next {
             let said = v5.then_some(&identifiers[..]);
-            let replayed =
-                self.take_replayed(session, topic, publish.payload, publish.qos, said)?;
-            if let Some(expected) = replayed {
-                if let Some(position) = position {
-                    self.counts.inexact |= unsure;
-                    let live = self.sessions[session].waiting[class][position].clone();
-                    self.sessions[session].either.push(live);
+            match self.take_replayed(session, topic, publish.payload, publish.qos, said) {
+                Ok(expected) => {
+                    if let Some(position) = position {
+                        self.counts.inexact |= unsure;
+                        let live = self.sessions[session].waiting[class][position].clone();
+                        self.sessions[session].either.push(live);
+                    }
+                    return Ok(expected);
                 }
-                return Ok(expected);
+                Err(why) => missing = why,
             }
             // It was the live one before, and this is the retained one.
             let state = &mut self.sessions[session];
@@ -399,7 +402,7 @@ impl Oracle {
             .filter(|expected| self.is(expected.message, topic, publish.payload))
             .collect();
         Err(format!(
-            "{} gets {publish:?} on {topic}, which it did not ask for; expected is {near:?}",
+            "{} gets {publish:?} on {topic}: {missing:?}; expected is {near:?}",
             self.sessions[session].client
         ))
     }

@@ -28,6 +28,15 @@ pub(super) struct Replayed {
     identifiers: Option<Vec<u32>>,
 }
 
+/// Why a message is none that a subscription brings.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Missing {
+    /// No subscription of the session brings it.
+    NotAsked,
+    /// One would have, had not a newer one come live meanwhile.
+    Overtaken,
+}
+
 impl Oracle {
     /// The keeper of its topic keeps the message.
     pub(super) fn keep(&mut self, route: usize) {
@@ -93,12 +102,13 @@ impl Oracle {
         payload: &[u8],
         qos: QoS,
         identifiers: Option<&[u32]>,
-    ) -> Result<Option<Expected>, String> {
+    ) -> Result<Expected, Missing> {
         let stamp = self.stamp;
         let values = self.retained.get(topic).cloned().unwrap_or_default();
         let state = &self.sessions[session];
         let mut found = None;
         let mut most = 0;
+        let mut overtaken = false;
         for replay in state
             .replays
             .iter()
@@ -120,7 +130,6 @@ impl Oracle {
             if qos != due || !fits {
                 continue;
             }
-            most += 1;
             // Not older than what came live meanwhile.
             let latest = state.latest.get(&(topic.to_owned(), class(qos)));
             let newer = latest.filter(|(_, came)| *came > replay.start);
@@ -129,17 +138,21 @@ impl Oracle {
                     .iter()
                     .find(|live| live.serial == *serial && live.from == value.from)
             });
-            ensure!(
-                newer.is_none_or(|newer| {
-                    newer.serial <= value.serial || newer.message == value.message
-                }),
-                "{} got a newer message on {topic} before",
-                state.client
-            );
+            let stale = newer
+                .is_some_and(|newer| newer.serial > value.serial && newer.message != value.message);
+            if stale {
+                overtaken = true;
+                continue;
+            }
+            most += 1;
             found = Some((value, message));
         }
         let Some((value, message)) = found else {
-            return Ok(None);
+            return if overtaken {
+                Err(Missing::Overtaken)
+            } else {
+                Err(Missing::NotAsked)
+            };
         };
         let identifiers = identifiers.map(<[u32]>::to_vec);
         let replayed = Replayed {
@@ -156,10 +169,10 @@ impl Oracle {
             .count()
             >= most
         {
-            return Ok(None);
+            return Err(Missing::NotAsked);
         }
         self.sessions[session].replayed.push(replayed);
-        Ok(Some(Expected {
+        Ok(Expected {
             message,
             serial: value.serial,
             stamp,
@@ -169,7 +182,7 @@ impl Oracle {
             expires_at: Time::NEVER,
             optional: false,
             group: None,
-        }))
+        })
     }
 
     /// At rest: every session that reads has got everything that its subscriptions bring.
