@@ -102,7 +102,9 @@ impl Shell {
         let lines = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut sub = Sub { child, lines };
         loop {
-            if sub.line().contains("ready") {
+            // The format shows the payload or the topic of the marker.
+            let line = sub.line();
+            if line.contains("ready") || line.contains("marker") {
                 return sub;
             }
         }
