@@ -15,7 +15,7 @@ mod oracle;
 mod random;
 #[path = "../../tests/simulation/simulation.rs"]
 mod simulation;
-#[path = "../../tests/simulation/world.rs"]
+#[path = "../../tests/simulation/world/mod.rs"]
 mod world;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -47,6 +47,8 @@ pub struct Session {
     pub queue: VecDeque<Delivery>,
     /// Bytes of the messages in `queue`.
     pub queue_bytes: u64,
+    /// How many of the messages in `queue` are QoS 0.
+    pub queued_at_most_once: u32,
     /// QoS 2 messages from the client that PUBREL has not released.
     pub received: Received,
     /// What the client subscribed to, sorted by filter: a SUBSCRIBE may name 100,000 of them.
@@ -120,6 +122,7 @@ impl Session {
             window: Window::default(),
             queue: VecDeque::new(),
             queue_bytes: 0,
+            queued_at_most_once: 0,
             received: Received::default(),
             subscriptions: Vec::new(),
             replays: SmallVec::new(),
@@ -133,6 +136,7 @@ impl Session {
     /// Appends to the queue.
     pub fn enqueue(&mut self, delivery: Delivery) {
         self.queue_bytes += delivery.message.size() as u64;
+        self.queued_at_most_once += u32::from(delivery.qos == QoS::AtMostOnce);
         self.queue.push_back(delivery);
     }
 
@@ -140,6 +144,7 @@ impl Session {
     pub fn dequeue(&mut self) -> Option<Delivery> {
         let delivery = self.queue.pop_front()?;
         self.queue_bytes -= delivery.message.size() as u64;
+        self.queued_at_most_once -= u32::from(delivery.qos == QoS::AtMostOnce);
         if self.queue.is_empty() {
             self.queue = VecDeque::new(); // an idle session holds no memory for messages
         }

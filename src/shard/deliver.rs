@@ -256,9 +256,13 @@ impl Shard {
             .connection
             .and_then(|conn| self.connections.get_mut(conn));
         let waits = !session.queue.is_empty() || session.window.has_unsent();
-        // Behind a retained message of a higher QoS that waits, a newer one of its topic waits too.
+        // Behind a retained message of a higher QoS that waits, a newer one of its topic waits too; and
+        // behind that one, what is published after it with the same QoS [MQTT-4.6.0-6].
         let queues = match &connection {
-            Some(_) => waits && (self.settings.queue_qos0 || fanout.message.retain),
+            Some(_) => {
+                session.queued_at_most_once > 0
+                    || waits && (self.settings.queue_qos0 || fanout.message.retain)
+            }
             None => self.settings.queue_qos0,
         };
         if queues {

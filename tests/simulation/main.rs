@@ -5,6 +5,8 @@
 //! `SHARDMQ_SEED=7 cargo test --test simulation` that run is made again and its operations are
 //! printed. `SHARDMQ_SEEDS` and `SHARDMQ_OPERATIONS` say how many seeds of how many operations.
 
+#![expect(unreachable_pub, reason = "a test binary has no outside")]
+
 mod client;
 mod mutation;
 mod operation;

@@ -37,10 +37,8 @@ impl Client {
         clean: bool,
         will: Option<(&Message, u32)>,
     ) {
-        if let Some(link) = self.link {
-            if self.profile.anonymous {
-                world.cut(link, 0); // nobody could take it over
-            }
+        if let (Some(link), true) = (self.link, self.profile.anonymous) {
+            world.cut(link, 0); // nobody could take it over
         }
         // It has thrown its state away: until the broker has done so, too, it has to insist.
         let clean = clean || (self.clean && !self.greeted);
@@ -136,8 +134,8 @@ impl Client {
     fn send_publish(&mut self, world: &mut World, message: &Message, id: Option<u16>, dup: bool) {
         let known = self.aliases.get(&message.topic).copied();
         let free = (self.aliases.len() < usize::from(self.topic_alias_maximum)
-            && message.payload.len() % 2 == 0)
-            .then(|| self.aliases.len() as u16 + 1);
+            && message.payload.len().is_multiple_of(2))
+        .then(|| self.aliases.len() as u16 + 1);
         let alias = known.or(free);
         if let Some(alias) = alias {
             self.aliases.insert(message.topic.clone(), alias);

@@ -138,6 +138,8 @@ struct Session {
     replays: Vec<Replay>,
     /// Retained messages that it got for its subscriptions since it last had read everything.
     replayed: Vec<retained::Replayed>,
+    /// Live messages that may have come when a retained one that looks the same did.
+    either: Vec<Expected>,
     /// The last live retained message by topic and class: its serial, and when it came.
     latest: BTreeMap<(String, usize), (u64, u64)>,
     /// Shared subscriptions that it ever had, with the QoS it had them with.

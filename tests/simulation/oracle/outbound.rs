@@ -356,21 +356,33 @@ impl Oracle {
                     && self.check_expiry(expected, publish, v5).is_ok()
                     && expected.expires_at >= self.now // [MQTT-3.3.2-5]
             });
-        // A message that was published twice can be retained from the first time and live from the
-        // second, behind others.
+        // A message can be due live and retained, and look the same both ways: then it is the live
+        // one only if what stands before that has a reason of its own not to come.
+        let unsure = self.drops_at_will(class);
         let next = position.is_some_and(|position| {
             let mut before = self.sessions[session].waiting[class].iter().take(position);
-            position == 0
-                || (!(self.queues_overflow() && (class == 1 || self.settings.queue_qos0))
-                    && before.all(|expected| self.may_drop(session, expected)))
+            position == 0 || (!unsure && before.all(|expected| self.may_drop(session, expected)))
         });
         if publish.retain && !next {
             let said = v5.then_some(&identifiers[..]);
             let replayed =
                 self.take_replayed(session, topic, publish.payload, publish.qos, said)?;
             if let Some(expected) = replayed {
-                self.counts.inexact |= position.is_some() && self.queues_overflow();
+                if let Some(position) = position {
+                    self.counts.inexact |= unsure;
+                    let live = self.sessions[session].waiting[class][position].clone();
+                    self.sessions[session].either.push(live);
+                }
                 return Ok(expected);
+            }
+            // It was the live one before, and this is the retained one.
+            let state = &mut self.sessions[session];
+            let either = state.either.iter().position(|live| {
+                let message = &self.messages[live.message];
+                message.topic == topic && message.payload == publish.payload
+            });
+            if let (Some(either), None) = (either, position) {
+                return Ok(state.either.swap_remove(either));
             }
         }
         if let Some(position) = position {

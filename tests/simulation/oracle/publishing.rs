@@ -265,13 +265,16 @@ impl Oracle {
 
     /// Whether there is a reason not to deliver a message.
     pub(super) fn may_drop(&self, session: usize, expected: &Expected) -> bool {
-        let queued = expected.qos > QoS::AtMostOnce || self.settings.queue_qos0;
-        let slow = expected.qos == QoS::AtMostOnce && self.settings.max_output_bytes < 10_000;
         expected.optional
             || expected.expires_at < self.now
             || self.is_too_large(session, expected)
-            || (queued && self.queues_overflow())
-            || slow
+            || self.drops_at_will(class(expected.qos))
+    }
+
+    /// Whether full queues or slow readers can cost messages of this class.
+    pub(super) fn drops_at_will(&self, class: usize) -> bool {
+        let slow = class == 0 && self.settings.max_output_bytes < 10_000;
+        self.queues_overflow() || slow
     }
 
     /// A message that was expected has not come, and must be counted as dropped.

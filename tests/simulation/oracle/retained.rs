@@ -185,6 +185,7 @@ impl Oracle {
                 continue;
             };
             let v5 = conn.version.is_v5();
+            session.either.clear();
             let mut replayed = std::mem::take(&mut session.replayed);
             for replay in std::mem::take(&mut session.replays) {
                 if overflow {
