@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Version;
 use crate::broker::Broker;
@@ -90,8 +91,11 @@ impl Shell {
 
     /// A subscriber that is known to have subscribed: it prints a retained marker, which stays.
     fn subscribe(&self, format: &str, arguments: &[&str]) -> Sub {
-        let marker = ["-t", "marker", "-F", format, "-W", "60"];
-        self.publish(&["-t", "marker", "-m", "ready", "-q", "1", "-r"]);
+        // Its own, because a second publication would reach the subscribers before this one.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let topic = format!("marker/{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let marker = ["-t", &topic, "-F", format, "-W", "60"];
+        self.publish(&["-t", &topic, "-m", "ready", "-q", "1", "-r"]);
         // Filters are subscribed in the order given, so the marker is the last.
         let arguments = [arguments, &marker].concat();
         let mut child = self
@@ -102,7 +106,9 @@ impl Shell {
         let lines = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut sub = Sub { child, lines };
         loop {
-            if sub.line().contains("ready") {
+            // The format shows the payload or the topic of the marker.
+            let line = sub.line();
+            if line.contains("ready") || line.contains("marker") {
                 return sub;
             }
         }

@@ -5,7 +5,10 @@ use std::net::{TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 
 use shardmq::limits::MAX_PACKET_SIZE;
-use shardmq::wire::{ConnAck, ConnAckProperties, Framing, Packet, ReasonCode, Version, frame};
+use shardmq::wire::{
+    ConnAck, ConnAckProperties, Framing, Packet, PacketId, Publish, PublishProperties, QoS,
+    ReasonCode, SubAck, UserProperties, Version, frame,
+};
 
 /// A stand-in that runs.
 pub(crate) struct StandIn {
@@ -119,4 +122,54 @@ impl Peer {
     pub(crate) fn drain(&mut self) {
         while self.next(|_| ()).is_some() {}
     }
+}
+
+/// A message.
+pub(crate) fn publish(
+    topic: &'static str,
+    qos: QoS,
+    packet_id: Option<PacketId>,
+) -> Packet<'static> {
+    Packet::Publish(Publish {
+        dup: false,
+        qos,
+        retain: false,
+        topic,
+        packet_id,
+        properties: PublishProperties::default(),
+        payload: b"payload",
+    })
+}
+
+/// Takes a SUBSCRIBE and grants what it asks for.
+pub(crate) fn grant(peer: &mut Peer) {
+    let (id, codes) = peer
+        .next(|packet| {
+            let Packet::Subscribe(subscribe) = packet else {
+                panic!("{packet:?}")
+            };
+            let codes: Vec<u8> = subscribe
+                .filters
+                .iter()
+                .map(|(_, options)| options.qos.bits())
+                .collect();
+            (subscribe.packet_id, codes)
+        })
+        .unwrap();
+    suback(peer, id, &codes);
+}
+
+/// Sends a SUBACK.
+pub(crate) fn suback(peer: &mut Peer, packet_id: PacketId, codes: &[u8]) {
+    peer.send(&Packet::SubAck(SubAck {
+        packet_id,
+        reason_string: None,
+        user_properties: UserProperties::default(),
+        codes,
+    }));
+}
+
+/// Takes a packet: whether it is a DISCONNECT with this reason.
+pub(crate) fn is_disconnect(peer: &mut Peer, reason: ReasonCode) -> bool {
+    peer.next(|packet| matches!(packet, Packet::Disconnect(d) if d.reason == reason)) == Some(true)
 }

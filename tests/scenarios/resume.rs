@@ -187,7 +187,9 @@ fn identifiers_wrap_past_those_in_use() {
         client.push(&puback);
     }
     publisher.send_publish(&message("door", "last").qos(1).id(1));
-    client.expect_nothing(); // 1 is in use
+    client.expect(&message("door", "last").qos(1).id(2)); // 1 is in use and passed over
     client.puback(1);
-    client.expect(&message("door", "last").qos(1).id(1));
+    client.puback(2);
+    publisher.publish(&message("door", "on").qos(1));
+    client.expect(&message("door", "on").qos(1).id(3));
 }
