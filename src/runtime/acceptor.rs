@@ -13,7 +13,7 @@ use socket2::SockRef;
 use crate::limits::{ACCEPT_PAUSE_MS, ACCEPT_REFUSALS};
 use crate::time::Time;
 
-use super::ring::{Completion, Operation, Ring, Token};
+use super::net::{Completion, Net, Operation, Token};
 
 /// What an accept brought.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Acceptor {
     }
 
     /// Asks for connections wherever that is not done already.
-    pub(super) fn arm(&mut self, ring: &mut Ring) {
+    pub(super) fn arm(&mut self, ring: &mut Net) {
         for (index, listening) in (0..).zip(&mut self.listening) {
             if let Some(socket) = &listening.socket
                 && !listening.armed
@@ -144,7 +144,7 @@ impl Acceptor {
     }
 
     /// Goes on accepting if a pause is over. Returns when to come back.
-    pub(super) fn resume(&mut self, now: Time, ring: &mut Ring) {
+    pub(super) fn resume(&mut self, now: Time, ring: &mut Net) {
         match self.paused_until {
             Some(until) if now < until => {}
             _ => {
@@ -158,7 +158,7 @@ impl Acceptor {
     }
 
     /// Takes no more connections; the sockets close when the kernel has let go of them.
-    pub(super) fn stop(&mut self, ring: &mut Ring) {
+    pub(super) fn stop(&mut self, ring: &mut Net) {
         self.stopping = true;
         self.paused_until = None;
         for (index, listening) in (0..).zip(&mut self.listening) {

@@ -22,7 +22,7 @@ use super::driver::{Common, Driver, DriverOptions};
 use super::error::BootError;
 use super::listener::{ListenAddress, Listener, listen};
 use super::mesh::{self, Door};
-use super::probe::probe;
+use super::net::probe;
 use super::signals::Catcher;
 use super::sys::{self, Resource};
 
@@ -252,7 +252,7 @@ fn room_for_connections(wanted: usize, shards: usize) -> Result<usize, BootError
     Ok(wanted)
 }
 
-fn describe(capabilities: super::ring::Capabilities) -> String {
+fn describe(capabilities: super::net::Capabilities) -> String {
     let mut text = String::from("io_uring");
     for (has, name) in [
         (capabilities.deferred, "deferred task running"),

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 
 use crate::shard::ConnKey;
 
-use super::ring::{Output, Token};
+use super::net::{Output, Token};
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

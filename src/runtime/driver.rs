@@ -21,11 +21,11 @@ use crate::time::Time;
 
 use super::acceptor::{Accepted, Acceptor};
 use super::clock::Clock;
-use super::gather::Gather;
+
 use super::idle::{Idleness, LONGEST_BLOCK, Notifier};
 use super::log::Log;
 use super::mesh::{HandedOver, Mesh, Parcel};
-use super::ring::{Capabilities, Completion, Operation, Ring, Token, Wait};
+use super::net::{Capabilities, Completion, Gather, Net, Operation, Token, Wait};
 use super::sockets::{ReceiveEnd, SendEnd, Sockets, key};
 
 /// Microseconds after which to look again whether another shard has made room in its channel: about
@@ -87,7 +87,7 @@ pub(super) struct Driver {
 impl Driver {
     /// Must be called on the executor that will run it.
     pub(super) fn new(options: DriverOptions) -> std::io::Result<Self> {
-        let mut ring = Ring::new(options.capabilities)?;
+        let mut ring = Net::new(options.capabilities)?;
         let notifier = Notifier::new(&mut ring)?;
         let now = options.clock.now();
         options.mesh.door().set_ring(ring.raw_fd());

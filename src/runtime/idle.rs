@@ -13,7 +13,7 @@ use glommio::io::BufferedFile;
 
 use crate::time::Time;
 
-use super::ring::Ring;
+use super::net::Net;
 use super::sys;
 
 /// The longest wait in the own ring, and so the longest that other work of the executor waits.
@@ -47,7 +47,7 @@ pub(super) struct Notifier {
 impl Notifier {
     /// Registers an eventfd with `ring`. Must be called on an executor of glommio.
     #[expect(unsafe_code, reason = "glommio takes raw descriptors only")]
-    pub(super) fn new(ring: &mut Ring) -> io::Result<Self> {
+    pub(super) fn new(ring: &mut Net) -> io::Result<Self> {
         let eventfd = sys::eventfd()?;
         ring.register_notifier(eventfd.as_fd())?;
         // SAFETY: `into_raw_fd` gives up the descriptor, and the file closes it.
@@ -60,7 +60,7 @@ impl Notifier {
     }
 
     /// Waits in glommio until `ring` has completions, at most until `deadline`.
-    pub(super) async fn wait(&mut self, ring: &mut Ring, now: Time, deadline: Time) {
+    pub(super) async fn wait(&mut self, ring: &mut Net, now: Time, deadline: Time) {
         // An alarm is never taken back: its end would be one more completion to wake up for.
         let rings_in_time = self.alarm > now && self.alarm <= deadline;
         if deadline < Time::NEVER && !rings_in_time {

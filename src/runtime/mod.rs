@@ -8,10 +8,8 @@
 //! | --- | --- |
 //! | `sys` | system calls that no crate wraps |
 //! | `clock` | the clock |
-//! | `ring` | io_uring: requests, completions, provided buffers, bytes being sent |
-//! | `probe` | what io_uring can do here, and what to do if it cannot |
+//! | `net` | what goes to the kernel and comes back: requests, completions, buffers, waiting, probing |
 //! | `listener` | listening sockets |
-//! | `gather` | how long to wait for more than one event |
 //! | `mesh` | channels between shards, wakes |
 //! | `connections`, `sockets` | the life of a connection |
 //! | `acceptor` | taking connections in |
@@ -30,13 +28,11 @@ mod clock;
 mod connections;
 mod driver;
 mod error;
-mod gather;
 mod idle;
 mod listener;
 mod log;
 mod mesh;
-mod probe;
-mod ring;
+pub mod net;
 mod signals;
 mod sockets;
 mod sys;

@@ -14,7 +14,7 @@ use crate::shard::{ConnKey, Outbox};
 use crate::time::Time;
 
 use super::connections::{Connection, Connections, Phase, Receive};
-use super::ring::{Completion, Operation, Ring, Sent, Token};
+use super::net::{Completion, Net, Operation, Sent, Token};
 
 /// What became of a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub(super) enum ReceiveEnd {
 #[derive(Debug)]
 pub(super) struct Sockets {
     // First, so that it is dropped first: then the kernel lets go of everything below.
-    pub(super) ring: Ring,
+    pub(super) ring: Net,
     connections: Connections,
     /// First tries to send, of which silence will say that they are done.
     quiet: Vec<ConnKey>,
@@ -56,7 +56,7 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    pub(super) fn new(ring: Ring, total: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(ring: Net, total: Arc<AtomicUsize>) -> Self {
         Self {
             ring,
             connections: Connections::default(),

@@ -3,7 +3,7 @@
 /// What was asked of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(in crate::runtime) enum Operation {
+pub enum Operation {
     /// Nobody waits for the answer: a cancellation, a wake that failed.
     Ignored = 0,
     /// Multishot accept on the listener `index`.
@@ -25,20 +25,22 @@ pub(in crate::runtime) enum Operation {
 /// Names one request: the operation, a slot, and which use of that slot. 24 bits of slot bound the
 /// connections of a shard to [`Token::MAX_INDEX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::runtime) struct Token(u64);
+pub struct Token(u64);
 
 impl Token {
     /// The largest slot.
-    pub(in crate::runtime) const MAX_INDEX: u32 = (1 << 24) - 1;
+    pub const MAX_INDEX: u32 = (1 << 24) - 1;
 
-    pub(in crate::runtime) fn new(operation: Operation, index: u32, generation: u32) -> Self {
+    /// Names the use `generation` of the slot `index`.
+    #[must_use]
+    pub fn new(operation: Operation, index: u32, generation: u32) -> Self {
         debug_assert!(index <= Self::MAX_INDEX);
         let slot = u64::from(index & Self::MAX_INDEX);
         Self((operation as u64) << 56 | slot << 32 | u64::from(generation))
     }
 
     /// A request that belongs to no slot.
-    pub(in crate::runtime) fn plain(operation: Operation) -> Self {
+    pub fn plain(operation: Operation) -> Self {
         Self::new(operation, 0, 0)
     }
 
@@ -50,7 +52,9 @@ impl Token {
         self.0
     }
 
-    pub(in crate::runtime) fn operation(self) -> Operation {
+    /// What was asked.
+    #[must_use]
+    pub fn operation(self) -> Operation {
         match self.0 >> 56 {
             1 => Operation::Accept,
             2 => Operation::ReceiveOnce,
@@ -63,11 +67,15 @@ impl Token {
         }
     }
 
-    pub(in crate::runtime) fn index(self) -> u32 {
+    /// The slot.
+    #[must_use]
+    pub fn index(self) -> u32 {
         u32::try_from(self.0 >> 32 & u64::from(Self::MAX_INDEX)).unwrap_or(0)
     }
 
-    pub(in crate::runtime) fn generation(self) -> u32 {
+    /// Which use of the slot.
+    #[must_use]
+    pub fn generation(self) -> u32 {
         u32::try_from(self.0 & u64::from(u32::MAX)).unwrap_or(0)
     }
 }

@@ -19,9 +19,10 @@ use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
-pub(super) use buffers::{BufferShape, Received};
-pub(super) use output::{Output, Sent};
-pub(super) use token::{Operation, Token};
+use buffers::BufferShape;
+pub use buffers::Received;
+pub use output::{Output, Sent};
+pub use token::{Operation, Token};
 
 use buffers::Buffers;
 
@@ -62,31 +63,31 @@ const STREAM_GROUP: u16 = 1;
 
 /// What the kernel can do beyond what is required.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Capabilities {
+pub struct Capabilities {
     /// Completions are posted only when we ask for them (Linux 6.1).
-    pub(super) deferred: bool,
+    pub deferred: bool,
     /// Several completions share a provided buffer (Linux 6.12, in a safe order from 6.15).
-    pub(super) incremental: bool,
+    pub incremental: bool,
     /// A wait may gather events for a while (Linux 6.12).
-    pub(super) min_wait: bool,
+    pub min_wait: bool,
 }
 
 /// The end of a request, or one of the ends of a multishot one. Not `Clone`: it owns what it brings.
 #[derive(Debug)]
-pub(super) struct Completion {
+pub struct Completion {
     /// Which request.
-    pub(super) token: Token,
+    pub token: Token,
     /// As the system call would have returned it, errors as negative numbers.
-    pub(super) result: i32,
+    pub result: i32,
     /// Whether the request goes on.
-    pub(super) more: bool,
+    pub more: bool,
     /// Bytes that arrived.
-    pub(super) received: Option<Received>,
+    pub received: Option<Received>,
 }
 
 impl Completion {
     /// The connection that was accepted.
-    pub(super) fn accepted(self) -> Result<OwnedFd, i32> {
+    pub fn accepted(self) -> Result<OwnedFd, i32> {
         if self.token.operation() != Operation::Accept || self.result < 0 {
             return Err(-self.result);
         }
@@ -98,17 +99,17 @@ impl Completion {
 
 /// How a wait may end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wait {
+pub struct Wait {
     /// Completions to wait for.
-    pub(super) events: u32,
+    pub events: u32,
     /// Microseconds to wait for more than one of them.
-    pub(super) gather_us: u32,
+    pub gather_us: u32,
     /// When to give up on all of them.
-    pub(super) timeout: Duration,
+    pub timeout: Duration,
 }
 
 /// An io_uring with the provided buffers of a shard.
-pub(super) struct Ring {
+pub struct Ring {
     uring: IoUring,
     handshake: Buffers,
     stream: Buffers,
@@ -120,7 +121,7 @@ pub(super) struct Ring {
 
 impl Ring {
     /// A ring for the calling thread.
-    pub(super) fn new(capabilities: Capabilities) -> io::Result<Self> {
+    pub fn new(capabilities: Capabilities) -> io::Result<Self> {
         let uring = build(capabilities, SUBMISSION_ENTRIES, COMPLETION_ENTRIES)?;
         let handshake = Buffers::register(&uring, HANDSHAKE_GROUP, HANDSHAKE_BUFFERS)?;
         let shape = if capabilities.incremental {
@@ -143,14 +144,14 @@ impl Ring {
     }
 
     /// The descriptor by which other shards wake this one.
-    pub(super) fn raw_fd(&self) -> RawFd {
+    pub fn raw_fd(&self) -> RawFd {
         self.uring.as_raw_fd()
     }
 
     // Requests.
 
     /// Accepts connections until told otherwise.
-    pub(super) fn accept(&mut self, listener: BorrowedFd<'_>, token: Token) {
+    pub fn accept(&mut self, listener: BorrowedFd<'_>, token: Token) {
         let entry = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd()))
             .flags(libc::SOCK_CLOEXEC)
             .build()
@@ -160,7 +161,7 @@ impl Ring {
     }
 
     /// Receives once, into a buffer of the handshake.
-    pub(super) fn receive_once(&mut self, socket: BorrowedFd<'_>, token: Token) {
+    pub fn receive_once(&mut self, socket: BorrowedFd<'_>, token: Token) {
         let entry = opcode::Recv::new(
             types::Fd(socket.as_raw_fd()),
             std::ptr::null_mut(),
@@ -175,7 +176,7 @@ impl Ring {
     }
 
     /// Receives until told otherwise.
-    pub(super) fn receive_many(&mut self, socket: BorrowedFd<'_>, token: Token) {
+    pub fn receive_many(&mut self, socket: BorrowedFd<'_>, token: Token) {
         let entry = opcode::RecvMulti::new(types::Fd(socket.as_raw_fd()), STREAM_GROUP)
             .build()
             .user_data(token.user_data());
@@ -184,7 +185,7 @@ impl Ring {
     }
 
     /// Ends the request that has `token`, which says so in a last completion.
-    pub(super) fn cancel(&mut self, token: Token) {
+    pub fn cancel(&mut self, token: Token) {
         let entry = opcode::AsyncCancel::new(token.user_data())
             .build()
             .flags(squeue::Flags::SKIP_SUCCESS)
@@ -194,7 +195,7 @@ impl Ring {
     }
 
     /// Tells whenever `bell`, an eventfd, is rung.
-    pub(super) fn watch(&mut self, bell: BorrowedFd<'_>, token: Token) {
+    pub fn watch(&mut self, bell: BorrowedFd<'_>, token: Token) {
         let events = u32::try_from(libc::POLLIN).unwrap_or(1);
         let entry = opcode::PollAdd::new(types::Fd(bell.as_raw_fd()), events)
             .multi(true)
@@ -206,7 +207,7 @@ impl Ring {
 
     /// Posts a completion to the ring of another shard. If that ring is gone, nothing happens: the
     /// kernel refuses a descriptor that is no ring.
-    pub(super) fn wake(&mut self, ring: RawFd) {
+    pub fn wake(&mut self, ring: RawFd) {
         let wake = Token::plain(Operation::Wake).user_data();
         let entry = opcode::MsgRingData::new(types::Fd(ring), 0, wake, None)
             .build()
@@ -217,7 +218,7 @@ impl Ring {
     }
 
     /// Posts a completion after `delay`.
-    pub(super) fn set_alarm(&mut self, delay: Duration) {
+    pub fn set_alarm(&mut self, delay: Duration) {
         *self.alarm = types::Timespec::from(delay);
         let entry = opcode::Timeout::new(&raw const *self.alarm)
             .build()
@@ -244,13 +245,13 @@ impl Ring {
     // Entering the kernel.
 
     /// Hands over all requests, without waiting.
-    pub(super) fn submit(&mut self) {
+    pub fn submit(&mut self) {
         let result = self.uring.submit();
         self.entered(result);
     }
 
     /// Hands over all requests and waits.
-    pub(super) fn submit_and_wait(&mut self, wait: Wait) {
+    pub fn submit_and_wait(&mut self, wait: Wait) {
         let timeout = types::Timespec::from(wait.timeout);
         let mut arguments = types::SubmitArgs::new().timespec(&timeout);
         let mut events = wait.events;
@@ -292,12 +293,12 @@ impl Ring {
     }
 
     /// Whether completions wait, or would if the kernel were entered.
-    pub(super) fn has_completions(&mut self) -> bool {
+    pub fn has_completions(&mut self) -> bool {
         !self.uring.completion().is_empty() || self.uring.submission().taskrun()
     }
 
     /// Moves all completions there are to `into`.
-    pub(super) fn drain(&mut self, into: &mut Vec<Completion>) {
+    pub fn drain(&mut self, into: &mut Vec<Completion>) {
         let epoch = self.epoch;
         loop {
             let mut queue = self.uring.completion();
@@ -321,7 +322,7 @@ impl Ring {
     // Bytes.
 
     /// What arrived.
-    pub(super) fn bytes(&self, received: &Received) -> &[u8] {
+    pub fn bytes(&self, received: &Received) -> &[u8] {
         if received.group() == HANDSHAKE_GROUP {
             self.handshake.bytes(received)
         } else {
@@ -330,7 +331,7 @@ impl Ring {
     }
 
     /// What arrived was used.
-    pub(super) fn give_back(&mut self, received: Received) {
+    pub fn give_back(&mut self, received: Received) {
         if received.group() == HANDSHAKE_GROUP {
             self.handshake.give_back(received);
         } else {
@@ -341,13 +342,13 @@ impl Ring {
     // The eventfd that tells of completions while the thread waits elsewhere.
 
     /// Registers `eventfd`, switched off.
-    pub(super) fn register_notifier(&mut self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn register_notifier(&mut self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
         self.uring.completion().disable_eventfd();
         self.uring.submitter().register_eventfd(eventfd.as_raw_fd())
     }
 
     /// Switches the notifier on or off.
-    pub(super) fn notify(&mut self, on: bool) {
+    pub fn notify(&mut self, on: bool) {
         let queue = self.uring.completion();
         if on {
             queue.enable_eventfd();
@@ -395,7 +396,7 @@ fn completion(entry: &cqueue::Entry, handshake: &mut Buffers, stream: &mut Buffe
 }
 
 /// Sets a ring up as the driver uses it.
-pub(super) fn build(
+pub(in crate::runtime::net) fn build(
     capabilities: Capabilities,
     submissions: u32,
     completions: u32,

@@ -33,7 +33,7 @@ const SCALE: u64 = 64;
 
 /// Decides how long each turn waits for more than one event.
 #[derive(Debug)]
-pub(super) struct Gather {
+pub struct Gather {
     window_us: u32,
     measured_since: Time,
     measured_events: u64,
@@ -46,11 +46,11 @@ pub(super) struct Gather {
 
 /// How to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Plan {
+pub struct Plan {
     /// Return once so many events are there ...
-    pub(super) events: u32,
+    pub events: u32,
     /// ... or after this time if there is at least one; 0 to return at the first.
-    pub(super) gather_us: u32,
+    pub gather_us: u32,
 }
 
 impl Plan {
@@ -62,7 +62,7 @@ impl Plan {
 
 impl Gather {
     /// Gathers for at most `window_us` microseconds, 0 for never.
-    pub(super) fn new(window_us: u32, now: Time) -> Self {
+    pub fn new(window_us: u32, now: Time) -> Self {
         Self {
             window_us,
             measured_since: now,
@@ -75,7 +75,7 @@ impl Gather {
     }
 
     /// How the wait that begins now is to be.
-    pub(super) fn plan(&mut self, now: Time) -> Plan {
+    pub fn plan(&mut self, now: Time) -> Plan {
         self.waiting = false;
         if self.window_us == 0 {
             return Plan::FIRST_EVENT;
@@ -113,7 +113,7 @@ impl Gather {
     }
 
     /// Says how many events the wait brought.
-    pub(super) fn gained(&mut self, events: usize) {
+    pub fn gained(&mut self, events: usize) {
         let events = events as u64;
         self.measured_events += events;
         if !std::mem::take(&mut self.waiting) {

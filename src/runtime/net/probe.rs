@@ -10,9 +10,9 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::error::UringError;
+use super::super::error::UringError;
+use super::super::sys::{self, Resource};
 use super::ring::{Capabilities, Completion, Operation, Output, Ring, Token, Wait, build};
-use super::sys::{self, Resource};
 
 /// Bytes of RLIMIT_MEMLOCK below which glommio refuses to start, whoever starts it.
 const GLOMMIO_LOCKED_MEMORY: u64 = 512 * 1024;
@@ -32,7 +32,7 @@ const ORDERED_SINCE: (u32, u32) = (6, 15);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Finds out what the kernel can do, or why io_uring does not work.
-pub(super) fn probe(shards: usize) -> Result<Capabilities, UringError> {
+pub fn probe(shards: usize) -> Result<Capabilities, UringError> {
     let kernel = sys::kernel_release();
     check_locked_memory(shards)?;
     let mut capabilities = set_up(&kernel, shards)?;

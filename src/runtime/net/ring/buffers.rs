@@ -21,13 +21,13 @@ const INCREMENTAL: u16 = 2;
 
 /// How many buffers of which size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::runtime) struct BufferShape {
+pub(super) struct BufferShape {
     /// How many, a power of two.
-    pub(in crate::runtime) count: u16,
+    pub count: u16,
     /// Bytes of each.
-    pub(in crate::runtime) size: u32,
+    pub size: u32,
     /// Whether several completions may share one.
-    pub(in crate::runtime) incremental: bool,
+    pub incremental: bool,
 }
 
 /// Provided buffers of one group, registered with one ring.
@@ -48,7 +48,7 @@ pub(super) struct Buffers {
 /// Bytes that arrived, lying in a buffer. Not `Clone`: whoever has it gives it back once.
 #[derive(Debug)]
 #[must_use = "the buffer is lost to the kernel unless it is given back"]
-pub(in crate::runtime) struct Received {
+pub struct Received {
     group: u16,
     buffer: u16,
     start: u32,

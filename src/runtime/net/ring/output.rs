@@ -22,7 +22,7 @@ use super::{Completion, Operation, Ring, Token};
 
 /// What a connection is sending.
 #[derive(Debug, Default)]
-pub(in crate::runtime) struct Output {
+pub struct Output {
     bytes: Vec<u8>,
     sent: u32,
     state: State,
@@ -41,7 +41,7 @@ enum State {
 
 /// What the end of a send means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::runtime) enum Sent {
+pub enum Sent {
     /// Everything left.
     All,
     /// Some of it is left: call [`Output::send_rest`].
@@ -52,33 +52,27 @@ pub(in crate::runtime) enum Sent {
 
 impl Output {
     /// Whether there is nothing to send and nothing in flight.
-    pub(in crate::runtime) fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.state == State::Idle && self.bytes.is_empty()
     }
 
     /// Whether the kernel may be reading the bytes.
-    pub(in crate::runtime) fn is_in_flight(&self) -> bool {
+    pub fn is_in_flight(&self) -> bool {
         self.state != State::Idle
     }
 
     /// Whether a send waits in the kernel for the socket.
-    pub(in crate::runtime) fn is_waiting(&self) -> bool {
+    pub fn is_waiting(&self) -> bool {
         self.state == State::Waiting
     }
 
     /// Bytes that have not left.
-    pub(in crate::runtime) fn unsent(&self) -> usize {
+    pub fn unsent(&self) -> usize {
         self.bytes.len() - self.sent as usize
     }
 
     /// Sends `bytes`, which replace what was there: nothing.
-    pub(in crate::runtime) fn send(
-        &mut self,
-        bytes: Vec<u8>,
-        ring: &mut Ring,
-        socket: BorrowedFd<'_>,
-        token: Token,
-    ) {
+    pub fn send(&mut self, bytes: Vec<u8>, ring: &mut Ring, socket: BorrowedFd<'_>, token: Token) {
         assert!(self.is_idle(), "one send at a time");
         self.bytes = bytes;
         self.sent = 0;
@@ -95,12 +89,7 @@ impl Output {
     }
 
     /// Sends what is left, waiting in the kernel until the socket takes it.
-    pub(in crate::runtime) fn send_rest(
-        &mut self,
-        ring: &mut Ring,
-        socket: BorrowedFd<'_>,
-        token: Token,
-    ) {
+    pub fn send_rest(&mut self, ring: &mut Ring, socket: BorrowedFd<'_>, token: Token) {
         assert!(self.state == State::Idle && self.unsent() > 0);
         let entry = self.entry(socket, libc::MSG_WAITALL | libc::MSG_NOSIGNAL, token);
         self.state = State::Waiting;
@@ -120,7 +109,7 @@ impl Output {
     }
 
     /// Takes in the completion of the send that is in flight: the one whose token was given to it.
-    pub(in crate::runtime) fn complete(&mut self, completion: &Completion) -> Sent {
+    pub fn complete(&mut self, completion: &Completion) -> Sent {
         assert!(self.is_in_flight());
         debug_assert_eq!(completion.token.operation(), Operation::Send);
         self.state = State::Idle;
@@ -141,7 +130,7 @@ impl Output {
     }
 
     /// Whether a first try was carried out whole, as the silence of the kernel tells.
-    pub(in crate::runtime) fn settle(&mut self, ring: &Ring) -> bool {
+    pub fn settle(&mut self, ring: &Ring) -> bool {
         let done = matches!(self.state, State::Quiet(epoch) if ring.settled() > epoch);
         if done {
             self.state = State::Idle;
@@ -151,7 +140,7 @@ impl Output {
     }
 
     /// Takes the buffer out, emptied, to be used again.
-    pub(in crate::runtime) fn take_buffer(&mut self) -> Vec<u8> {
+    pub fn take_buffer(&mut self) -> Vec<u8> {
         assert!(!self.is_in_flight(), "the kernel reads it");
         self.sent = 0;
         let mut bytes = std::mem::take(&mut self.bytes);

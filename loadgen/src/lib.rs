@@ -1,0 +1,3 @@
+//! A load generator for MQTT brokers. See the README beside this package.
+
+pub mod measure;

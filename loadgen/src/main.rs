@@ -1,0 +1,3 @@
+//! The program `shardmq-loadgen`.
+
+fn main() {}
