@@ -158,8 +158,12 @@ pub(super) fn apply(load: &Load, plan: &mut Plan) -> Result<(), String> {
             Protocol::V5 => Version::V5,
         }),
     );
-    plan.username = load.username.clone().or(plan.username.take());
-    plan.password = load.password.clone().or(plan.password.take());
+    if load.username.is_some() {
+        plan.username.clone_from(&load.username);
+    }
+    if load.password.is_some() {
+        plan.password.clone_from(&load.password);
+    }
     plan.broker_pid = load.broker_pid;
     set(&mut plan.keep_alive, load.keepalive);
     set(&mut plan.clean_start, load.clean);

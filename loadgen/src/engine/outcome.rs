@@ -137,15 +137,15 @@ fn verification(plan: &Plan, findings: &[Findings]) -> Verification {
         }
     }
     let mut shared = vec![0_u64; sent.len()];
-    for (group, number, trackers) in findings.iter().flat_map(|finding| &finding.received) {
-        let group = &plan.groups[usize::from(*group)];
+    for heard in findings.iter().flat_map(|finding| &finding.received) {
+        let group = &plan.groups[heard.group];
         let Some(subscribing) = &group.subscribing else {
             continue;
         };
         if group.stops_reading {
             continue;
         }
-        for (publisher, tracker) in trackers {
+        for (publisher, tracker) in &heard.trackers {
             tracker.add_to(&mut verification);
             match shared.get_mut(*publisher as usize) {
                 Some(count) => *count += u64::from(tracker.delivered()),
@@ -164,7 +164,7 @@ fn verification(plan: &Plan, findings: &[Findings]) -> Verification {
                 .map_or(1, |publishing| publishing.topics);
             let hears = match subscribing.topics {
                 Topics::All(_) => true,
-                Topics::Own(own) => publisher % topics == number % own,
+                Topics::Own(own) => publisher % topics == heard.number % own,
             };
             verification.expected += u64::from(*sent) * u64::from(hears);
         }

@@ -66,10 +66,21 @@ pub(super) struct Cut {
 pub(super) struct Findings {
     /// Messages that each of its publishers sent.
     pub(super) sent: Vec<(u32, u32)>,
-    /// What each of its subscribers got: group, number, trackers by publisher.
-    pub(super) received: Vec<(u16, u32, Vec<(u32, Tracker)>)>,
+    /// What each of its clients got.
+    pub(super) received: Vec<Heard>,
     /// Messages that are not what was sent.
     pub(super) corrupt: u64,
+}
+
+/// What one client got.
+#[derive(Debug)]
+pub(super) struct Heard {
+    /// Its group.
+    pub(super) group: usize,
+    /// Its number in it.
+    pub(super) number: u32,
+    /// By publisher.
+    pub(super) trackers: Vec<(u32, Tracker)>,
 }
 
 /// See the module.
@@ -537,7 +548,11 @@ impl Worker {
             received: clients
                 .iter()
                 .zip(&self.core.trackers)
-                .map(|(client, trackers)| (client.group, client.number, trackers.clone()))
+                .map(|(client, trackers)| Heard {
+                    group: usize::from(client.group),
+                    number: client.number,
+                    trackers: trackers.clone(),
+                })
                 .collect(),
             corrupt: self.core.corrupt,
         }
