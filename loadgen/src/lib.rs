@@ -1,3 +1,7 @@
 //! A load generator for MQTT brokers. See the README beside this package.
 
+//compare
 pub mod measure;
+pub mod process;
+//report
+//screen
