@@ -3,5 +3,5 @@
 //compare
 pub mod measure;
 pub mod process;
-//report
+pub mod report;
 //screen
