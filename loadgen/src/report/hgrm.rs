@@ -74,10 +74,10 @@ mod tests {
         assert_eq!(lines.get(1), Some(&""));
         assert_eq!(
             lines.get(2),
-            Some(&"    0.001000 0.000000000000          1           1.00")
+            Some(&"    0.001023 0.000000000000          1           1.00")
         );
         let last = lines.iter().rev().find(|line| !line.starts_with('#'));
-        assert_eq!(last, Some(&"    0.004001 1.000000000000          4"));
+        assert_eq!(last, Some(&"    0.004095 1.000000000000          4"));
         assert!(text.contains("#[Mean    =     0.002"), "{text}");
         assert!(text.contains("Total count    =            4]"), "{text}");
         assert!(text.contains("SubBuckets     =         2048]"), "{text}");
