@@ -470,8 +470,7 @@ pub(super) fn send_ack(
         encode,
         output,
     );
-    stats.packets_sent += u64::from(output.len() > before);
-    stats.bytes_sent += (output.len() - before) as u64;
+    stats.sent(&output[before..]);
 }
 
 /// Sends one copy of a fan-out, from the encoder where its layout is a common one.
@@ -488,13 +487,8 @@ fn send_fanout(
     let output = out.write(connection.key);
     let before = output.len();
     fanout.encode(connection.version, copy, output);
-    count_publish(
-        connection,
-        output,
-        before,
-        fanout.message.payload.len(),
-        stats,
-    )
+    let payload = fanout.message.payload.len();
+    count_publish(connection, output, before, (copy.qos, payload), stats)
 }
 
 /// Sends one PUBLISH, encoded for this client. `false` if it is larger than the client takes.
@@ -525,7 +519,8 @@ fn send_publish(
     let output = out.write(connection.key);
     let before = output.len();
     head.encode(output);
-    let sent = count_publish(connection, output, before, message.payload.len(), stats);
+    let counted = (copy.qos, message.payload.len());
+    let sent = count_publish(connection, output, before, counted, stats);
     if let (true, Named::Introduce(alias)) = (sent, named)
         && let Some(aliases) = &mut connection.outgoing_aliases
     {
@@ -540,7 +535,7 @@ fn count_publish(
     connection: &Connection,
     output: &mut Vec<u8>,
     start: usize,
-    payload: usize,
+    (qos, payload): (QoS, usize),
     stats: &mut Stats,
 ) -> bool {
     let size = output.len() - start;
@@ -549,9 +544,9 @@ fn count_publish(
         stats.drop_messages(DropReason::TooLarge, 1);
         return false;
     }
-    stats.packets_sent += 1;
-    stats.publishes_sent += 1;
-    stats.publish_bytes_sent += payload as u64;
+    // `Shard::stats` adds them to the packets.
+    stats.publishes_sent[qos as usize] += 1;
+    stats.publish_bytes_sent[qos as usize] += payload as u64;
     stats.bytes_sent += size as u64;
     true
 }

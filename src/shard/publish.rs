@@ -51,8 +51,9 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) -> Result<(), Fault> {
-        self.stats.publishes_received += 1;
-        self.stats.publish_bytes_received += publish.payload.len() as u64;
+        let qos = publish.qos as usize;
+        self.stats.publishes_received[qos] += 1;
+        self.stats.publish_bytes_received[qos] += publish.payload.len() as u64;
         let Some(connection) = self.connections.get_mut(conn) else {
             return Ok(());
         };
