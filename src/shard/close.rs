@@ -300,7 +300,7 @@ impl Shard {
             expires_at,
             ..message
         };
-        self.publish(&message, Publisher::BROKER, now, out);
+        self.publish(&message, None, Publisher::BROKER, now, out);
     }
 }
 

@@ -53,7 +53,7 @@ use crate::route::{Retained, Routes, SessionKey, ShardId};
 use crate::session::{Connection, Phase, ReplayKey};
 use crate::stats::Stats;
 use crate::time::Time;
-use crate::wire::{Framing, Packet, PacketType, Publish, frame};
+use crate::wire::{Framing, Packet, PacketType, Publish, Run, frame};
 
 pub use crate::session::{ConnKey, Peer, Ticket};
 pub use batch::{Batch, Control, Frame, Target, home};
@@ -67,6 +67,7 @@ pub use sys::{Loads, Memory, system_topics};
 use connect::{Answered, Asked};
 use deliver::Encoder;
 use mesh::Mesh;
+use publish::Incoming;
 use random::Random;
 use replay::{Replay, RetainedQuery};
 use subscribe::PendingSubscribe;
@@ -251,6 +252,20 @@ impl Shard {
                     at += size;
                     self.stats.packets_received[usize::from(first_byte >> 4)] += 1;
                     match connection.phase {
+                        Phase::Connected(session)
+                            if first_byte >> 4 == PacketType::Publish as u8 =>
+                        {
+                            let version = connection.version;
+                            Publish::decode(version, first_byte, body)
+                                .map_err(Fault::from)
+                                .and_then(|publish| {
+                                    let run = Run::of(version, &publish, packet, size, maximum);
+                                    at += self.count_run(conn, run.as_ref(), size);
+                                    let incoming = Incoming { publish, run };
+                                    self.on_publish(conn, session, &incoming, now, out)
+                                })
+                                .map(|()| Flow::Next)
+                        }
                         Phase::Connected(session) => self
                             .packet(conn, session, first_byte, body, now, out)
                             .map(|()| Flow::Next),
@@ -292,14 +307,12 @@ impl Shard {
         let Some(connection) = self.connections.get(conn) else {
             return Ok(());
         };
-        let version = connection.version;
-        if first_byte >> 4 == PacketType::Publish as u8 {
-            let publish = Publish::decode(version, first_byte, body)?;
-            return self.on_publish(conn, session, &publish, now, out);
-        }
-        match Packet::decode(version, first_byte, body)? {
+        match Packet::decode(connection.version, first_byte, body)? {
             Packet::Connect(_) => Err(Fault::SecondConnect), // [MQTT-3.1.0-2]
-            Packet::Publish(publish) => self.on_publish(conn, session, &publish, now, out),
+            Packet::Publish(publish) => {
+                let incoming = Incoming { publish, run: None };
+                self.on_publish(conn, session, &incoming, now, out)
+            }
             Packet::PubAck(ack) => {
                 self.on_puback(session, &ack, now, out);
                 Ok(())
@@ -331,6 +344,20 @@ impl Shard {
                 Err(Fault::ServerPacket)
             }
         }
+    }
+
+    /// Counts the packets of a run behind its first one, which has `size` bytes and is counted. Returns
+    /// how many bytes they are.
+    fn count_run(&mut self, conn: ConnKey, run: Option<&Run<'_>>, size: usize) -> usize {
+        let Some(run) = run.filter(|run| run.count() > 1) else {
+            return 0;
+        };
+        let more = run.bytes().len() - size;
+        self.stats.packets_received[PacketType::Publish as usize] += u64::from(run.count() - 1);
+        if let Some(connection) = self.connections.get_mut(conn) {
+            connection.consumed += more as u64;
+        }
+        more
     }
 
     /// Once after all calls of a turn, before the outbox is drained.

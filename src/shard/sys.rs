@@ -275,7 +275,7 @@ impl Shard {
                 retain: true,
                 expires_at: Time::NEVER,
             };
-            self.publish(&message, Publisher::BROKER, now, out);
+            self.publish(&message, None, Publisher::BROKER, now, out);
         }
     }
 }
