@@ -553,8 +553,7 @@ pub(super) fn send_ack(
         encode,
         output,
     );
-    stats.packets_sent += u64::from(output.len() > before);
-    stats.bytes_sent += (output.len() - before) as u64;
+    stats.sent(&output[before..]);
 }
 
 /// Sends one copy of a fan-out, from the encoder where its layout is a common one.
@@ -578,9 +577,8 @@ fn send_fanout(
     let output = out.write(connection.key);
     let before = output.len();
     fanout.encode(connection.version, copy, output);
-    stats.packets_sent += u64::from(fanout.count());
-    stats.publishes_sent += u64::from(fanout.count());
-    stats.publish_bytes_sent += fanout.payload_bytes() as u64;
+    stats.publishes_sent[copy.qos as usize] += u64::from(fanout.count());
+    stats.publish_bytes_sent[copy.qos as usize] += fanout.payload_bytes() as u64;
     stats.bytes_sent += (output.len() - before) as u64;
     true
 }
@@ -613,7 +611,8 @@ fn send_publish(
     let output = out.write(connection.key);
     let before = output.len();
     head.encode(output);
-    let sent = count_publish(connection, output, before, message.payload.len(), stats);
+    let counted = (copy.qos, message.payload.len());
+    let sent = count_publish(connection, output, before, counted, stats);
     if let (true, Named::Introduce(alias)) = (sent, named)
         && let Some(aliases) = &mut connection.outgoing_aliases
     {
@@ -628,7 +627,7 @@ fn count_publish(
     connection: &Connection,
     output: &mut Vec<u8>,
     start: usize,
-    payload: usize,
+    (qos, payload): (QoS, usize),
     stats: &mut Stats,
 ) -> bool {
     let size = output.len() - start;
@@ -637,9 +636,9 @@ fn count_publish(
         stats.drop_messages(DropReason::TooLarge, 1);
         return false;
     }
-    stats.packets_sent += 1;
-    stats.publishes_sent += 1;
-    stats.publish_bytes_sent += payload as u64;
+    // `Shard::stats` adds them to the packets.
+    stats.publishes_sent[qos as usize] += 1;
+    stats.publish_bytes_sent[qos as usize] += payload as u64;
     stats.bytes_sent += size as u64;
     true
 }

@@ -6,7 +6,7 @@
 //! 1. what other shards sent: [`Shard::receive_live`] for every live batch, then
 //!    [`Shard::receive_control`] for the control messages that were taken from their lanes *before*
 //!    the live batches (see [`batch`] for why);
-//! 2. what sockets did: [`Shard::open`], [`Shard::ingest`], [`Shard::writable`], [`Shard::close`], in
+//! 2. what sockets did: [`Shard::open`], [`Shard::adopt`], [`Shard::ingest`], [`Shard::writable`], [`Shard::close`], in
 //!    any order, and [`Shard::complete`] for answers of slow authenticators;
 //! 3. [`Shard::tick`] if [`Shard::next_deadline`] has come;
 //! 4. [`Shard::end_turn`], once; then the outbox is drained. If it says `again`, the next turn
@@ -62,6 +62,7 @@ pub use event::{Cause, Event};
 pub use fault::Fault;
 pub use outbox::{Close, Handoff, Outbox, Question};
 pub use settings::{QueueOverflow, Settings};
+pub use sys::{Loads, Memory, system_topics};
 
 use connect::{Answered, Asked};
 use deliver::Encoder;
@@ -155,8 +156,19 @@ impl Shard {
         }
     }
 
-    /// A socket was accepted, or came from another shard.
+    /// A socket was accepted.
     pub fn open(&mut self, conn: ConnKey, peer: Peer, now: Time, _out: &mut Outbox) {
+        self.begin(conn, peer, now);
+        self.stats.connections_opened += 1;
+    }
+
+    /// A socket came from another shard, with what was read from it there and counted.
+    pub fn adopt(&mut self, conn: ConnKey, peer: Peer, unread: &[u8], now: Time, out: &mut Outbox) {
+        self.begin(conn, peer, now);
+        self.take(conn, unread, now, out);
+    }
+
+    fn begin(&mut self, conn: ConnKey, peer: Peer, now: Time) {
         let mut connection = Connection::new(conn, peer, now);
         let deadline = now.plus_millis(self.settings.connect_timeout_ms);
         connection.timer = self
@@ -168,10 +180,17 @@ impl Shard {
 
     /// Bytes came from the socket of `conn`. Packets may be split and joined at will.
     pub fn ingest(&mut self, conn: ConnKey, bytes: &[u8], now: Time, out: &mut Outbox) {
+        if self.take(conn, bytes, now, out) {
+            self.stats.bytes_received += bytes.len() as u64;
+        }
+    }
+
+    /// Works on new bytes. `false` if nobody knows the connection.
+    #[inline]
+    fn take(&mut self, conn: ConnKey, bytes: &[u8], now: Time, out: &mut Outbox) -> bool {
         let Some(connection) = self.connections.get_mut(conn) else {
-            return;
+            return false;
         };
-        self.stats.bytes_received += bytes.len() as u64;
         if connection.partial.is_empty() && !is_held(connection) {
             let used = self.work_off(conn, bytes, now, out);
             if let Some(connection) = self.connections.get_mut(conn) {
@@ -181,6 +200,7 @@ impl Shard {
             connection.partial.extend_from_slice(bytes);
             self.resume(conn, now, out);
         }
+        true
     }
 
     /// The bytes that were kept back for `conn` are worked off, if nothing holds them any longer.
@@ -231,7 +251,7 @@ impl Shard {
                     connection.consumed += size as u64;
                     let packet = &bytes[at..];
                     at += size;
-                    self.stats.packets_received += 1;
+                    self.stats.packets_received[usize::from(first_byte >> 4)] += 1;
                     match connection.phase {
                         Phase::Connected(session)
                             if first_byte >> 4 == PacketType::Publish as u8 =>
@@ -331,7 +351,7 @@ impl Shard {
             return 0;
         };
         let more = run.bytes().len() - size;
-        self.stats.packets_received += u64::from(run.count() - 1);
+        self.stats.packets_received[PacketType::Publish as usize] += u64::from(run.count() - 1);
         if let Some(connection) = self.connections.get_mut(conn) {
             connection.consumed += more as u64;
         }
@@ -355,12 +375,16 @@ impl Shard {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let shared = self.routes.shared_subscriptions(self.identity.shard);
+        // Counted by QoS alone while they are sent.
+        let mut packets_sent = self.stats.packets_sent;
+        packets_sent[PacketType::Publish as usize] += self.stats.publishes_sent.iter().sum::<u64>();
         Stats {
             sessions: self.sessions.len() as u64,
             subscriptions: (self.routes.subscriptions() + shared) as u64,
             shared_subscriptions: shared as u64,
             retained: self.retained.len() as u64,
             retained_bytes: self.retained.bytes() as u64,
+            packets_sent,
             ..self.stats
         }
     }
@@ -384,8 +408,7 @@ impl Shard {
             output.truncate(before); // [MQTT-3.1.2-24]
             return;
         }
-        self.stats.packets_sent += 1;
-        self.stats.bytes_sent += (output.len() - before) as u64;
+        self.stats.sent(&output[before..]);
     }
 
     fn next_serial(&mut self) -> u64 {

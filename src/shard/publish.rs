@@ -64,8 +64,9 @@ impl Shard {
             Some(run) => (run.count(), run.payload_bytes()),
             None => (1, publish.payload.len()),
         };
-        self.stats.publishes_received += u64::from(count);
-        self.stats.publish_bytes_received += bytes as u64;
+        let qos = publish.qos as usize;
+        self.stats.publishes_received[qos] += u64::from(count);
+        self.stats.publish_bytes_received[qos] += bytes as u64;
         let Some(connection) = self.connections.get_mut(conn) else {
             return Ok(());
         };
