@@ -288,7 +288,7 @@ macro_rules! half {
             use $root as client;
 
             use super::{Ask, Event, Message, Settings, WAIT};
-            use crate::broker::{Broker, Setup};
+            use crate::broker::Broker;
 
             struct Half(client::Client);
 
