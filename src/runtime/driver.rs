@@ -191,11 +191,9 @@ impl Driver {
                     .receive_control(from, control, now, &mut self.outbox);
             }
             for handed in parcel.sockets {
-                if let Some(conn) = self.open(handed.socket, handed.peer, now)
-                    && !handed.unread.is_empty()
-                {
+                if let Some(conn) = self.admit(handed.socket) {
                     self.shard
-                        .ingest(conn, &handed.unread, now, &mut self.outbox);
+                        .adopt(conn, handed.peer, &handed.unread, now, &mut self.outbox);
                 }
             }
         }
@@ -279,7 +277,10 @@ impl Driver {
                     .ok()
                     .and_then(|address| address.as_socket())
                 {
-                    self.open(socket, Peer { listener, address }, now);
+                    if let Some(conn) = self.admit(socket) {
+                        let peer = Peer { listener, address };
+                        self.shard.open(conn, peer, now, &mut self.outbox);
+                    }
                 } else {
                     // Gone already.
                     self.common.connections.fetch_sub(1, Ordering::Relaxed);
@@ -288,14 +289,13 @@ impl Driver {
         }
     }
 
-    fn open(&mut self, socket: OwnedFd, peer: Peer, now: Time) -> Option<ConnKey> {
+    /// Takes a socket in, unless the broker stops.
+    fn admit(&mut self, socket: OwnedFd) -> Option<ConnKey> {
         if self.stops_at.is_some() {
             self.common.connections.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let conn = self.sockets.adopt(socket)?;
-        self.shard.open(conn, peer, now, &mut self.outbox);
-        Some(conn)
+        self.sockets.adopt(socket)
     }
 
     // What a turn leaves behind.
