@@ -5,10 +5,11 @@
 //! what was done in it: start and set-up cancel out.
 //!
 //! ```sh
-//! cargo bench --no-default-features --bench instructions [-- NAME]
+//! cargo bench --bench instructions [-- NAME]
 //! ```
 //!
-//! Without valgrind, and in `cargo test`, every work is run for a few rounds and nothing is counted.
+//! Allocations are counted as the program makes them, by mimalloc, unless `--no-default-features`
+//! leaves it out. Without valgrind, and in `cargo test`, every work is run for a few rounds and nothing is counted.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -21,6 +22,10 @@ use shardmq::wire::{
 };
 
 use support::{Broker, Client, publishes};
+
+#[cfg(feature = "runtime")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Something that is done in rounds. `round` returns how many messages were delivered by it.
 struct Work {

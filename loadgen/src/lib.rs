@@ -1,3 +1,15 @@
 //! A load generator for MQTT brokers. See the README beside this package.
+//!
+//! The modules, lowest first; each names only modules above it.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`measure`] | what a run measures: the types between the engine and every output |
+//! | [`plan`] | what a run is to do, from flags or from the name of a scenario |
+//! | [`engine`] | sockets, schedules, the protocol: from a plan to an outcome |
+//! | [`cli`] | the command line |
 
+pub mod cli;
+pub mod engine;
 pub mod measure;
+pub mod plan;

@@ -21,6 +21,16 @@ pub fn histogram() -> Histogram<u64> {
         .unwrap_or_else(|_| unreachable!("the bounds are valid"))
 }
 
+/// The same for what is kept in numbers, one for each second: takes the memory that its values need
+/// in place of 150 KB.
+#[must_use]
+pub fn small_histogram() -> Histogram<u64> {
+    let mut histogram = Histogram::new_with_bounds(1_000, 2_000, 3)
+        .unwrap_or_else(|_| unreachable!("the bounds are valid"));
+    histogram.auto(true);
+    histogram
+}
+
 /// Plain counters of the engine, since the beginning of the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
@@ -203,4 +213,37 @@ pub struct Outcome {
     pub driver: String,
     /// The broker's process, where its pid is known.
     pub process: Option<Process>,
+    /// What the scenario measures beyond all this: reconnect times of a fleet, answered commands.
+    pub figures: Vec<Figure>,
+}
+
+/// One figure that only some scenarios have.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// What it is, in words of the scenario.
+    pub name: String,
+    /// Its value.
+    pub value: f64,
+    /// Its unit; empty for a plain number.
+    pub unit: String,
+}
+
+/// How far a run is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// Name of the scenario or the command.
+    pub name: String,
+    /// Seconds since the run began, ramp and warm-up included.
+    pub elapsed_s: f64,
+    /// Seconds that the measured phase is to last; `None` where it has no end but Ctrl-C.
+    pub planned_s: Option<f64>,
+}
+
+/// Somebody who looks on while a run goes. Called on a thread that generates no load.
+pub trait Watch {
+    /// An interval has ended.
+    fn interval(&mut self, interval: &Interval, so_far: &Progress);
+
+    /// There will be no more.
+    fn finished(&mut self);
 }

@@ -407,6 +407,9 @@ impl Shard {
             && let Some(connection) = self.connections.get_mut(conn)
         {
             let idle = !session.window.has_unsent() && session.queue.is_empty();
+            if idle && session.shared == 0 && session.replays.is_empty() {
+                return; // the usual case of an acknowledgement
+            }
             if idle || session.window.in_flight() >= connection.receive_maximum {
                 break; // an acknowledgement brings us back [MQTT-3.3.4-9]
             }
@@ -531,6 +534,12 @@ pub(super) fn send_ack(
 ) {
     let output = out.write(connection.key);
     let before = output.len();
+    if ack.reason == ReasonCode::Success && connection.maximum_packet_size >= 4 {
+        ack.encode(kind, connection.version, output);
+        stats.packets_sent += 1;
+        stats.bytes_sent += (output.len() - before) as u64;
+        return;
+    }
     let encode = |reason_string, output: &mut Vec<u8>| {
         Ack {
             reason_string,

@@ -53,7 +53,7 @@ use crate::route::{Retained, Routes, SessionKey, ShardId};
 use crate::session::{Connection, Phase, ReplayKey};
 use crate::stats::Stats;
 use crate::time::Time;
-use crate::wire::{Framing, Packet, PacketType, Publish, Run, frame};
+use crate::wire::{Ack, AckKind, Framing, Packet, PacketType, Publish, Run, frame};
 
 pub use crate::session::{ConnKey, Peer, Ticket};
 pub use batch::{Batch, Control, Frame, Target, home};
@@ -224,6 +224,7 @@ impl Shard {
     /// Works off the complete packets at the start of `bytes`; returns how many bytes they were.
     fn work_off(&mut self, conn: ConnKey, bytes: &[u8], now: Time, out: &mut Outbox) -> usize {
         let mut at = 0;
+        let mut topic = "";
         while at < bytes.len() {
             // Gone, handed over, or told to wait: what is left is not ours to read now.
             let Some(connection) = self.connections.get_mut(conn) else {
@@ -256,9 +257,10 @@ impl Shard {
                             if first_byte >> 4 == PacketType::Publish as u8 =>
                         {
                             let version = connection.version;
-                            Publish::decode(version, first_byte, body)
+                            Publish::decode_after(version, first_byte, body, topic)
                                 .map_err(Fault::from)
                                 .and_then(|publish| {
+                                    topic = publish.topic;
                                     let run = Run::of(version, &publish, packet, size, maximum);
                                     at += self.count_run(conn, run.as_ref(), size);
                                     let incoming = Incoming { publish, run };
@@ -307,28 +309,18 @@ impl Shard {
         let Some(connection) = self.connections.get(conn) else {
             return Ok(());
         };
+        if let Some(kind) = AckKind::from_first_byte(first_byte) {
+            let ack = Ack::decode(kind, connection.version, body)?;
+            match kind {
+                AckKind::PubAck => self.on_puback(session, &ack, now, out),
+                AckKind::PubRec => self.on_pubrec(conn, session, &ack, now, out),
+                AckKind::PubRel => self.on_pubrel(conn, session, &ack, out),
+                AckKind::PubComp => self.on_pubcomp(session, &ack, now, out),
+            }
+            return Ok(());
+        }
         match Packet::decode(connection.version, first_byte, body)? {
             Packet::Connect(_) => Err(Fault::SecondConnect), // [MQTT-3.1.0-2]
-            Packet::Publish(publish) => {
-                let incoming = Incoming { publish, run: None };
-                self.on_publish(conn, session, &incoming, now, out)
-            }
-            Packet::PubAck(ack) => {
-                self.on_puback(session, &ack, now, out);
-                Ok(())
-            }
-            Packet::PubRec(ack) => {
-                self.on_pubrec(conn, session, &ack, now, out);
-                Ok(())
-            }
-            Packet::PubRel(ack) => {
-                self.on_pubrel(conn, session, &ack, out);
-                Ok(())
-            }
-            Packet::PubComp(ack) => {
-                self.on_pubcomp(session, &ack, now, out);
-                Ok(())
-            }
             Packet::Subscribe(subscribe) => self.on_subscribe(conn, session, &subscribe, out),
             Packet::Unsubscribe(unsubscribe) => {
                 self.on_unsubscribe(conn, session, &unsubscribe, out);
@@ -343,6 +335,12 @@ impl Shard {
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(Fault::ServerPacket)
             }
+            // Taken before this is asked.
+            Packet::Publish(_)
+            | Packet::PubAck(_)
+            | Packet::PubRec(_)
+            | Packet::PubRel(_)
+            | Packet::PubComp(_) => Ok(()),
         }
     }
 
