@@ -88,11 +88,11 @@ impl Asker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::{mesh, sys};
+    use crate::runtime::mesh;
 
     #[test]
     fn a_shard_that_does_not_answer_holds_up_nobody() {
-        let bells = (0..2).map(|_| sys::eventfd().unwrap()).collect();
+        let bells = (0..2).map(|_| mesh::Bell::new().unwrap()).collect();
         let (_meshes, doors) = mesh::build(bells);
         let (asker, mut receivers) = Asker::new(doors);
         let silent = receivers.pop().unwrap();

@@ -153,9 +153,9 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
         .map(|listener| (listener.name.clone(), listener.address))
         .collect();
     let bells = (0..shards)
-        .map(|_| sys::eventfd())
+        .map(|_| mesh::Bell::new())
         .collect::<Result<_, _>>()
-        .map_err(|error| BootError::System("open an eventfd", error))?;
+        .map_err(|error| BootError::System("open a pair of sockets", error))?;
     let (meshes, doors) = mesh::build(bells);
     let (asker, questions) = Asker::new(Arc::clone(&doors));
     let (events, notes) = unbounded();

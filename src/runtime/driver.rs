@@ -243,6 +243,7 @@ impl Driver {
                         let bell = Token::plain(Operation::Bell);
                         self.sockets.ring.watch(self.mesh.door().bell(), bell);
                     }
+                    self.mesh.door().heard();
                     self.answer_questions();
                 }
                 Operation::Wake => self.watch.meters.wakes_received += 1,

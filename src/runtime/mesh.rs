@@ -10,9 +10,9 @@
 //! A sequentially consistent fence between the two steps on either side makes sure that at least
 //! one of them sees what the other did.
 
-use std::fs::File;
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering, fence};
 
@@ -45,20 +45,47 @@ pub(super) struct Door {
     sleeping: AtomicBool,
     /// The descriptor of its ring, where other shards post to; -1 until it has one.
     ring: AtomicI32,
-    /// The eventfd that threads without a ring write to.
-    bell: File,
+    /// What threads without a ring ring.
+    bell: Bell,
+}
+
+/// Two ends of a stream: a byte wakes whoever watches the other one.
+///
+/// No eventfd: a write to that, seen by a ring that tells of its completions by an eventfd of its own,
+/// is an eventfd within an eventfd, which the kernel puts off, and Linux 6.18 only once; from the second
+/// time on it tells nothing, and the shard sleeps for ever.
+#[derive(Debug)]
+pub(super) struct Bell {
+    ringer: UnixStream,
+    watched: UnixStream,
+}
+
+impl Bell {
+    /// A bell that nobody has rung.
+    pub(super) fn new() -> io::Result<Self> {
+        let (ringer, watched) = UnixStream::pair()?;
+        ringer.set_nonblocking(true)?;
+        watched.set_nonblocking(true)?;
+        Ok(Self { ringer, watched })
+    }
 }
 
 impl Door {
     /// Wakes the shard from a thread that is no shard.
     pub(super) fn ring_bell(&self) {
-        // Fails only if the counter is full, and then the shard is being woken already.
-        let _ = (&self.bell).write(&1_u64.to_ne_bytes());
+        // Fails only if the stream is full, and then the shard is being woken already.
+        let _ = (&self.bell.ringer).write(&[1]);
     }
 
     /// What the shard watches.
     pub(super) fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+        self.bell.watched.as_fd()
+    }
+
+    /// Takes in that the bell was rung. Must come before what it was rung for is looked at.
+    pub(super) fn heard(&self) {
+        let mut bytes = [0; 64];
+        while matches!((&self.bell.watched).read(&mut bytes), Ok(read) if read == bytes.len()) {}
     }
 
     /// Where other shards post their wakes.
@@ -99,14 +126,14 @@ pub(super) struct Mesh {
 }
 
 /// The mesh of `bells.len()` shards, one part for each, and their doors.
-pub(super) fn build(bells: Vec<OwnedFd>) -> (Vec<Mesh>, Arc<[Door]>) {
+pub(super) fn build(bells: Vec<Bell>) -> (Vec<Mesh>, Arc<[Door]>) {
     let shards = bells.len();
     let doors: Arc<[Door]> = bells
         .into_iter()
         .map(|bell| Door {
             sleeping: AtomicBool::new(false),
             ring: AtomicI32::new(-1),
-            bell: File::from(bell),
+            bell,
         })
         .collect();
     let mut meshes: Vec<Mesh> = (0..shards)
@@ -309,7 +336,7 @@ mod tests {
     use crate::runtime::sys;
 
     fn mesh(shards: usize) -> Vec<Mesh> {
-        let bells = (0..shards).map(|_| sys::eventfd().unwrap()).collect();
+        let bells = (0..shards).map(|_| Bell::new().unwrap()).collect();
         let (meshes, doors) = build(bells);
         for (index, door) in doors.iter().enumerate() {
             door.set_ring(100 + i32::try_from(index).unwrap());
