@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::report::Format;
+
 use super::conditions::Conditions;
 use super::units;
 
@@ -55,6 +57,14 @@ pub(super) enum Command {
         scenario: String,
         #[command(flatten)]
         load: Box<Load>,
+    },
+    /// Print a saved result and make its files again.
+    Report {
+        /// The folder of --out.
+        directory: PathBuf,
+        /// How to print it.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
     },
     /// List the scenarios; with a name, its parameters.
     Scenarios {
@@ -207,7 +217,7 @@ pub(super) struct Load {
     pub(super) out: Option<PathBuf>,
     /// How to print the result.
     #[arg(long, value_enum, default_value = "text", help_heading = "Result")]
-    pub(super) format: FormatName,
+    pub(super) format: Format,
 }
 
 /// A protocol version.
@@ -245,18 +255,6 @@ pub(super) enum VerifyName {
     Seq,
     /// Topic and content too.
     Full,
-}
-
-/// How to print.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum FormatName {
-    /// For people.
-    #[default]
-    Text,
-    /// What result.json holds.
-    Json,
-    /// What series.csv holds.
-    Csv,
 }
 
 /// Source addresses.

@@ -1,8 +1,8 @@
-//! The result in a few lines.
+//! A line each second on standard error.
 
-use crate::measure::{Interval, Latency, Outcome, Progress, Watch};
+use crate::measure::{Interval, Latency, Progress, Watch};
 
-use super::args::FormatName;
+use crate::report::Format;
 
 /// A line each second on standard error.
 pub(super) struct Lines {
@@ -10,9 +10,9 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn new(format: FormatName) -> Self {
+    pub(super) fn new(format: Format) -> Self {
         Self {
-            shown: format == FormatName::Text,
+            shown: format == Format::Text,
         }
     }
 }
@@ -38,36 +38,4 @@ impl Watch for Lines {
     }
 
     fn finished(&mut self) {}
-}
-
-pub(super) fn print(outcome: &Outcome, format: FormatName) {
-    let latency = |histogram| {
-        let latency = Latency::of(histogram);
-        serde_json::to_value(latency).unwrap_or_default()
-    };
-    let value = serde_json::json!({
-        "format": crate::measure::RESULT_FORMAT,
-        "name": outcome.name,
-        "measured_s": outcome.measured_s,
-        "sent_per_s": outcome.counts.published as f64 / outcome.measured_s.max(1e-9),
-        "received_per_s": outcome.counts.received as f64 / outcome.measured_s.max(1e-9),
-        "counts": outcome.counts,
-        "corrected": latency(&outcome.corrected),
-        "raw": latency(&outcome.raw),
-        "acknowledgement": latency(&outcome.acknowledgement),
-        "connect": latency(&outcome.connect),
-        "lag": latency(&outcome.lag),
-        "verification": outcome.verification,
-        "saturated": outcome.saturated,
-        "closed_loop": outcome.closed_loop,
-        "errors": outcome.errors,
-        "process": outcome.process,
-        "figures": outcome.figures,
-        "parameters": outcome.parameters,
-    });
-    if format == FormatName::Json {
-        println!("{value}");
-    } else {
-        println!("{value:#}");
-    }
 }
