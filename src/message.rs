@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use crate::time::Time;
 use crate::topic::Name;
-use crate::wire::QoS;
+use crate::wire::{QoS, Run};
 
 /// A message that is being routed, borrowed from where its bytes are.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,13 @@ pub struct Message {
     retain: bool,
 }
 
-impl MessageView<'_> {
+impl<'a> MessageView<'a> {
+    /// This message, which `run` begins with, and the others of the run.
+    pub fn and_those_of(self, run: Option<Run<'a>>) -> impl Iterator<Item = Self> + use<'a> {
+        let others = run.into_iter().flat_map(|run| run.payloads()).skip(1);
+        std::iter::once(self).chain(others.map(move |payload| Self { payload, ..self }))
+    }
+
     /// Copies the message out of the buffer it lies in.
     #[must_use]
     pub fn to_message(self) -> Rc<Message> {

@@ -16,7 +16,7 @@ const SHELL: [&str; 2] = ["runtime", "cli"];
 /// What the core must not name.
 const OUTSIDE: [&str; 12] = [
     "glommio",
-    "io_uring",
+    "io_uring::",
     "libc::",
     "std::thread",
     "std::net::Tcp",

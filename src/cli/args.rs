@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand};
+use shardmq::config::Driver;
 use shardmq::{config, limits};
 
 use super::client::{PubArgs, SubArgs};
@@ -54,6 +56,9 @@ pub(super) struct RunArgs {
     /// Shards to run, one per core; 0 for all cores
     #[arg(short, long, value_name = "N", value_parser = shards)]
     pub(super) shards: Option<usize>,
+    /// How the network is driven: auto, io_uring or epoll
+    #[arg(long, value_name = "DRIVER", value_parser = driver())]
+    pub(super) driver: Option<Driver>,
     /// Directory for durable state (this version keeps all state in memory)
     #[arg(long, value_name = "DIR", conflicts_with = "ephemeral")]
     pub(super) data_dir: Option<PathBuf>,
@@ -84,6 +89,13 @@ pub(super) struct PrintArgs {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     config::parse_address(text).map_err(|problem| problem.to_string())
+}
+
+fn driver() -> impl TypedValueParser<Value = Driver> {
+    PossibleValuesParser::new(Driver::WORDS).try_map(|word| {
+        word.parse::<Driver>()
+            .map_err(|problem| problem.to_string())
+    })
 }
 
 fn shards(text: &str) -> Result<usize, String> {

@@ -53,6 +53,9 @@ pub(super) fn all(args: &RunArgs) -> Result<Config, LoadError> {
     if let Some(shards) = args.shards {
         config.shards = shards;
     }
+    if let Some(driver) = args.driver {
+        config.net.driver = driver;
+    }
     if let Some(directory) = &args.data_dir {
         config.data_dir = Some(directory.clone());
     }

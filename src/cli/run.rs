@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use shardmq::config::{Config, Listener, ListenerType};
+use shardmq::config::{Config, Listener, ListenerType, Net};
 use shardmq::runtime::{self, ListenAddress, RuntimeOptions};
 
 use super::args::RunArgs;
@@ -40,10 +40,13 @@ fn options(config: &Config) -> RuntimeOptions {
     let net = &config.net;
     RuntimeOptions {
         listeners: config.listeners.iter().map(address).collect(),
+        driver: net.driver,
         shards: config.shards,
         settings: config.mqtt.settings(),
         gather_us: net.gather_us,
         max_connections: net.max_connections,
+        // A file that `print-config` wrote has the default in it, which nobody counts on.
+        counts_on_max_connections: net.max_connections != Net::default().max_connections,
         backlog: net.backlog,
         shutdown_grace: Duration::from_secs(u64::from(net.shutdown_grace)),
         ..RuntimeOptions::default()
@@ -62,15 +65,28 @@ fn address(listener: &Listener) -> ListenAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shardmq::config::Driver;
+
+    #[test]
+    fn nobody_counts_on_a_default() {
+        let options = options(&Config::default());
+        assert!(!options.counts_on_max_connections);
+        assert_eq!(
+            options.max_connections,
+            RuntimeOptions::default().max_connections
+        );
+    }
 
     #[test]
     fn every_key_reaches_the_runtime() {
-        let text = "shards = 3\n[mqtt]\nmax_inflight = 5\n[net]\ngather_us = 7\n\
+        let text = "shards = 3\n[mqtt]\nmax_inflight = 5\n[net]\ndriver = 'epoll'\ngather_us = 7\n\
                     max_connections = 11\nbacklog = 13\nshutdown_grace = 17\n\
                     [[listener]]\nname = 'a'\nbind = '127.0.0.1:19'\n";
         let options = options(&Config::parse(text, "a.toml").unwrap());
         assert_eq!(options.shards, 3);
+        assert_eq!(options.driver, Driver::Epoll);
         assert_eq!(options.settings.max_inflight, 5);
+        assert!(options.counts_on_max_connections);
         assert_eq!(
             (options.gather_us, options.max_connections, options.backlog),
             (7, 11, 13)

@@ -22,7 +22,7 @@ mod suggest;
 mod value;
 
 pub use error::{ConfigError, Origin, Problem};
-pub use schema::{Config, Listener, ListenerType, Log, LogFormat, LogLevel, Mqtt, Net};
+pub use schema::{Config, Driver, Listener, ListenerType, Log, LogFormat, LogLevel, Mqtt, Net};
 pub use value::{Bounds, Key, Kind, Unit};
 
 /// The version of the file format that this program writes and the newest that it reads.

@@ -5,6 +5,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use super::Problem;
 use super::value::{Bounds, Key, Kind, Raw, Unit, Value, Words, words};
@@ -211,6 +212,10 @@ section! {
 section! {
     /// How the network is driven.
     pub struct Net {
+        /// "io_uring", "epoll", or "auto": io_uring where the kernel and its policies offer it, and
+        /// epoll elsewhere, such as in many containers. The start tells which, and why. What
+        /// io_uring lacks and a limit could give, "auto" does not pass over.
+        driver: Driver = Driver::Auto, Kind::Choice(Driver::WORDS), restart;
         /// The longest that a busy shard waits for more messages before it handles those it has,
         /// in microseconds. It saves CPU time at fleet loads and costs at most itself in latency.
         /// 0 for the lowest latency.
@@ -245,6 +250,31 @@ pub enum ListenerType {
     Tcp,
 }
 
+/// By which interface of the kernel the network is driven.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Driver {
+    /// io_uring if it is to be had, epoll otherwise.
+    #[default]
+    Auto,
+    /// io_uring or nothing.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+impl Driver {
+    /// The words that a configuration has for them.
+    pub const WORDS: &'static [&'static str] = <Self as Words>::WORDS;
+}
+
+impl FromStr for Driver {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        Value::read(Raw::Bare(text), Kind::Choice(Self::WORDS))
+    }
+}
+
 /// The least important lines that are logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
@@ -271,6 +301,7 @@ pub enum LogFormat {
     Compact,
 }
 
+words! { Driver { Auto = "auto", IoUring = "io_uring", Epoll = "epoll", } }
 words! { ListenerType { Tcp = "tcp", } }
 words! {
     LogLevel {

@@ -29,6 +29,9 @@ const EVERYTHING: u16 = EPOCHS as u16;
 /// A counter that never moves, for the prefixes that a short topic does not have.
 const NOTHING: u16 = EPOCHS as u16 + 1;
 
+/// Bytes of the longest topic that is compared with the one before it.
+const LAST_TOPIC_BYTES: usize = 1024;
+
 /// The bytes a line costs besides its topic and its matches.
 const LINE_BYTES: usize = size_of::<Line>() + size_of::<Matches>() + 2 * size_of::<usize>() + 16;
 
@@ -50,6 +53,10 @@ pub(super) struct Cache {
     epochs: Box<[u64]>,
     hand: usize,
     bytes: usize,
+    /// The topic that was asked for last, in memory that is used again.
+    last_topic: String,
+    /// What it matches, unless a filter has changed since.
+    last: Option<Rc<Matches>>,
 }
 
 impl Cache {
@@ -61,6 +68,30 @@ impl Cache {
             epochs: vec![0; EPOCHS + 2].into(),
             hand: 0,
             bytes: 0,
+            last_topic: String::new(),
+            last: None,
+        }
+    }
+
+    /// What `topic` matches, if it was the last one that was asked for: a client that publishes to
+    /// one topic time and again costs a comparison, not a hash.
+    #[inline]
+    pub(super) fn again(&self, topic: &str) -> Option<Rc<Matches>> {
+        self.last
+            .as_ref()
+            .filter(|_| self.last_topic == topic)
+            .map(Rc::clone)
+    }
+
+    /// Notes what was asked for last.
+    #[inline]
+    pub(super) fn asked(&mut self, topic: &str, matches: &Rc<Matches>) {
+        self.last_topic.clear();
+        if topic.len() <= LAST_TOPIC_BYTES {
+            self.last_topic.push_str(topic);
+            self.last = Some(Rc::clone(matches));
+        } else {
+            self.last = None;
         }
     }
 
@@ -122,6 +153,7 @@ impl Cache {
 
     /// Somebody changed `filter`.
     pub(super) fn changed(&mut self, filter: Filter<'_>, hashing: &Hashing) {
+        self.last = None;
         let text = filter.as_str();
         if !filter.has_wildcard() {
             self.remove(text, hashing.text(text.as_bytes()));

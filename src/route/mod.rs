@@ -249,13 +249,20 @@ impl Routes {
 
     /// Everybody who wants what is published on `topic`.
     pub fn matches(&mut self, topic: Name<'_>) -> Rc<Matches> {
-        let hash = self.hashing.text(topic.as_str().as_bytes());
-        if let Some(matches) = self.cache.get(topic.as_str(), hash) {
+        if let Some(matches) = self.cache.again(topic.as_str()) {
             return matches;
         }
-        let matches = self.walk(topic, hash);
-        self.cache
-            .put(topic.as_str(), hash, &matches, &self.hashing);
+        let hash = self.hashing.text(topic.as_str().as_bytes());
+        let matches = match self.cache.get(topic.as_str(), hash) {
+            Some(matches) => matches,
+            None => {
+                let matches = self.walk(topic, hash);
+                self.cache
+                    .put(topic.as_str(), hash, &matches, &self.hashing);
+                matches
+            }
+        };
+        self.cache.asked(topic.as_str(), &matches);
         matches
     }
 

@@ -61,7 +61,7 @@ impl Acceptor {
     }
 
     /// Asks for connections wherever that is not done already.
-    pub(super) fn arm(&mut self, ring: &mut Net) {
+    fn arm(&mut self, ring: &mut Net) {
         for (index, listening) in (0..).zip(&mut self.listening) {
             if let Some(socket) = &listening.socket
                 && !listening.armed
@@ -127,13 +127,15 @@ impl Acceptor {
         self.reserve = None;
         let listener = SockRef::from(socket);
         let mut refused = 0;
-        // io_uring must see a listener that blocks, or it would not wait for clients.
+        // io_uring must see a listener that blocks, or it would not wait for clients; epoll one that
+        // does not.
+        let blocks = !listener.nonblocking().unwrap_or(false);
         if listener.set_nonblocking(true).is_ok() {
             while refused < ACCEPT_REFUSALS && listener.accept().is_ok() {
                 refused += 1;
             }
         }
-        let _ = listener.set_nonblocking(false);
+        let _ = listener.set_nonblocking(!blocks);
         self.reserve = reserve();
         refused
     }

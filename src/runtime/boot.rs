@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
 
 use crate::limits::MAX_SHARDS;
 use crate::policy::{Open, Policy};
@@ -18,31 +17,20 @@ use crate::shard::{Identity, Settings};
 use crate::time::Time;
 
 use super::clock::Clock;
-use super::driver::{Common, Driver, DriverOptions};
+use super::driver::{Common, DriverOptions};
 use super::error::BootError;
 use super::listener::{ListenAddress, Listener, listen};
 use super::mesh::{self, Door};
-use super::net::probe;
+use super::net::{self, Chosen};
 use super::signals::Catcher;
 use super::sys::{self, Resource};
+use super::threads::{Note, Starter, Thread};
 
-/// Bytes that glommio may use for registered buffers of its own file operations. We make none, so
-/// this is its smallest; the default of 10 MiB counts against RLIMIT_MEMLOCK.
-const GLOMMIO_IO_MEMORY: usize = 64 * 1024;
+/// Descriptors that a shard needs besides its connections: rings, eventfds, listeners.
+const DESCRIPTORS_PER_SHARD: u64 = 16;
 
-/// Entries of each of glommio's three rings.
-const GLOMMIO_RING_DEPTH: usize = 32;
-
-/// glommio's preemption timer: so long that it never fires. The driver is the only task of its
-/// executor, so nothing waits for a turn; and a timer that fires between the arming and the run of the
-/// task queues, because the kernel took the thread off its core for that long, makes glommio 0.9.0 take
-/// a runnable task for none and sleep for ever (`run_task_queues` says that it ran nothing; a QoS 1
-/// ping-pong on a loaded machine stalled within 20,000 round trips at 5 ms).
-const PREEMPT: Duration = Duration::from_secs(24 * 3600);
-
-/// Descriptors that the process needs besides its connections: rings, eventfds and listeners of a
-/// shard, and the same again for whatever else is open.
-const DESCRIPTORS_PER_SHARD: u64 = 32;
+/// The same for the process: standard streams, signals, the log, somebody who asks for metrics.
+const DESCRIPTORS_OF_PROCESS: u64 = 16;
 
 /// Signals so close to the first one are the same one: `timeout` and some supervisors send it to the
 /// process and to its group.
@@ -52,6 +40,8 @@ const ONE_SIGNAL: Time = Time::from_millis(100);
 pub struct RuntimeOptions {
     /// Where to listen.
     pub listeners: Vec<ListenAddress>,
+    /// By which interface of the kernel the network is driven.
+    pub driver: net::Driver,
     /// Shards; 0 for one on each CPU that this process may use. More than CPUs share them.
     pub shards: usize,
     /// Settings of the protocol.
@@ -60,8 +50,10 @@ pub struct RuntimeOptions {
     pub policy: Arc<dyn Fn(ShardId) -> Box<dyn Policy> + Send + Sync>,
     /// Microseconds that a shard under load waits at most to gather messages; 0 for the lowest latency.
     pub gather_us: u32,
-    /// Connections at a time.
+    /// Connections at a time, if the open files limit leaves room for so many, and fewer otherwise.
     pub max_connections: usize,
+    /// Whether somebody counts on that many, and is to be warned if there is no room for them.
+    pub counts_on_max_connections: bool,
     /// Connections that may wait to be accepted, per shard and listener.
     pub backlog: u32,
     /// How long clients have to take their last bytes when the broker stops.
@@ -76,11 +68,13 @@ impl Default for RuntimeOptions {
     fn default() -> Self {
         Self {
             listeners: Vec::new(),
+            driver: net::Driver::Auto,
             shards: 0,
             settings: Settings::default(),
             policy: Arc::new(|_| Box::new(Open)),
             gather_us: 200,
             max_connections: 1_000_000,
+            counts_on_max_connections: false,
             backlog: 4096,
             shutdown_grace: Duration::from_secs(5),
             catch_signals: true,
@@ -94,6 +88,7 @@ impl fmt::Debug for RuntimeOptions {
         formatter
             .debug_struct("RuntimeOptions")
             .field("listeners", &self.listeners)
+            .field("driver", &self.driver)
             .field("shards", &self.shards)
             .finish_non_exhaustive()
     }
@@ -106,9 +101,11 @@ pub struct Started {
     pub listeners: Vec<(String, SocketAddr)>,
     /// Shards, and the CPU of each.
     pub cpus: Vec<usize>,
-    /// How the network is driven, for people: what of io_uring this kernel offers.
+    /// How the network is driven and why so, for people.
     pub driver: String,
-    /// Connections that the open files limit leaves room for, at most as many as configured.
+    /// The same for machines: `io_uring` or `epoll`.
+    pub driver_name: &'static str,
+    /// Connections at a time: as many as configured, or as the open files limit leaves room for.
     pub max_connections: usize,
     /// Stops the broker.
     pub stop: StopHandle,
@@ -128,17 +125,6 @@ impl StopHandle {
     }
 }
 
-/// What the thread that started the shards hears.
-#[derive(Debug)]
-enum Note {
-    /// A shard is ready to serve.
-    Ready,
-    /// A shard has ended: in order, with an error, or by a panic.
-    Ended { shard: usize, panicked: bool },
-    /// A signal, or a [`StopHandle`].
-    Stop,
-}
-
 /// Runs the broker until it is stopped.
 ///
 /// # Errors
@@ -147,8 +133,8 @@ enum Note {
 pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
     let cpus = place(options.shards)?;
     let shards = cpus.len();
-    let capabilities = probe(shards)?;
-    let max_connections = room_for_connections(options.max_connections, shards)?;
+    let net = choose(options.driver, shards)?;
+    let max_connections = room_for_connections(&options, shards)?;
     let listeners = options
         .listeners
         .iter()
@@ -165,6 +151,10 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
     let (meshes, doors) = mesh::build(bells);
     let (events, notes) = unbounded();
     let (go, wait_for_go) = bounded::<()>(shards);
+    let starter = Starter {
+        events: events.clone(),
+        go: wait_for_go,
+    };
     let common = Common::default();
     let clock = Clock::start();
     let seed = std::hash::RandomState::new().build_hasher().finish();
@@ -183,7 +173,7 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
             },
             settings: options.settings.clone(),
             policy: Arc::clone(&options.policy),
-            capabilities,
+            net: net.clone(),
             gather_us: options.gather_us,
             max_connections,
             shutdown_grace: options.shutdown_grace,
@@ -192,7 +182,7 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
             clock,
             common: broker.common.clone(),
         };
-        broker.start(cpus[index], driver, events.clone(), wait_for_go.clone())?;
+        broker.start(cpus[index], driver, starter.clone())?;
     }
     broker.await_ready()?;
     let _catcher = match options.catch_signals {
@@ -208,7 +198,8 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
     (options.ready)(Started {
         listeners: addresses,
         cpus,
-        driver: describe(capabilities),
+        driver: net.to_string(),
+        driver_name: net.name(),
         max_connections,
         stop: StopHandle { events },
     });
@@ -235,34 +226,41 @@ fn place(shards: usize) -> Result<Vec<usize>, BootError> {
     Ok(allowed.iter().copied().cycle().take(wanted).collect())
 }
 
-/// Raises the open files limit, and says how many connections it leaves room for.
-fn room_for_connections(wanted: usize, shards: usize) -> Result<usize, BootError> {
-    let others = DESCRIPTORS_PER_SHARD * (shards as u64 + 1);
+/// The net driver of this process. What was chosen is told here, since the banner may be off.
+fn choose(driver: net::Driver, shards: usize) -> Result<Chosen, BootError> {
+    let chosen = net::choose(driver, shards)?;
+    match chosen.fallback() {
+        // Somebody may have meant to have the faster one: what to do about it is part of the reason.
+        Some(reason) => tracing::warn!(driver = chosen.name(), %reason, "io_uring is not used"),
+        None => tracing::info!(driver = chosen.name(), "{chosen}"),
+    }
+    Ok(chosen)
+}
+
+/// Raises the open files limit, and says how many connections there may be.
+fn room_for_connections(options: &RuntimeOptions, shards: usize) -> Result<usize, BootError> {
+    let wanted = options.max_connections;
+    let others = DESCRIPTORS_OF_PROCESS + DESCRIPTORS_PER_SHARD * shards as u64;
     let limit = Resource::OpenFiles
         .raise((wanted as u64).saturating_add(others))
         .map_err(|error| BootError::System("raise the open files limit", error))?;
     let room = usize::try_from(limit.saturating_sub(others)).unwrap_or(usize::MAX);
+    if room == 0 {
+        return Err(BootError::OpenFiles {
+            limit,
+            needed: others + 1,
+        });
+    }
     if room < wanted {
-        tracing::warn!(
-            max_connections = wanted,
-            room,
-            "the open files limit leaves room for fewer connections; raise it (ulimit -n, LimitNOFILE=)"
-        );
+        const TEXT: &str = "the open files limit leaves room for fewer connections than \
+                            max_connections; to raise it: ulimit -n, LimitNOFILE=";
+        if options.counts_on_max_connections {
+            tracing::warn!(max_connections = wanted, room, "{TEXT}");
+        } else {
+            tracing::info!(max_connections = wanted, room, "{TEXT}");
+        }
     }
-    Ok(wanted)
-}
-
-fn describe(capabilities: super::net::Capabilities) -> String {
-    let mut text = String::from("io_uring");
-    for (has, name) in [
-        (capabilities.deferred, "deferred task running"),
-        (capabilities.incremental, "incremental buffers"),
-        (capabilities.min_wait, "gathering waits"),
-    ] {
-        text.push_str(if has { ", " } else { ", no " });
-        text.push_str(name);
-    }
-    text
+    Ok(room.min(wanted))
 }
 
 /// The sockets of each shard, in the order of the listeners.
@@ -278,7 +276,7 @@ fn split(listeners: Vec<Listener>, shards: usize) -> Vec<Vec<OwnedFd>> {
 
 /// The shards as the thread that started them sees them.
 struct Broker {
-    shards: Vec<Option<ExecutorJoinHandle<Result<(), String>>>>,
+    shards: Vec<Option<Thread>>,
     doors: Arc<[Door]>,
     common: Common,
     notes: Receiver<Note>,
@@ -289,23 +287,12 @@ impl Broker {
         &mut self,
         cpu: usize,
         driver: DriverOptions,
-        events: Sender<Note>,
-        go: Receiver<()>,
+        starter: Starter,
     ) -> Result<(), BootError> {
         let shard = self.shards.len();
-        let word = LastWord { shard, events };
-        let handle = LocalExecutorBuilder::new(Placement::Fixed(cpu))
-            .name(&format!("shard{shard}"))
-            .io_memory(GLOMMIO_IO_MEMORY)
-            .ring_depth(GLOMMIO_RING_DEPTH)
-            .preempt_timer(PREEMPT)
-            .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
-            .spawn(move || live(driver, word, go))
-            .map_err(|error| BootError::Executor {
-                shard,
-                text: error.to_string(),
-            })?;
-        self.shards.push(Some(handle));
+        let thread = Thread::start(shard, cpu, driver, starter)
+            .map_err(|text| BootError::Executor { shard, text })?;
+        self.shards.push(Some(thread));
         Ok(())
     }
 
@@ -378,41 +365,9 @@ impl Broker {
 
     /// Waits for the thread of a shard that has ended, and asks how.
     fn join(&mut self, shard: usize) -> Result<(), BootError> {
-        let Some(handle) = self.shards.get_mut(shard).and_then(Option::take) else {
-            return Ok(());
-        };
-        let text = match handle.join() {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(text)) => text,
-            Err(error) => error.to_string(),
-        };
-        Err(BootError::Executor { shard, text })
+        let thread = self.shards.get_mut(shard).and_then(Option::take);
+        thread
+            .map_or(Ok(()), Thread::join)
+            .map_err(|text| BootError::Executor { shard, text })
     }
-}
-
-/// Tells of the end of a shard, however it comes: also if the executor never gets to our code.
-struct LastWord {
-    shard: usize,
-    events: Sender<Note>,
-}
-
-impl Drop for LastWord {
-    fn drop(&mut self) {
-        let panicked = std::thread::panicking();
-        let _ = self.events.send(Note::Ended {
-            shard: self.shard,
-            panicked,
-        });
-    }
-}
-
-/// The life of one shard.
-async fn live(options: DriverOptions, word: LastWord, go: Receiver<()>) -> Result<(), String> {
-    let driver = Driver::new(options).map_err(|error| error.to_string())?;
-    let _ = word.events.send(Note::Ready);
-    // An error means that another shard could not start.
-    if go.recv().is_ok() {
-        driver.run().await;
-    }
-    Ok(())
 }

@@ -22,10 +22,10 @@ use crate::time::Time;
 use super::acceptor::{Accepted, Acceptor};
 use super::clock::Clock;
 
-use super::idle::{Idleness, LONGEST_BLOCK, Notifier};
+use super::idle::{Idleness, LONGEST_BLOCK, LONGEST_SLEEP, Notifier};
 use super::log::Log;
 use super::mesh::{HandedOver, Mesh, Parcel};
-use super::net::{Capabilities, Completion, Gather, Net, Operation, Token, Wait};
+use super::net::{Chosen, Completion, Gather, Net, Operation, Token, Wait};
 use super::sockets::{ReceiveEnd, SendEnd, Sockets, key};
 
 /// Microseconds after which to look again whether another shard has made room in its channel: about
@@ -40,7 +40,7 @@ pub(super) struct DriverOptions {
     pub(super) identity: Identity,
     pub(super) settings: Settings,
     pub(super) policy: Arc<MakePolicy>,
-    pub(super) capabilities: Capabilities,
+    pub(super) net: Chosen,
     pub(super) gather_us: u32,
     pub(super) max_connections: usize,
     pub(super) shutdown_grace: Duration,
@@ -66,7 +66,6 @@ pub(super) struct Driver {
     shard: Shard,
     outbox: Outbox,
     mesh: Mesh,
-    notifier: Notifier,
     gather: Gather,
     idleness: Idleness,
     log: Log,
@@ -85,10 +84,9 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    /// Must be called on the executor that will run it.
+    /// Must be called on the thread that will run it.
     pub(super) fn new(options: DriverOptions) -> std::io::Result<Self> {
-        let mut ring = Net::new(options.capabilities)?;
-        let notifier = Notifier::new(&mut ring)?;
+        let mut ring = Net::open(&options.net)?;
         let now = options.clock.now();
         options.mesh.door().set_ring(ring.raw_fd());
         let policy = (options.policy)(options.identity.shard);
@@ -100,7 +98,6 @@ impl Driver {
             outbox: Outbox::new(options.identity.shards),
             shard: Shard::new(options.identity, options.settings, policy, now),
             mesh: options.mesh,
-            notifier,
             gather: Gather::new(options.gather_us, now),
             idleness: Idleness::default(),
             log: Log::default(),
@@ -116,19 +113,47 @@ impl Driver {
         })
     }
 
-    /// Serves until the broker stops.
-    pub(super) async fn run(mut self) {
-        self.acceptor.arm(&mut self.sockets.ring);
-        loop {
-            let now = self.clock.now();
-            self.turn(now);
-            if self.is_finished(now) {
-                break;
+    /// The way to wait of a driver that shares its thread with an executor of glommio, which must be
+    /// running.
+    pub(super) fn notifier(&mut self) -> std::io::Result<Notifier> {
+        Notifier::new(&mut self.sockets.ring)
+    }
+
+    /// Serves until the broker stops, in the only task of an executor of glommio.
+    pub(super) async fn run(mut self, mut notifier: Notifier) {
+        while self.work() {
+            let Some((now, deadline)) = self.fall_asleep() else {
+                continue;
+            };
+            if self.idleness.should_block() {
+                self.block(now, deadline, LONGEST_BLOCK);
+            } else {
+                notifier.wait(&mut self.sockets.ring, now, deadline).await;
             }
-            self.wait().await; // the only task of its executor: it yields to nobody else
+            self.wake_up();
         }
-        self.sockets.kill_all(&mut self.outbox);
-        self.notifier.close().await;
+        notifier.close().await;
+    }
+
+    /// Serves until the broker stops, on a thread that has nothing else to do.
+    pub(super) fn serve(mut self) {
+        while self.work() {
+            if let Some((now, deadline)) = self.fall_asleep() {
+                self.block(now, deadline, LONGEST_SLEEP);
+                self.wake_up();
+            }
+        }
+    }
+
+    /// Does a turn. Returns whether there will be another one.
+    fn work(&mut self) -> bool {
+        let now = self.clock.now();
+        self.turn(now);
+        if self.is_finished(now) {
+            self.sockets.kill_all(&mut self.outbox);
+            return false;
+        }
+        true
     }
 
     // One turn.
@@ -166,11 +191,9 @@ impl Driver {
                     .receive_control(from, control, now, &mut self.outbox);
             }
             for handed in parcel.sockets {
-                if let Some(conn) = self.open(handed.socket, handed.peer, now)
-                    && !handed.unread.is_empty()
-                {
+                if let Some(conn) = self.admit(handed.socket) {
                     self.shard
-                        .ingest(conn, &handed.unread, now, &mut self.outbox);
+                        .adopt(conn, handed.peer, &handed.unread, now, &mut self.outbox);
                 }
             }
         }
@@ -254,7 +277,10 @@ impl Driver {
                     .ok()
                     .and_then(|address| address.as_socket())
                 {
-                    self.open(socket, Peer { listener, address }, now);
+                    if let Some(conn) = self.admit(socket) {
+                        let peer = Peer { listener, address };
+                        self.shard.open(conn, peer, now, &mut self.outbox);
+                    }
                 } else {
                     // Gone already.
                     self.common.connections.fetch_sub(1, Ordering::Relaxed);
@@ -263,14 +289,13 @@ impl Driver {
         }
     }
 
-    fn open(&mut self, socket: OwnedFd, peer: Peer, now: Time) -> Option<ConnKey> {
+    /// Takes a socket in, unless the broker stops.
+    fn admit(&mut self, socket: OwnedFd) -> Option<ConnKey> {
         if self.stops_at.is_some() {
             self.common.connections.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let conn = self.sockets.adopt(socket)?;
-        self.shard.open(conn, peer, now, &mut self.outbox);
-        Some(conn)
+        self.sockets.adopt(socket)
     }
 
     // What a turn leaves behind.
@@ -331,7 +356,9 @@ impl Driver {
 
     // Waiting.
 
-    async fn wait(&mut self) {
+    /// Announces that this shard is about to wait, and returns the time and until when; `None` if
+    /// there is something to do.
+    fn fall_asleep(&mut self) -> Option<(Time, Time)> {
         let now = self.clock.now();
         // Bytes that were held back and may be worked on now do not wait for others.
         let more =
@@ -339,22 +366,24 @@ impl Driver {
         if more || !self.mesh.fall_asleep() {
             self.sockets.ring.submit();
             self.sockets.ring.drain(&mut self.completions);
-            return;
+            return None;
         }
-        let deadline = self.deadline(now);
-        if self.idleness.should_block() {
-            let plan = self.gather.plan(now);
-            let timeout = Duration::from_micros(deadline.micros_since(now));
-            self.sockets.ring.submit_and_wait(Wait {
-                events: plan.events,
-                gather_us: plan.gather_us,
-                timeout: timeout.min(LONGEST_BLOCK),
-            });
-        } else {
-            self.notifier
-                .wait(&mut self.sockets.ring, now, deadline)
-                .await;
-        }
+        Some((now, self.deadline(now)))
+    }
+
+    /// Waits in the kernel.
+    fn block(&mut self, now: Time, deadline: Time, longest: Duration) {
+        let plan = self.gather.plan(now);
+        let timeout = Duration::from_micros(deadline.micros_since(now));
+        self.sockets.ring.submit_and_wait(Wait {
+            events: plan.events,
+            gather_us: plan.gather_us,
+            timeout: timeout.min(longest),
+        });
+    }
+
+    /// The wait is over.
+    fn wake_up(&mut self) {
         self.mesh.wake_up();
         // `turn` has emptied the list, so what is there now came by this wait.
         self.sockets.ring.drain(&mut self.completions);

@@ -20,6 +20,13 @@ pub enum BootError {
     },
     /// The operating system does not tell which CPUs we may use.
     Cpus(io::Error),
+    /// The open files limit leaves no room for a single connection.
+    OpenFiles {
+        /// The limit.
+        limit: u64,
+        /// What is needed for one.
+        needed: u64,
+    },
     /// Something else that the operating system refused: what, and how.
     System(&'static str, io::Error),
     /// The executor of a shard did not start or did not end well.
@@ -39,7 +46,7 @@ pub enum BootError {
 }
 
 /// What is wrong with io_uring here.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UringError {
     /// A security policy, usually the seccomp profile of a container, refuses the system call.
     Forbidden,
@@ -72,6 +79,38 @@ pub enum UringError {
     Other(&'static str, i32),
 }
 
+impl UringError {
+    /// Whether io_uring is not to be had here, whatever limits are raised.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Forbidden | Self::Disabled(_) | Self::Missing { .. } | Self::TooOld { .. } => {
+                true
+            }
+            Self::LockedMemory { .. } | Self::OpenFiles | Self::Other(..) => false,
+        }
+    }
+
+    /// The cause alone, for a line that says what is done instead.
+    pub(super) fn in_short(&self) -> String {
+        match self {
+            Self::Forbidden => {
+                String::from("io_uring is forbidden here by a security policy (seccomp)")
+            }
+            Self::Disabled(value) => format!("kernel.io_uring_disabled is {value}"),
+            Self::Missing { kernel } => {
+                format!("this kernel ({kernel}) has no io_uring, or a security policy hides it")
+            }
+            Self::TooOld { kernel, lacks } => {
+                format!("io_uring of this kernel ({kernel}) lacks {lacks}")
+            }
+            Self::LockedMemory { .. } => String::from("RLIMIT_MEMLOCK is too small for io_uring"),
+            Self::OpenFiles => String::from("too few file descriptors for io_uring"),
+            Self::Other(what, _) => format!("io_uring: {what} failed"),
+        }
+    }
+}
+
 /// What is wrong with a listener.
 #[derive(Debug)]
 pub struct ListenError {
@@ -86,7 +125,10 @@ pub struct ListenError {
 impl fmt::Display for BootError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Uring(error) => error.fmt(formatter),
+            Self::Uring(error) => write!(
+                formatter,
+                "{error} Or do without io_uring: `driver = \"epoll\"` in [net], or --driver epoll."
+            ),
             Self::Listen(error) => error.fmt(formatter),
             Self::TooManyShards { asked, most } => write!(
                 formatter,
@@ -96,6 +138,11 @@ impl fmt::Display for BootError {
             Self::Cpus(error) => write!(
                 formatter,
                 "cannot tell which CPUs this process may use: {error}. Check the cpuset of its cgroup."
+            ),
+            Self::OpenFiles { limit, needed } => write!(
+                formatter,
+                "the open files limit is {limit}, which leaves no room for a connection; {needed} are \
+                 needed for one. Fix: ulimit -n 65536 before the start (systemd: LimitNOFILE=)."
             ),
             Self::System(what, error) => write!(formatter, "cannot {what}: {error}"),
             Self::Executor { shard, text } => write!(formatter, "shard {shard} failed: {text}"),
@@ -155,7 +202,7 @@ impl fmt::Display for UringError {
                  (systemd: LimitNOFILE=).",
             ),
             Self::Other(what, errno) => {
-                write!(formatter, "io_uring: {what}: {}", io::Error::from_raw_os_error(*errno))
+                write!(formatter, "io_uring: {what}: {}.", io::Error::from_raw_os_error(*errno))
             }
         }
     }

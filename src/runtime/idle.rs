@@ -1,6 +1,6 @@
 //! How a shard waits when it has nothing to do.
 //!
-//! Two ways: in the shard's own ring, which is the shorter way but leaves glommio's executor
+//! With epoll it waits in the kernel, and that is all. With io_uring there are two ways: in the shard's own ring, which is the shorter way but leaves glommio's executor
 //! standing, or in glommio, told of completions by an eventfd. Under load the first, for at most
 //! [`LONGEST_BLOCK`]; once such a wait was in vain, the second, so that an idle shard costs nothing
 //! and whatever else runs on the executor gets its turn.
@@ -18,6 +18,9 @@ use super::sys;
 
 /// The longest wait in the own ring, and so the longest that other work of the executor waits.
 pub(super) const LONGEST_BLOCK: Duration = Duration::from_millis(2);
+
+/// The longest wait of a shard that has its thread for itself: whatever has to happen sooner wakes it.
+pub(super) const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 /// Which of the two ways to take.
 #[derive(Debug, Default)]

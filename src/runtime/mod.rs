@@ -1,7 +1,7 @@
 //! Everything that touches the operating system: threads, sockets, io_uring, signals, the clock.
 //!
-//! Each shard is one executor of glommio on a CPU of its own, with one task that owns everything of
-//! that shard. Shards share the mesh of channels, a counter of connections and a stop flag; nothing
+//! Each shard is one thread on a CPU of its own that owns everything of that shard: an executor of
+//! glommio with one task, or, where io_uring is not to be had, a plain thread with epoll. Shards share the mesh of channels, a counter of connections and a stop flag; nothing
 //! else, and none of it per message except one channel hop for each batch.
 //!
 //! | module | owns |
@@ -13,6 +13,7 @@
 //! | `mesh` | channels between shards, wakes |
 //! | `connections`, `sockets` | the life of a connection |
 //! | `acceptor` | taking connections in |
+//! | `threads` | what a shard runs on |
 //! | `idle` | waiting when there is nothing to do |
 //! | `log` | events of the core, at a bounded rate |
 //! | `driver` | the loop of a shard |
@@ -36,6 +37,7 @@ pub mod net;
 mod signals;
 mod sockets;
 mod sys;
+mod threads;
 
 pub use boot::{RuntimeOptions, Started, StopHandle, run};
 pub use error::{BootError, ListenError, UringError};

@@ -359,7 +359,9 @@ impl Sockets {
     /// Takes the socket of a connection that moves to another shard.
     pub(super) fn give_away(&mut self, conn: ConnKey, outbox: &mut Outbox) -> Option<OwnedFd> {
         let socket = self.connections.remove(conn);
-        if socket.is_some() {
+        if let Some(socket) = &socket {
+            let receive = Token::new(Operation::ReceiveOnce, conn.index, conn.generation);
+            self.ring.release(socket.as_fd(), receive);
             outbox.release(conn);
         } else {
             self.kill(conn, outbox);

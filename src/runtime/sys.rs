@@ -78,6 +78,21 @@ pub(super) fn allowed_cpus() -> io::Result<Vec<usize>> {
         .collect())
 }
 
+/// Lets the calling thread run on `cpu` alone.
+pub(super) fn bind_to_cpu(cpu: usize) -> io::Result<()> {
+    // SAFETY: an array of integers, for which all zeroes is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    if cpu >= 8 * size_of::<libc::cpu_set_t>() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the set has a bit `cpu`, as was checked.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: the call reads the given size and keeps no pointer.
+    let result =
+        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+    check(result)
+}
+
 /// A new eventfd that blocks, as io_uring wants it.
 pub(super) fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: takes no pointer.
@@ -118,6 +133,17 @@ mod tests {
         assert_eq!(kernel_version("6.12.0-55.el10.x86_64"), Some((6, 12)));
         assert_eq!(kernel_version("6.6-rc3"), Some((6, 6)));
         assert_eq!(kernel_version("unknown"), None);
+    }
+
+    #[test]
+    fn a_thread_runs_where_it_is_bound_to() {
+        for cpu in allowed_cpus().unwrap() {
+            std::thread::scope(|scope| {
+                let bound = scope.spawn(move || bind_to_cpu(cpu).map(|()| allowed_cpus().unwrap()));
+                assert_eq!(bound.join().unwrap().unwrap(), [cpu]);
+            });
+        }
+        assert!(bind_to_cpu(1 << 20).is_err());
     }
 
     #[test]

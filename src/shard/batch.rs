@@ -18,7 +18,7 @@ use crate::session::ReplayKey;
 use crate::stats::Stats;
 use crate::time::Time;
 use crate::topic::{Name, Subscription};
-use crate::wire::QoS;
+use crate::wire::{QoS, Run, RunShape};
 
 /// Publishes for one other shard: heads in one vector, bytes in another, both used again.
 #[derive(Debug, Default)]
@@ -39,6 +39,8 @@ struct Head {
     qos: QoS,
     retain: bool,
     target: Option<SessionKey>,
+    /// There are several: their packets stand in place of the payload.
+    run: Option<RunShape>,
 }
 
 /// One publish of a batch.
@@ -46,6 +48,8 @@ struct Head {
 pub struct Frame<'a> {
     /// The message.
     pub message: MessageView<'a>,
+    /// All of the messages that are meant, where `message` is only the first of them.
+    pub run: Option<Run<'a>>,
     /// Where it goes: to everybody who subscribed, or to one member of a group.
     pub target: Target<'a>,
 }
@@ -64,10 +68,23 @@ pub enum Target<'a> {
     },
 }
 
+impl<'a> Frame<'a> {
+    /// All messages that are meant.
+    pub fn messages(&self) -> impl Iterator<Item = MessageView<'a>> + use<'a> {
+        self.message.and_those_of(self.run)
+    }
+}
+
 impl Batch {
     /// Appends a publish for every matching subscription of the receiving shard.
     pub fn push(&mut self, message: &MessageView<'_>) {
-        self.push_head(message, None, "", "");
+        self.push_head(message, None, None, "");
+    }
+
+    /// The same for all of the run that `message` begins.
+    pub fn push_run(&mut self, message: &MessageView<'_>, run: Option<&Run<'_>>) {
+        let several = run.filter(|run| run.count() > 1);
+        self.push_head(message, several, None, "");
     }
 
     /// Appends a publish for one member of the group `subscription`.
@@ -77,40 +94,41 @@ impl Batch {
         session: SessionKey,
         subscription: Subscription<'_>,
     ) {
-        let share = subscription.share.unwrap_or_default();
-        self.push_head(message, Some(session), share, subscription.filter.as_str());
+        let name = [
+            crate::topic::SHARE_PREFIX,
+            subscription.share.unwrap_or_default(),
+            "/",
+            subscription.filter.as_str(),
+        ]
+        .concat();
+        self.push_head(message, None, Some(session), &name);
     }
 
     fn push_head(
         &mut self,
         message: &MessageView<'_>,
+        run: Option<&Run<'_>>,
         target: Option<SessionKey>,
         share: &str,
-        filter: &str,
     ) {
         let start = self.bytes.len();
         let topic = message.topic.as_str();
         self.bytes.extend_from_slice(topic.as_bytes());
-        if target.is_some() {
-            self.bytes
-                .extend_from_slice(crate::topic::SHARE_PREFIX.as_bytes());
-            self.bytes.extend_from_slice(share.as_bytes());
-            self.bytes.push(b'/');
-            self.bytes.extend_from_slice(filter.as_bytes());
-        }
-        let share_length = self.bytes.len() - start - topic.len();
+        self.bytes.extend_from_slice(share.as_bytes());
         self.bytes.extend_from_slice(message.properties);
-        self.bytes.extend_from_slice(message.payload);
+        let payload = run.map_or(message.payload, |run| run.bytes());
+        self.bytes.extend_from_slice(payload);
         self.heads.push(Head {
             start: length(start),
             topic_length: short(topic.len()),
-            share_length: short(share_length),
+            share_length: short(share.len()),
             properties_length: length(message.properties.len()),
-            payload_length: length(message.payload.len()),
+            payload_length: length(payload.len()),
             expires_at: message.expires_at,
             qos: message.qos,
             retain: message.retain,
             target,
+            run: run.map(Run::shape),
         });
     }
 
@@ -124,7 +142,10 @@ impl Batch {
         let (topic, rest) = rest.split_at(usize::from(head.topic_length));
         let (share, rest) = rest.split_at(usize::from(head.share_length));
         let (properties, rest) = rest.split_at(head.properties_length as usize);
-        let payload = &rest[..head.payload_length as usize];
+        let bytes = &rest[..head.payload_length as usize];
+        let run = head.run.map(|shape| Run::from_parts(shape, bytes));
+        let first = run.and_then(|run| run.payloads().next());
+        let payload = first.unwrap_or(bytes);
         let target = match head.target {
             None => Target::Subscribers,
             Some(session) => Target::Member {
@@ -141,6 +162,7 @@ impl Batch {
                 retain: head.retain,
                 expires_at: head.expires_at,
             },
+            run,
             target,
         }
     }

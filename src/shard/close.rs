@@ -95,7 +95,7 @@ impl Shard {
         let address = connection.peer.address;
         let session = connection.session().and_then(|key| self.sessions.get(key));
         let client_id = session.map_or_else(Box::default, |session| session.client_id.clone());
-        self.stats.violations += 1;
+        self.stats.violated(fault.reason_code());
         out.event(Event::Violation {
             client_id,
             address,
@@ -178,6 +178,7 @@ impl Shard {
             return;
         };
         let client_id = session.client_id.clone();
+        self.stats.ended[ending.cause.end() as usize] += 1;
         out.event(Event::Disconnected {
             client_id,
             cause: ending.cause,
@@ -299,7 +300,7 @@ impl Shard {
             expires_at,
             ..message
         };
-        self.publish(&message, Publisher::BROKER, now, out);
+        self.publish(&message, None, Publisher::BROKER, now, out);
     }
 }
 

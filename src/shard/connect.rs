@@ -111,8 +111,9 @@ impl Shard {
             .timers
             .move_to(TimerKey::Connection(conn), connection.timer, Time::NEVER);
         self.stats.connections -= 1;
-        self.stats.packets_received -= 1;
-        self.stats.bytes_received -= unread.len() as u64; // counted again where it is read again
+        self.stats.handed_over += 1;
+        // Counted by the shard that works on it; its bytes have been counted here.
+        self.stats.packets_received[PacketType::Connect as usize] -= 1;
         out.handoffs.push(Handoff {
             conn,
             to,
@@ -185,7 +186,7 @@ impl Shard {
             return;
         };
         let address = connection.peer.address;
-        self.stats.connects_refused += 1;
+        self.stats.refused(reason);
         out.event(Event::Refused {
             client_id: client_id.into(),
             address,
@@ -249,6 +250,7 @@ impl Shard {
             connection.timer,
             connection.silent_at(),
         );
+        self.stats.connects_accepted += 1;
         self.stats.clients_connected += 1;
         self.stats.clients_maximum = self.stats.clients_maximum.max(self.stats.clients_connected);
         out.established.push(conn);
@@ -266,8 +268,7 @@ impl Shard {
         let mut packet = Vec::new();
         welcome.encode(connect.version, &mut packet);
         out.write(conn).extend_from_slice(&packet);
-        self.stats.packets_sent += 1;
-        self.stats.bytes_sent += packet.len() as u64;
+        self.stats.sent(&packet);
         self.pump(key, now, out);
     }
 

@@ -9,14 +9,17 @@ use crate::route::{GroupKey, SessionKey};
 use crate::session::{Connection, Delivery, Identifiers, Named, Session, Slot};
 use crate::stats::{DropReason, Stats};
 use crate::time::Time;
-use crate::wire::{Ack, AckKind, PacketId, PublishHead, QoS, ReasonCode, Version};
+use crate::wire::{Ack, AckKind, PacketId, PublishHead, QoS, ReasonCode, Run, Version};
 
 use super::explain::{encode_explained, explanation};
 use super::{ConnKey, Outbox, QueueOverflow, Shard};
 
-/// One publish on its way to the receivers of this shard.
+/// One publish, or a run of them, on its way to the receivers of this shard.
 pub(super) struct Fanout<'a> {
+    /// The message, the first one of a run.
     pub(super) message: MessageView<'a>,
+    /// Its packet as it came, and those that continue it.
+    pub(super) run: Option<Run<'a>>,
     pub(super) now: Time,
     /// Made by the first receiver that keeps the message, shared by all.
     kept: Option<Rc<Message>>,
@@ -88,6 +91,7 @@ impl<'a> Fanout<'a> {
         encoder.made = 0;
         Self {
             message,
+            run: None,
             now,
             kept: None,
             encoder,
@@ -96,13 +100,60 @@ impl<'a> Fanout<'a> {
     }
 
     pub(super) fn keep(&mut self) -> Rc<Message> {
+        debug_assert_eq!(self.count(), 1, "a run is kept message by message");
         Rc::clone(self.kept.get_or_insert_with(|| self.message.to_message()))
     }
 
-    /// Appends the frame of this layout to `output`.
+    /// How many messages it stands for.
+    fn count(&self) -> u32 {
+        self.run.map_or(1, |run| run.count())
+    }
+
+    /// Bytes of all payloads.
+    fn payload_bytes(&self) -> usize {
+        self.run
+            .map_or(self.message.payload.len(), |run| run.payload_bytes())
+    }
+
+    /// Whether each message, in whatever layout without identifiers, is sure to be no larger than
+    /// `maximum` bytes.
+    fn is_within(&self, maximum: u32) -> bool {
+        /// Bytes by which layouts of a packet may differ: fixed header, packet identifier, length of
+        /// the properties, Message Expiry Interval.
+        const SLACK: usize = 5 + 2 + 4 + 5;
+        let size = match &self.run {
+            Some(run) => run.largest(),
+            None => self.message.size(),
+        };
+        size + SLACK + 2 <= maximum.min(MAX_PACKET_SIZE) as usize
+    }
+
+    /// The messages.
+    fn messages(&self) -> impl Iterator<Item = MessageView<'a>> + use<'a> {
+        self.message.and_those_of(self.run)
+    }
+
+    /// Calls `each` for every message of a run by itself.
+    pub(super) fn one_by_one(&mut self, mut each: impl FnMut(&mut Fanout<'_>)) {
+        if self.count() == 1 {
+            return each(self);
+        }
+        for message in self.messages() {
+            each(&mut Fanout::new(message, self.encoder, 1, self.now));
+        }
+    }
+
+    /// Appends the frame of this layout, or all frames of the run, to `output`.
     fn encode(&mut self, version: Version, copy: &Copy<'_>, output: &mut Vec<u8>) {
+        if let Some(run) = &self.run
+            && run.fits(version, copy.qos)
+        {
+            return run.append(copy.qos, copy.retain, copy.packet_id, output);
+        }
         if !self.shared {
-            head(version, &self.message, copy, None, self.now).encode(output);
+            for message in self.messages() {
+                head(version, &message, copy, None, self.now).encode(output);
+            }
             return;
         }
         // QoS 1 and 2 differ in the first byte alone, which is patched like the identifier.
@@ -111,8 +162,11 @@ impl<'a> Fanout<'a> {
             | usize::from(copy.packet_id.is_some()) << 2;
         if self.encoder.made & (1 << layout) == 0 {
             let start = self.encoder.bytes.len();
-            let packet_id =
-                head(version, &self.message, copy, None, self.now).encode(&mut self.encoder.bytes);
+            let mut packet_id = None;
+            for message in self.messages() {
+                packet_id =
+                    head(version, &message, copy, None, self.now).encode(&mut self.encoder.bytes);
+            }
             let end = self.encoder.bytes.len();
             self.encoder.frames[layout] = Encoded {
                 start,
@@ -266,25 +320,45 @@ impl Shard {
             None => self.settings.queue_qos0,
         };
         if queues {
-            let delivery = Delivery {
-                message: fanout.keep(),
-                qos: copy.qos,
-                retain: copy.retain,
-                identifiers: copy.identifiers.into(),
-                group,
-            };
-            return self.enqueue(key, delivery, out);
+            let mut outcome = Outcome::Taken;
+            fanout.one_by_one(|fanout| {
+                let delivery = Delivery {
+                    message: fanout.keep(),
+                    qos: copy.qos,
+                    retain: copy.retain,
+                    identifiers: copy.identifiers.into(),
+                    group,
+                };
+                outcome = self.enqueue(key, delivery, out);
+            });
+            return outcome;
         }
         let Some(connection) = connection else {
-            self.stats.drop_messages(DropReason::Offline, 1);
+            self.stats
+                .drop_messages(DropReason::Offline, u64::from(fanout.count()));
             return Outcome::Dropped;
         };
-        if out.backlog(connection.key) >= self.settings.max_output_bytes {
-            self.stats.drop_messages(DropReason::SlowConsumer, 1);
-            return Outcome::Dropped;
+        let maximum = self.settings.max_output_bytes;
+        let run = fanout.run.filter(|run| run.count() > 1);
+        let more = run.map_or(0, |run| run.bytes().len());
+        let fits = out.backlog(connection.key) + more < maximum || more == 0;
+        let mut outcome = Outcome::Dropped;
+        let stats = &mut self.stats;
+        let mut send = |fanout: &mut Fanout<'_>| {
+            if out.backlog(connection.key) >= maximum {
+                stats.drop_messages(DropReason::SlowConsumer, 1);
+            } else {
+                send_fanout(connection, copy, fanout, stats, out);
+                outcome = Outcome::Taken;
+            }
+        };
+        // So much of a run as fits, as if the messages had come by themselves.
+        if fits {
+            send(fanout);
+        } else {
+            fanout.one_by_one(send);
         }
-        send_fanout(connection, copy, fanout, &mut self.stats, out);
-        Outcome::Taken
+        outcome
     }
 
     /// Lets a message wait in the queue of its session [MQTT-4.5.0-1], within the limits.
@@ -333,6 +407,9 @@ impl Shard {
             && let Some(connection) = self.connections.get_mut(conn)
         {
             let idle = !session.window.has_unsent() && session.queue.is_empty();
+            if idle && session.shared == 0 && session.replays.is_empty() {
+                return; // the usual case of an acknowledgement
+            }
             if idle || session.window.in_flight() >= connection.receive_maximum {
                 break; // an acknowledgement brings us back [MQTT-3.3.4-9]
             }
@@ -457,6 +534,12 @@ pub(super) fn send_ack(
 ) {
     let output = out.write(connection.key);
     let before = output.len();
+    if ack.reason == ReasonCode::Success && connection.maximum_packet_size >= 4 {
+        ack.encode(kind, connection.version, output);
+        stats.packets_sent += 1;
+        stats.bytes_sent += (output.len() - before) as u64;
+        return;
+    }
     let encode = |reason_string, output: &mut Vec<u8>| {
         Ack {
             reason_string,
@@ -470,8 +553,7 @@ pub(super) fn send_ack(
         encode,
         output,
     );
-    stats.packets_sent += u64::from(output.len() > before);
-    stats.bytes_sent += (output.len() - before) as u64;
+    stats.sent(&output[before..]);
 }
 
 /// Sends one copy of a fan-out, from the encoder where its layout is a common one.
@@ -482,19 +564,23 @@ fn send_fanout(
     stats: &mut Stats,
     out: &mut Outbox,
 ) -> bool {
-    if !copy.identifiers.is_empty() || connection.outgoing_aliases.is_some() {
-        return send_publish(connection, &fanout.message, copy, fanout.now, stats, out);
+    if !copy.identifiers.is_empty()
+        || connection.outgoing_aliases.is_some()
+        || !fanout.is_within(connection.maximum_packet_size)
+    {
+        let mut sent = true;
+        for message in fanout.messages() {
+            sent &= send_publish(connection, &message, copy, fanout.now, stats, out);
+        }
+        return sent;
     }
     let output = out.write(connection.key);
     let before = output.len();
     fanout.encode(connection.version, copy, output);
-    count_publish(
-        connection,
-        output,
-        before,
-        fanout.message.payload.len(),
-        stats,
-    )
+    stats.publishes_sent[copy.qos as usize] += u64::from(fanout.count());
+    stats.publish_bytes_sent[copy.qos as usize] += fanout.payload_bytes() as u64;
+    stats.bytes_sent += (output.len() - before) as u64;
+    true
 }
 
 /// Sends one PUBLISH, encoded for this client. `false` if it is larger than the client takes.
@@ -525,7 +611,8 @@ fn send_publish(
     let output = out.write(connection.key);
     let before = output.len();
     head.encode(output);
-    let sent = count_publish(connection, output, before, message.payload.len(), stats);
+    let counted = (copy.qos, message.payload.len());
+    let sent = count_publish(connection, output, before, counted, stats);
     if let (true, Named::Introduce(alias)) = (sent, named)
         && let Some(aliases) = &mut connection.outgoing_aliases
     {
@@ -540,7 +627,7 @@ fn count_publish(
     connection: &Connection,
     output: &mut Vec<u8>,
     start: usize,
-    payload: usize,
+    (qos, payload): (QoS, usize),
     stats: &mut Stats,
 ) -> bool {
     let size = output.len() - start;
@@ -549,9 +636,9 @@ fn count_publish(
         stats.drop_messages(DropReason::TooLarge, 1);
         return false;
     }
-    stats.packets_sent += 1;
-    stats.publishes_sent += 1;
-    stats.publish_bytes_sent += payload as u64;
+    // `Shard::stats` adds them to the packets.
+    stats.publishes_sent[qos as usize] += 1;
+    stats.publish_bytes_sent[qos as usize] += payload as u64;
     stats.bytes_sent += size as u64;
     true
 }

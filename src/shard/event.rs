@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::stats::End;
 use crate::wire::{ReasonCode, Version};
 
 use super::fault::Fault;
@@ -69,6 +70,19 @@ pub enum Cause {
     Eof,
     /// The socket failed, with this error number of the operating system.
     Io(i32),
+}
+
+impl Cause {
+    /// What it is counted as.
+    pub(super) fn end(self) -> End {
+        match self {
+            Self::Client(ReasonCode::Success) => End::Client,
+            Self::Client(_) => End::ClientError,
+            Self::Server(_) => End::Broker,
+            Self::Eof => End::Eof,
+            Self::Io(_) => End::SocketError,
+        }
+    }
 }
 
 impl std::fmt::Display for Cause {

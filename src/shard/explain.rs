@@ -24,8 +24,7 @@ impl Shard {
         let encode =
             |reason_string, output: &mut Vec<u8>| packet(reason_string).encode(version, output);
         encode_explained(connection, reason_string, encode, output);
-        self.stats.packets_sent += u64::from(output.len() > before);
-        self.stats.bytes_sent += (output.len() - before) as u64;
+        self.stats.sent(&output[before..]);
     }
 }
 

@@ -177,6 +177,7 @@ impl Shard {
                     let matches = self.routes.matches(frame.message.topic);
                     let receivers = matches.local.len();
                     let mut fanout = Fanout::new(frame.message, &mut encoder, receivers, now);
+                    fanout.run = frame.run;
                     !self.publish_local(&matches, None, &mut fanout, out)
                 }
                 Target::Member {

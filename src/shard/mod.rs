@@ -6,7 +6,7 @@
 //! 1. what other shards sent: [`Shard::receive_live`] for every live batch, then
 //!    [`Shard::receive_control`] for the control messages that were taken from their lanes *before*
 //!    the live batches (see [`batch`] for why);
-//! 2. what sockets did: [`Shard::open`], [`Shard::ingest`], [`Shard::writable`], [`Shard::close`], in
+//! 2. what sockets did: [`Shard::open`], [`Shard::adopt`], [`Shard::ingest`], [`Shard::writable`], [`Shard::close`], in
 //!    any order, and [`Shard::complete`] for answers of slow authenticators;
 //! 3. [`Shard::tick`] if [`Shard::next_deadline`] has come;
 //! 4. [`Shard::end_turn`], once; then the outbox is drained. If it says `again`, the next turn
@@ -53,7 +53,7 @@ use crate::route::{Retained, Routes, SessionKey, ShardId};
 use crate::session::{Connection, Phase, ReplayKey};
 use crate::stats::Stats;
 use crate::time::Time;
-use crate::wire::{Framing, Packet, PacketType, Publish, frame};
+use crate::wire::{Ack, AckKind, Framing, Packet, PacketType, Publish, Run, frame};
 
 pub use crate::session::{ConnKey, Peer, Ticket};
 pub use batch::{Batch, Control, Frame, Target, home};
@@ -62,10 +62,12 @@ pub use event::{Cause, Event};
 pub use fault::Fault;
 pub use outbox::{Close, Handoff, Outbox, Question};
 pub use settings::{QueueOverflow, Settings};
+pub use sys::{Loads, Memory, system_topics};
 
 use connect::{Answered, Asked};
 use deliver::Encoder;
 use mesh::Mesh;
+use publish::Incoming;
 use random::Random;
 use replay::{Replay, RetainedQuery};
 use subscribe::PendingSubscribe;
@@ -154,8 +156,19 @@ impl Shard {
         }
     }
 
-    /// A socket was accepted, or came from another shard.
+    /// A socket was accepted.
     pub fn open(&mut self, conn: ConnKey, peer: Peer, now: Time, _out: &mut Outbox) {
+        self.begin(conn, peer, now);
+        self.stats.connections_opened += 1;
+    }
+
+    /// A socket came from another shard, with what was read from it there and counted.
+    pub fn adopt(&mut self, conn: ConnKey, peer: Peer, unread: &[u8], now: Time, out: &mut Outbox) {
+        self.begin(conn, peer, now);
+        self.take(conn, unread, now, out);
+    }
+
+    fn begin(&mut self, conn: ConnKey, peer: Peer, now: Time) {
         let mut connection = Connection::new(conn, peer, now);
         let deadline = now.plus_millis(self.settings.connect_timeout_ms);
         connection.timer = self
@@ -167,10 +180,17 @@ impl Shard {
 
     /// Bytes came from the socket of `conn`. Packets may be split and joined at will.
     pub fn ingest(&mut self, conn: ConnKey, bytes: &[u8], now: Time, out: &mut Outbox) {
+        if self.take(conn, bytes, now, out) {
+            self.stats.bytes_received += bytes.len() as u64;
+        }
+    }
+
+    /// Works on new bytes. `false` if nobody knows the connection.
+    #[inline]
+    fn take(&mut self, conn: ConnKey, bytes: &[u8], now: Time, out: &mut Outbox) -> bool {
         let Some(connection) = self.connections.get_mut(conn) else {
-            return;
+            return false;
         };
-        self.stats.bytes_received += bytes.len() as u64;
         if connection.partial.is_empty() && !is_held(connection) {
             let used = self.work_off(conn, bytes, now, out);
             if let Some(connection) = self.connections.get_mut(conn) {
@@ -180,6 +200,7 @@ impl Shard {
             connection.partial.extend_from_slice(bytes);
             self.resume(conn, now, out);
         }
+        true
     }
 
     /// The bytes that were kept back for `conn` are worked off, if nothing holds them any longer.
@@ -203,6 +224,7 @@ impl Shard {
     /// Works off the complete packets at the start of `bytes`; returns how many bytes they were.
     fn work_off(&mut self, conn: ConnKey, bytes: &[u8], now: Time, out: &mut Outbox) -> usize {
         let mut at = 0;
+        let mut topic = "";
         while at < bytes.len() {
             // Gone, handed over, or told to wait: what is left is not ours to read now.
             let Some(connection) = self.connections.get_mut(conn) else {
@@ -229,8 +251,23 @@ impl Shard {
                     connection.consumed += size as u64;
                     let packet = &bytes[at..];
                     at += size;
-                    self.stats.packets_received += 1;
+                    self.stats.packets_received[usize::from(first_byte >> 4)] += 1;
                     match connection.phase {
+                        Phase::Connected(session)
+                            if first_byte >> 4 == PacketType::Publish as u8 =>
+                        {
+                            let version = connection.version;
+                            Publish::decode_after(version, first_byte, body, topic)
+                                .map_err(Fault::from)
+                                .and_then(|publish| {
+                                    topic = publish.topic;
+                                    let run = Run::of(version, &publish, packet, size, maximum);
+                                    at += self.count_run(conn, run.as_ref(), size);
+                                    let incoming = Incoming { publish, run };
+                                    self.on_publish(conn, session, &incoming, now, out)
+                                })
+                                .map(|()| Flow::Next)
+                        }
                         Phase::Connected(session) => self
                             .packet(conn, session, first_byte, body, now, out)
                             .map(|()| Flow::Next),
@@ -272,30 +309,18 @@ impl Shard {
         let Some(connection) = self.connections.get(conn) else {
             return Ok(());
         };
-        let version = connection.version;
-        if first_byte >> 4 == PacketType::Publish as u8 {
-            let publish = Publish::decode(version, first_byte, body)?;
-            return self.on_publish(conn, session, &publish, now, out);
+        if let Some(kind) = AckKind::from_first_byte(first_byte) {
+            let ack = Ack::decode(kind, connection.version, body)?;
+            match kind {
+                AckKind::PubAck => self.on_puback(session, &ack, now, out),
+                AckKind::PubRec => self.on_pubrec(conn, session, &ack, now, out),
+                AckKind::PubRel => self.on_pubrel(conn, session, &ack, out),
+                AckKind::PubComp => self.on_pubcomp(session, &ack, now, out),
+            }
+            return Ok(());
         }
-        match Packet::decode(version, first_byte, body)? {
+        match Packet::decode(connection.version, first_byte, body)? {
             Packet::Connect(_) => Err(Fault::SecondConnect), // [MQTT-3.1.0-2]
-            Packet::Publish(publish) => self.on_publish(conn, session, &publish, now, out),
-            Packet::PubAck(ack) => {
-                self.on_puback(session, &ack, now, out);
-                Ok(())
-            }
-            Packet::PubRec(ack) => {
-                self.on_pubrec(conn, session, &ack, now, out);
-                Ok(())
-            }
-            Packet::PubRel(ack) => {
-                self.on_pubrel(conn, session, &ack, out);
-                Ok(())
-            }
-            Packet::PubComp(ack) => {
-                self.on_pubcomp(session, &ack, now, out);
-                Ok(())
-            }
             Packet::Subscribe(subscribe) => self.on_subscribe(conn, session, &subscribe, out),
             Packet::Unsubscribe(unsubscribe) => {
                 self.on_unsubscribe(conn, session, &unsubscribe, out);
@@ -310,7 +335,27 @@ impl Shard {
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(Fault::ServerPacket)
             }
+            // Taken before this is asked.
+            Packet::Publish(_)
+            | Packet::PubAck(_)
+            | Packet::PubRec(_)
+            | Packet::PubRel(_)
+            | Packet::PubComp(_) => Ok(()),
         }
+    }
+
+    /// Counts the packets of a run behind its first one, which has `size` bytes and is counted. Returns
+    /// how many bytes they are.
+    fn count_run(&mut self, conn: ConnKey, run: Option<&Run<'_>>, size: usize) -> usize {
+        let Some(run) = run.filter(|run| run.count() > 1) else {
+            return 0;
+        };
+        let more = run.bytes().len() - size;
+        self.stats.packets_received[PacketType::Publish as usize] += u64::from(run.count() - 1);
+        if let Some(connection) = self.connections.get_mut(conn) {
+            connection.consumed += more as u64;
+        }
+        more
     }
 
     /// Once after all calls of a turn, before the outbox is drained.
@@ -330,12 +375,16 @@ impl Shard {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let shared = self.routes.shared_subscriptions(self.identity.shard);
+        // Counted by QoS alone while they are sent.
+        let mut packets_sent = self.stats.packets_sent;
+        packets_sent[PacketType::Publish as usize] += self.stats.publishes_sent.iter().sum::<u64>();
         Stats {
             sessions: self.sessions.len() as u64,
             subscriptions: (self.routes.subscriptions() + shared) as u64,
             shared_subscriptions: shared as u64,
             retained: self.retained.len() as u64,
             retained_bytes: self.retained.bytes() as u64,
+            packets_sent,
             ..self.stats
         }
     }
@@ -359,8 +408,7 @@ impl Shard {
             output.truncate(before); // [MQTT-3.1.2-24]
             return;
         }
-        self.stats.packets_sent += 1;
-        self.stats.bytes_sent += (output.len() - before) as u64;
+        self.stats.sent(&output[before..]);
     }
 
     fn next_serial(&mut self) -> u64 {

@@ -5,7 +5,7 @@ use crate::route::{Matches, SessionKey, ShardId};
 use crate::session::{Acknowledgement, Identifiers};
 use crate::time::Time;
 use crate::topic::Name;
-use crate::wire::{Ack, AckKind, PacketId, Publish, QoS, ReasonCode};
+use crate::wire::{Ack, AckKind, PacketId, Publish, QoS, ReasonCode, Run};
 
 use super::batch::{Control, home};
 use super::deliver::{Fanout, Matched};
@@ -29,6 +29,14 @@ impl Publisher {
     };
 }
 
+/// A PUBLISH as it came, and as what it can be passed on without being encoded again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Incoming<'a> {
+    pub(super) publish: Publish<'a>,
+    /// The packet itself and those that continue it; all of them are meant.
+    pub(super) run: Option<Run<'a>>,
+}
+
 /// What became of a publish, as far as it is known at once.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Published {
@@ -47,12 +55,18 @@ impl Shard {
         &mut self,
         conn: ConnKey,
         session: SessionKey,
-        publish: &Publish<'_>,
+        incoming: &Incoming<'_>,
         now: Time,
         out: &mut Outbox,
     ) -> Result<(), Fault> {
-        self.stats.publishes_received += 1;
-        self.stats.publish_bytes_received += publish.payload.len() as u64;
+        let publish = &incoming.publish;
+        let (count, bytes) = match &incoming.run {
+            Some(run) => (run.count(), run.payload_bytes()),
+            None => (1, publish.payload.len()),
+        };
+        let qos = publish.qos as usize;
+        self.stats.publishes_received[qos] += u64::from(count);
+        self.stats.publish_bytes_received[qos] += bytes as u64;
         let Some(connection) = self.connections.get_mut(conn) else {
             return Ok(());
         };
@@ -70,7 +84,7 @@ impl Shard {
                 conn,
                 session,
                 Name::trusted(publish.topic),
-                publish,
+                incoming,
                 now,
                 out,
             );
@@ -88,7 +102,7 @@ impl Shard {
         };
         let result = match topic {
             Some(topic) => {
-                self.publish_from(conn, session, Name::trusted(topic), publish, now, out)
+                self.publish_from(conn, session, Name::trusted(topic), incoming, now, out)
             }
             None => Err(Fault::TopicAliasUnknown), // section 3.3.2.3.4
         };
@@ -103,10 +117,11 @@ impl Shard {
         conn: ConnKey,
         key: SessionKey,
         topic: Name<'_>,
-        publish: &Publish<'_>,
+        incoming: &Incoming<'_>,
         now: Time,
         out: &mut Outbox,
     ) -> Result<(), Fault> {
+        let publish = &incoming.publish;
         let kind = match publish.qos {
             QoS::AtMostOnce => None,
             QoS::AtLeastOnce => Some(AckKind::PubAck), // [MQTT-4.3.2-4]
@@ -177,6 +192,7 @@ impl Shard {
         });
         let published = self.publish(
             &message,
+            incoming.run,
             Publisher {
                 session: Some(key),
                 waiter,
@@ -320,10 +336,11 @@ impl Shard {
         self.send_ack(conn, owed.kind, Ack::new(owed.packet_id, owed.reason), out);
     }
 
-    /// Brings `message` to everybody on every shard who wants it.
+    /// Brings `message`, or all of the run that it begins, to everybody on every shard who wants it.
     pub(super) fn publish(
         &mut self,
         message: &MessageView<'_>,
+        run: Option<Run<'_>>,
         publisher: Publisher,
         now: Time,
         out: &mut Outbox,
@@ -338,13 +355,16 @@ impl Shard {
         };
         let mut encoder = self.encoder.take().unwrap_or_default();
         let mut fanout = Fanout::new(*message, &mut encoder, matches.local.len(), now);
+        fanout.run = run;
         published.refused = self.publish_local(&matches, publisher.session, &mut fanout, out);
         for shard in matches.remote.iter() {
-            out.live(shard, |batch| batch.push(message));
+            out.live(shard, |batch| batch.push_run(message, run.as_ref()));
             self.expect_answer(shard, message.qos, publisher.waiter, &mut published);
         }
         if !matches.groups.is_empty() {
-            self.publish_shared(&matches, publisher, &mut fanout, &mut published, out);
+            fanout.one_by_one(|fanout| {
+                self.publish_shared(&matches, publisher, fanout, &mut published, out);
+            });
         }
         self.encoder = Some(encoder);
         if message.retain {

@@ -60,6 +60,7 @@ impl Shard {
                     .move_to(TimerKey::Connection(conn), Time::NEVER, silent_at);
             return;
         }
+        self.stats.keep_alive_timeouts += u64::from(fault == Fault::KeepAliveTimeout);
         self.disconnect(conn, Ending::fault(fault), now, out);
     }
 

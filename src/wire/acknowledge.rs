@@ -21,6 +21,19 @@ pub enum AckKind {
 }
 
 impl AckKind {
+    /// The one whose packets begin with `first_byte`.
+    #[must_use]
+    #[inline]
+    pub const fn from_first_byte(first_byte: u8) -> Option<Self> {
+        match first_byte {
+            0x40 => Some(Self::PubAck),
+            0x50 => Some(Self::PubRec),
+            0x62 => Some(Self::PubRel),
+            0x70 => Some(Self::PubComp),
+            _ => None,
+        }
+    }
+
     /// Its packet type.
     #[must_use]
     #[inline]
@@ -86,11 +99,16 @@ impl<'a> Ack<'a> {
     /// Appends the packet to `out`, in the shortest form there is.
     #[inline]
     pub fn encode(&self, kind: AckKind, version: Version, out: &mut Vec<u8>) {
+        let first_byte = kind.packet_type().first_byte();
+        let [high, low] = self.packet_id.get().to_be_bytes();
+        if !version.is_v5() || *self == Self::new(self.packet_id, ReasonCode::Success) {
+            return out.extend_from_slice(&[first_byte, 2, high, low]);
+        }
         let body = Body {
             version,
             packet: self,
         };
-        write_fixed_header(out, kind.packet_type().first_byte(), body.written_size());
+        write_fixed_header(out, first_byte, body.written_size());
         body.write(out);
     }
 

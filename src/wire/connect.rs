@@ -3,7 +3,7 @@
 use super::framing::write_fixed_header;
 use super::properties::{Property, Section, write_optional};
 use super::publish::topic_name;
-use super::reader::Reader;
+use super::reader::{Reader, utf8};
 use super::selection::Span;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{Forwarded, PacketType, QoS, UserProperties, Version, Violation};
@@ -271,7 +271,7 @@ impl<'a> Will<'a> {
             forwarded = Forwarded::new(section.selection(span));
         }
         // [MQTT-3.1.3-11] [MQTT-3.1.3-10 3.1.1]
-        let topic = topic_name(reader.unchecked_topic()?)?;
+        let topic = topic_name(utf8(reader.binary()?)?)?;
         let payload = reader.binary()?;
         let qos = QoS::from_bits((flags >> flag::WILL_QOS_SHIFT) & 3);
         Ok(Self {

@@ -2,7 +2,7 @@
 
 use super::framing::write_fixed_header;
 use super::properties::{Property, Section, identifier, write_optional};
-use super::reader::Reader;
+use super::reader::{self, Reader};
 use super::selection::Span;
 use super::sink::{Sink, Write, variable_byte_integer_size};
 use super::{
@@ -167,6 +167,20 @@ impl<'a> Publish<'a> {
     /// The rule that the packet breaks.
     #[inline]
     pub fn decode(version: Version, first_byte: u8, body: &'a [u8]) -> Result<Self, Violation> {
+        Self::decode_after(version, first_byte, body, "")
+    }
+
+    /// The same, where `known`, a topic name that was checked before, is likely to be the topic again.
+    ///
+    /// # Errors
+    /// The rule that the packet breaks.
+    #[inline]
+    pub fn decode_after(
+        version: Version,
+        first_byte: u8,
+        body: &'a [u8],
+        known: &'a str,
+    ) -> Result<Self, Violation> {
         // [MQTT-3.3.1-4] [MQTT-3.3.1-4 3.1.1]
         let qos = QoS::from_bits((first_byte >> 1) & 3).ok_or(Violation::QosThree)?;
         let dup = first_byte & 0b1000 != 0;
@@ -176,10 +190,14 @@ impl<'a> Publish<'a> {
         }
         let mut reader = Reader::new(body);
         // [MQTT-3.3.2-1] [MQTT-3.3.2-1 3.1.1]
-        let topic = reader.unchecked_topic()?;
-        if !topic.is_empty() {
-            topic_name(topic)?;
-        }
+        let topic = reader.binary()?;
+        let topic = if topic == known.as_bytes() {
+            known
+        } else if topic.is_empty() {
+            ""
+        } else {
+            topic_name(reader::utf8(topic)?)?.as_str()
+        };
         // [MQTT-2.2.1-2] [MQTT-2.3.1-5 3.1.1]
         let packet_id = match qos {
             QoS::AtMostOnce => None,

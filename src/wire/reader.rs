@@ -128,14 +128,6 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
-
-    /// A UTF-8 Encoded String in which U+0000 has not been looked for: a topic name, whose own
-    /// check finds it in the same pass.
-    #[inline]
-    pub(super) fn unchecked_topic(&mut self) -> Result<&'a str, Violation> {
-        utf8(self.binary()?)
-    }
-
     /// A Packet Identifier.
     #[inline]
     pub(super) fn packet_id(&mut self) -> Result<PacketId, Violation> {
@@ -159,7 +151,7 @@ pub(super) fn text(bytes: &[u8]) -> Result<&str, Violation> {
 
 /// Checks that bytes are UTF-8, for whoever looks for U+0000 itself.
 #[inline]
-fn utf8(bytes: &[u8]) -> Result<&str, Violation> {
+pub(super) fn utf8(bytes: &[u8]) -> Result<&str, Violation> {
     // Below 64 bytes the vectorised check hands on to the standard library's, 2 ns later.
     let text = if bytes.len() < 64 {
         std::str::from_utf8(bytes).ok()

@@ -79,7 +79,84 @@ fn the_broker_tells_about_itself() {
             assert!(value.is_some_and(|value| value > 0), "{name}: {value:?}");
         }
         assert!(of("uptime").is_some_and(|uptime| uptime.ends_with(" seconds")));
-        assert_eq!(values.len(), 24, "{values:?}");
+        for load in [
+            "messages/received",
+            "messages/sent",
+            "publish/dropped",
+            "publish/received",
+            "publish/sent",
+            "bytes/received",
+            "bytes/sent",
+            "sockets",
+            "connections",
+        ] {
+            for minutes in [1, 5, 15] {
+                let value = of(&format!("load/{load}/{minutes}min"));
+                assert!(
+                    value.is_some_and(|value| value.parse::<f64>().is_ok()),
+                    "{load}: {value:?}"
+                );
+            }
+        }
+        assert_eq!(values.len(), 24 + 27, "{values:?}");
+    });
+}
+
+/// Load averages are per minute, over the last 1, 5 and 15 minutes; each interval moves them by the
+/// share of its length.
+#[test]
+fn load_averages_follow_the_traffic() {
+    let settings = Settings {
+        sys_interval: 10,
+        ..settings()
+    };
+    on_shards_with(&settings, |broker| {
+        let mut publisher = broker.connect(v5("publisher"));
+        let average = |minutes: f64, reports: i32, before: f64, rate: f64| {
+            rate + (-f64::from(reports) / (6.0 * minutes)).exp() * (before - rate)
+        };
+        let mut expected = [0.0; 3];
+        // What happened before the second report came all at once: not looked at here.
+        broker.advance(20.0);
+        let load = |name: &str| {
+            let mut watcher = broker.connect(v5("watcher"));
+            watcher.subscribe(sub(&format!("$SYS/broker/load/{name}/#")));
+            let values = watcher.messages();
+            watcher.cut();
+            ["/1min", "/5min", "/15min"].map(|window| {
+                let message = values
+                    .iter()
+                    .find(|message| message.topic.ends_with(window));
+                let message = message.unwrap_or_else(|| panic!("{name}{window}"));
+                let value: f64 = String::from_utf8_lossy(&message.payload.0).parse().unwrap();
+                value
+            })
+        };
+        assert_eq!(load("publish/received"), expected);
+        for (per_interval, intervals) in [(50, 30), (0, 12)] {
+            for _ in 0..intervals {
+                for _ in 0..per_interval {
+                    publisher.publish(&message("a", "b"));
+                }
+                broker.advance(10.0);
+            }
+            for (value, minutes) in expected.iter_mut().zip([1.0, 5.0, 15.0]) {
+                *value = average(minutes, intervals, *value, f64::from(per_interval) * 6.0);
+            }
+            // A shard's report may be one interval late.
+            broker.advance(10.0);
+            for (value, minutes) in expected.iter_mut().zip([1.0, 5.0, 15.0]) {
+                *value = average(minutes, 1, *value, 0.0);
+            }
+            let found = load("publish/received");
+            for (found, expected) in found.into_iter().zip(expected) {
+                let late = 300.0 * (1.0 - (-1.0_f64 / 6.0).exp());
+                assert!((found - expected).abs() < late, "{found} for {expected}");
+            }
+            // While traffic goes on the shortest window has the most of it; afterwards it forgets first.
+            let shortest_leads = found[0] > found[1] && found[1] > found[2];
+            assert_eq!(shortest_leads, per_interval > 0, "{found:?}");
+        }
     });
 }
 

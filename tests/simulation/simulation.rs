@@ -367,7 +367,7 @@ impl Simulation {
         let everybody = self.oracle.is_everybody_connected();
         self.oracle.check_rest(&stats, everybody)?;
         ensure!(
-            (stats.packets_sent, stats.bytes_sent)
+            (stats.packets_sent.iter().sum(), stats.bytes_sent)
                 == (self.world.packets_sent, self.world.bytes_sent),
             "{} packets of {} bytes left, {stats:?}",
             self.world.packets_sent,
@@ -375,7 +375,7 @@ impl Simulation {
         );
         let sent = self.oracle.counts.publishes_sent;
         ensure!(
-            self.planted || stats.publishes_sent == sent,
+            self.planted || stats.publishes_sent.iter().sum::<u64>() == sent,
             "{sent} PUBLISHes left, {stats:?}"
         );
         self.check_exactly_once()

@@ -156,11 +156,13 @@ impl World {
             listener: 0,
             address: ([127, 0, 0, 1], 40_000).into(),
         };
-        self.accept(shard, link, peer);
+        let conn = self.accept(shard, link);
+        let node = &mut self.nodes[shard];
+        node.shard.open(conn, peer, self.now, &mut node.out);
         link
     }
 
-    fn accept(&mut self, shard: usize, link: Link, peer: Peer) -> ConnKey {
+    fn accept(&mut self, shard: usize, link: Link) -> ConnKey {
         let node = &mut self.nodes[shard];
         let index = node.free.pop().unwrap_or_else(|| {
             node.generations.push(0);
@@ -172,7 +174,6 @@ impl World {
         };
         node.links.insert(conn, link);
         self.wires[link.0].at = Some((shard, conn));
-        node.shard.open(conn, peer, self.now, &mut node.out);
         conn
     }
 
@@ -242,9 +243,10 @@ impl World {
             };
             for (link, unread, peer) in std::mem::take(&mut lane.sockets) {
                 busy = true;
-                let conn = self.accept(shard, link, peer);
+                let conn = self.accept(shard, link);
                 let node = &mut self.nodes[shard];
-                node.shard.ingest(conn, &unread, self.now, &mut node.out);
+                node.shard
+                    .adopt(conn, peer, &unread, self.now, &mut node.out);
                 self.drain(shard);
                 let late = std::mem::take(&mut self.wires[link.0].in_transit);
                 if !late.is_empty() {

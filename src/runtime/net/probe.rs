@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use super::super::error::UringError;
 use super::super::sys::{self, Resource};
-use super::ring::{Capabilities, Completion, Operation, Output, Ring, Token, Wait, build};
+use super::ring::{Capabilities, build};
+use super::{Completion, Net, Operation, Output, Token, Wait};
 
 /// Bytes of RLIMIT_MEMLOCK below which glommio refuses to start, whoever starts it.
 const GLOMMIO_LOCKED_MEMORY: u64 = 512 * 1024;
@@ -36,10 +37,10 @@ pub fn probe(shards: usize) -> Result<Capabilities, UringError> {
     let kernel = sys::kernel_release();
     check_locked_memory(shards)?;
     let mut capabilities = set_up(&kernel, shards)?;
-    let mut ring = match Ring::new(capabilities) {
+    let mut ring = match Net::new(capabilities) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) && capabilities.incremental => {
             capabilities.incremental = false;
-            Ring::new(capabilities)
+            Net::new(capabilities)
         }
         result => result,
     }
@@ -151,7 +152,7 @@ fn other(what: &'static str, error: &io::Error) -> UringError {
 }
 
 /// Does once what the driver does all the time.
-fn exercise(ring: &mut Ring, kernel: &str) -> Result<(), UringError> {
+fn exercise(ring: &mut Net, kernel: &str) -> Result<(), UringError> {
     let too_old = |lacks| UringError::TooOld {
         kernel: kernel.to_owned(),
         lacks,
@@ -202,7 +203,7 @@ fn exercise(ring: &mut Ring, kernel: &str) -> Result<(), UringError> {
 }
 
 /// The next completion.
-fn next(ring: &mut Ring) -> Result<Completion, UringError> {
+fn next(ring: &mut Net) -> Result<Completion, UringError> {
     ring.submit_and_wait(Wait {
         events: 1,
         gather_us: 0,
@@ -215,7 +216,7 @@ fn next(ring: &mut Ring) -> Result<Completion, UringError> {
         .ok_or(UringError::Other("no completion came", libc::ETIME))
 }
 
-fn carries(ring: &mut Ring, completion: Completion, bytes: &[u8], operation: Operation) -> bool {
+fn carries(ring: &mut Net, completion: Completion, bytes: &[u8], operation: Operation) -> bool {
     let fits = completion.token.operation() == operation;
     completion.received.is_some_and(|received| {
         let same = ring.bytes(&received) == bytes;
@@ -231,7 +232,7 @@ mod tests {
     #[test]
     fn io_uring_works_where_the_tests_run() {
         let capabilities = probe(1).unwrap_or_else(|error| panic!("{error}"));
-        assert!(Ring::new(capabilities).is_ok());
+        assert!(Net::new(capabilities).is_ok());
     }
 
     #[test]
@@ -244,7 +245,7 @@ mod tests {
                     incremental,
                     min_wait: false,
                 };
-                let mut ring = Ring::new(capabilities).unwrap();
+                let mut ring = Net::new(capabilities).unwrap();
                 exercise(&mut ring, "test")
                     .unwrap_or_else(|error| panic!("{capabilities:?}: {error}"));
             }

@@ -172,12 +172,12 @@ impl Oracle {
             (
                 "packets received",
                 counts.packets_received,
-                stats.packets_received,
+                stats.packets_received.iter().sum(),
             ),
             (
                 "publishes received",
                 counts.publishes_received,
-                stats.publishes_received,
+                stats.publishes_received.iter().sum(),
             ),
             ("takeovers", counts.takeovers, stats.takeovers),
             ("wills", counts.wills, stats.wills_published),
@@ -186,8 +186,8 @@ impl Oracle {
                 counts.sessions_expired,
                 stats.sessions_expired,
             ),
-            ("violations", 0, stats.violations),
-            ("refused", 0, stats.connects_refused),
+            ("violations", 0, stats.violations.iter().sum()),
+            ("refused", 0, stats.connects_refused.iter().sum()),
         ] {
             ensure!(ours == theirs, "{ours} {what}, {theirs} counted");
         }

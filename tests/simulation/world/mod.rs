@@ -327,9 +327,11 @@ impl World {
                 Target::Subscribers => None,
                 Target::Member { subscription, .. } => Some(subscription.to_text()),
             };
-            let message = passing(&frame.message, group);
-            self.observations
-                .push(Observation::Arrived { from, to, message });
+            for message in frame.messages() {
+                let message = passing(&message, group.clone());
+                self.observations
+                    .push(Observation::Arrived { from, to, message });
+            }
         }
         let node = &mut self.nodes[to];
         node.shard

@@ -25,12 +25,15 @@ impl World {
                 listener: 0,
                 address: PEER.into(),
             };
-            node.shard.open(conn, peer, self.now, &mut node.out);
+            let moved = !unread.is_empty();
+            if !moved {
+                node.shard.open(conn, peer, self.now, &mut node.out);
+            }
             self.observations
                 .push(Observation::Opened { link, shard: index });
             self.sockets[link.0].moving = 0;
-            if !unread.is_empty() {
-                self.ingest(index, conn, link, &unread);
+            if moved {
+                self.read(index, conn, link, &unread, Some(peer));
             }
         }
         busy
@@ -38,9 +41,17 @@ impl World {
 
     /// Gives bytes to the core, and notes which packets it has worked off.
     fn ingest(&mut self, index: usize, conn: ConnKey, link: Link, bytes: &[u8]) {
+        self.read(index, conn, link, bytes, None);
+    }
+
+    /// The same, for a connection that another shard handed over if there is a peer.
+    fn read(&mut self, index: usize, conn: ConnKey, link: Link, bytes: &[u8], peer: Option<Peer>) {
         let node = &mut self.nodes[index];
         let known = !node.out.closes.iter().any(|close| close.conn == conn);
-        node.shard.ingest(conn, bytes, self.now, &mut node.out);
+        match peer {
+            Some(peer) => node.shard.adopt(conn, peer, bytes, self.now, &mut node.out),
+            None => node.shard.ingest(conn, bytes, self.now, &mut node.out),
+        }
         let socket = &mut self.sockets[link.0];
         socket.read += bytes.len() as u64;
         if let Some(handoff) = node

@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::BufRingEntry;
 use io_uring::{IoUring, cqueue};
 
+use super::super::completion::Received;
+
 /// The kernel's flag for incremental consumption, since Linux 6.12.
 const INCREMENTAL: u16 = 2;
 
@@ -43,23 +45,6 @@ pub(super) struct Buffers {
     tail: u16,
     /// Where in each buffer the next bytes will be.
     consumed: Box<[u32]>,
-}
-
-/// Bytes that arrived, lying in a buffer. Not `Clone`: whoever has it gives it back once.
-#[derive(Debug)]
-#[must_use = "the buffer is lost to the kernel unless it is given back"]
-pub struct Received {
-    group: u16,
-    buffer: u16,
-    start: u32,
-    length: u32,
-    last: bool,
-}
-
-impl Received {
-    pub(super) fn group(&self) -> u16 {
-        self.group
-    }
 }
 
 impl Buffers {

@@ -10,21 +10,16 @@
 )]
 
 mod buffers;
-mod output;
-mod token;
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
-use buffers::BufferShape;
-pub use buffers::Received;
-pub use output::{Output, Sent};
-pub use token::{Operation, Token};
-
-use buffers::Buffers;
+use super::completion::{Completion, Received, Wait};
+use super::token::{Operation, Token};
+use buffers::{BufferShape, Buffers};
 
 /// Requests that are queued before the kernel must be entered.
 const SUBMISSION_ENTRIES: u32 = 1024;
@@ -72,44 +67,8 @@ pub struct Capabilities {
     pub min_wait: bool,
 }
 
-/// The end of a request, or one of the ends of a multishot one. Not `Clone`: it owns what it brings.
-#[derive(Debug)]
-pub struct Completion {
-    /// Which request.
-    pub token: Token,
-    /// As the system call would have returned it, errors as negative numbers.
-    pub result: i32,
-    /// Whether the request goes on.
-    pub more: bool,
-    /// Bytes that arrived.
-    pub received: Option<Received>,
-}
-
-impl Completion {
-    /// The connection that was accepted.
-    pub fn accepted(self) -> Result<OwnedFd, i32> {
-        if self.token.operation() != Operation::Accept || self.result < 0 {
-            return Err(-self.result);
-        }
-        // SAFETY: an accept that succeeded has opened this descriptor for whoever has the
-        // completion; that is us alone, and `self` is consumed.
-        Ok(unsafe { OwnedFd::from_raw_fd(self.result) })
-    }
-}
-
-/// How a wait may end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wait {
-    /// Completions to wait for.
-    pub events: u32,
-    /// Microseconds to wait for more than one of them.
-    pub gather_us: u32,
-    /// When to give up on all of them.
-    pub timeout: Duration,
-}
-
 /// An io_uring with the provided buffers of a shard.
-pub struct Ring {
+pub(super) struct Ring {
     uring: IoUring,
     handshake: Buffers,
     stream: Buffers,
@@ -121,7 +80,7 @@ pub struct Ring {
 
 impl Ring {
     /// A ring for the calling thread.
-    pub fn new(capabilities: Capabilities) -> io::Result<Self> {
+    pub(super) fn new(capabilities: Capabilities) -> io::Result<Self> {
         let uring = build(capabilities, SUBMISSION_ENTRIES, COMPLETION_ENTRIES)?;
         let handshake = Buffers::register(&uring, HANDSHAKE_GROUP, HANDSHAKE_BUFFERS)?;
         let shape = if capabilities.incremental {
@@ -144,14 +103,14 @@ impl Ring {
     }
 
     /// The descriptor by which other shards wake this one.
-    pub fn raw_fd(&self) -> RawFd {
+    pub(super) fn raw_fd(&self) -> RawFd {
         self.uring.as_raw_fd()
     }
 
     // Requests.
 
     /// Accepts connections until told otherwise.
-    pub fn accept(&mut self, listener: BorrowedFd<'_>, token: Token) {
+    pub(super) fn accept(&mut self, listener: BorrowedFd<'_>, token: Token) {
         let entry = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd()))
             .flags(libc::SOCK_CLOEXEC)
             .build()
@@ -161,7 +120,7 @@ impl Ring {
     }
 
     /// Receives once, into a buffer of the handshake.
-    pub fn receive_once(&mut self, socket: BorrowedFd<'_>, token: Token) {
+    pub(super) fn receive_once(&mut self, socket: BorrowedFd<'_>, token: Token) {
         let entry = opcode::Recv::new(
             types::Fd(socket.as_raw_fd()),
             std::ptr::null_mut(),
@@ -176,7 +135,7 @@ impl Ring {
     }
 
     /// Receives until told otherwise.
-    pub fn receive_many(&mut self, socket: BorrowedFd<'_>, token: Token) {
+    pub(super) fn receive_many(&mut self, socket: BorrowedFd<'_>, token: Token) {
         let entry = opcode::RecvMulti::new(types::Fd(socket.as_raw_fd()), STREAM_GROUP)
             .build()
             .user_data(token.user_data());
@@ -185,7 +144,7 @@ impl Ring {
     }
 
     /// Ends the request that has `token`, which says so in a last completion.
-    pub fn cancel(&mut self, token: Token) {
+    pub(super) fn cancel(&mut self, token: Token) {
         let entry = opcode::AsyncCancel::new(token.user_data())
             .build()
             .flags(squeue::Flags::SKIP_SUCCESS)
@@ -195,7 +154,7 @@ impl Ring {
     }
 
     /// Tells whenever `bell`, an eventfd, is rung.
-    pub fn watch(&mut self, bell: BorrowedFd<'_>, token: Token) {
+    pub(super) fn watch(&mut self, bell: BorrowedFd<'_>, token: Token) {
         let events = u32::try_from(libc::POLLIN).unwrap_or(1);
         let entry = opcode::PollAdd::new(types::Fd(bell.as_raw_fd()), events)
             .multi(true)
@@ -207,7 +166,7 @@ impl Ring {
 
     /// Posts a completion to the ring of another shard. If that ring is gone, nothing happens: the
     /// kernel refuses a descriptor that is no ring.
-    pub fn wake(&mut self, ring: RawFd) {
+    pub(super) fn wake(&mut self, ring: RawFd) {
         let wake = Token::plain(Operation::Wake).user_data();
         let entry = opcode::MsgRingData::new(types::Fd(ring), 0, wake, None)
             .build()
@@ -218,13 +177,38 @@ impl Ring {
     }
 
     /// Posts a completion after `delay`.
-    pub fn set_alarm(&mut self, delay: Duration) {
+    pub(super) fn set_alarm(&mut self, delay: Duration) {
         *self.alarm = types::Timespec::from(delay);
         let entry = opcode::Timeout::new(&raw const *self.alarm)
             .build()
             .user_data(Token::plain(Operation::Alarm).user_data());
         // SAFETY: the kernel reads the time when it takes the request in (`SUBMIT_STABLE`, Linux
         // 5.5); the box lives as long as the ring.
+        unsafe { self.push(&entry) };
+    }
+
+    /// Sends `bytes` if the socket takes all of them without waiting, in silence. Anything else
+    /// posts a completion.
+    ///
+    /// # Safety
+    ///
+    /// `bytes` must stay as they are until that completion, or until [`Ring::settled`] is above the
+    /// [`Ring::epoch`] of now.
+    pub(super) unsafe fn try_send(&mut self, socket: BorrowedFd<'_>, bytes: &[u8], token: Token) {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        let entry = send(socket, bytes, flags, token).flags(squeue::Flags::SKIP_SUCCESS);
+        // SAFETY: the caller's promise.
+        unsafe { self.push(&entry) };
+    }
+
+    /// Sends `bytes`, waiting in the kernel until the socket takes them, and posts a completion.
+    ///
+    /// # Safety
+    ///
+    /// `bytes` must stay as they are until that completion.
+    pub(super) unsafe fn send(&mut self, socket: BorrowedFd<'_>, bytes: &[u8], token: Token) {
+        let entry = send(socket, bytes, libc::MSG_WAITALL | libc::MSG_NOSIGNAL, token);
+        // SAFETY: the caller's promise.
         unsafe { self.push(&entry) };
     }
 
@@ -245,13 +229,13 @@ impl Ring {
     // Entering the kernel.
 
     /// Hands over all requests, without waiting.
-    pub fn submit(&mut self) {
+    pub(super) fn submit(&mut self) {
         let result = self.uring.submit();
         self.entered(result);
     }
 
     /// Hands over all requests and waits.
-    pub fn submit_and_wait(&mut self, wait: Wait) {
+    pub(super) fn submit_and_wait(&mut self, wait: Wait) {
         let timeout = types::Timespec::from(wait.timeout);
         let mut arguments = types::SubmitArgs::new().timespec(&timeout);
         let mut events = wait.events;
@@ -283,22 +267,22 @@ impl Ring {
     }
 
     /// Which submission a request that is pushed now will be part of.
-    fn epoch(&self) -> u64 {
+    pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }
 
     /// Submissions below this number have been made, and all their completions were seen.
-    fn settled(&self) -> u64 {
+    pub(super) fn settled(&self) -> u64 {
         self.settled
     }
 
     /// Whether completions wait, or would if the kernel were entered.
-    pub fn has_completions(&mut self) -> bool {
+    pub(super) fn has_completions(&mut self) -> bool {
         !self.uring.completion().is_empty() || self.uring.submission().taskrun()
     }
 
     /// Moves all completions there are to `into`.
-    pub fn drain(&mut self, into: &mut Vec<Completion>) {
+    pub(super) fn drain(&mut self, into: &mut Vec<Completion>) {
         let epoch = self.epoch;
         loop {
             let mut queue = self.uring.completion();
@@ -322,7 +306,7 @@ impl Ring {
     // Bytes.
 
     /// What arrived.
-    pub fn bytes(&self, received: &Received) -> &[u8] {
+    pub(super) fn bytes(&self, received: &Received) -> &[u8] {
         if received.group() == HANDSHAKE_GROUP {
             self.handshake.bytes(received)
         } else {
@@ -331,7 +315,7 @@ impl Ring {
     }
 
     /// What arrived was used.
-    pub fn give_back(&mut self, received: Received) {
+    pub(super) fn give_back(&mut self, received: Received) {
         if received.group() == HANDSHAKE_GROUP {
             self.handshake.give_back(received);
         } else {
@@ -342,13 +326,13 @@ impl Ring {
     // The eventfd that tells of completions while the thread waits elsewhere.
 
     /// Registers `eventfd`, switched off.
-    pub fn register_notifier(&mut self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
+    pub(super) fn register_notifier(&mut self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
         self.uring.completion().disable_eventfd();
         self.uring.submitter().register_eventfd(eventfd.as_raw_fd())
     }
 
     /// Switches the notifier on or off.
-    pub fn notify(&mut self, on: bool) {
+    pub(super) fn notify(&mut self, on: bool) {
         let queue = self.uring.completion();
         if on {
             queue.enable_eventfd();
@@ -378,6 +362,15 @@ impl std::fmt::Debug for Ring {
             .field("fd", &self.raw_fd())
             .finish_non_exhaustive()
     }
+}
+
+fn send(socket: BorrowedFd<'_>, bytes: &[u8], flags: i32, token: Token) -> squeue::Entry {
+    debug_assert_eq!(token.operation(), Operation::Send);
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    opcode::Send::new(types::Fd(socket.as_raw_fd()), bytes.as_ptr(), length)
+        .flags(flags)
+        .build()
+        .user_data(token.user_data())
 }
 
 fn completion(entry: &cqueue::Entry, handshake: &mut Buffers, stream: &mut Buffers) -> Completion {

@@ -1,16 +1,16 @@
 //! What a completion says about where it belongs.
 
-/// What was asked of the kernel.
+/// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Operation {
     /// Nobody waits for the answer: a cancellation, a wake that failed.
     Ignored = 0,
-    /// Multishot accept on the listener `index`.
+    /// Connections on the listener `index`, until told otherwise.
     Accept,
     /// One receive, of a connection whose CONNECT is not complete.
     ReceiveOnce,
-    /// Multishot receive of a connection that stays.
+    /// Receives of a connection that stays, until told otherwise.
     ReceiveMany,
     /// A send.
     Send,

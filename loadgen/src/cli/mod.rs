@@ -1,0 +1,177 @@
+//! The command line.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "results go to standard output, everything else to standard error"
+)]
+
+mod args;
+mod build;
+pub mod conditions;
+mod print;
+mod search;
+pub mod units;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::engine;
+use crate::measure::Outcome;
+use crate::plan::Plan;
+use crate::plan::scenarios::NAMED;
+
+use args::{Cli, Command, Load};
+
+/// The run could not be made.
+const FAILED: u8 = 1;
+
+/// The arguments contradict each other or the scenario.
+const USAGE: u8 = 2;
+
+/// A condition does not hold.
+const BROKEN: u8 = 3;
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let (plan, load) = match cli.command {
+        None => (Ok(build::canonical()), cli.load),
+        Some(Command::Conn(load)) => (Ok(build::conn(&load)), load),
+        Some(Command::Pub(load)) => (Ok(build::publish(&load)), load),
+        Some(Command::Sub(load)) => (Ok(build::subscribe(&load)), load),
+        Some(Command::Run { scenario, load }) => match from_file(&scenario, &load) {
+            Ok((scenario, load)) => (build::scenario(&scenario, &load), load),
+            Err(text) => (Err(text), Load::default()),
+        },
+        Some(Command::Scenarios { name }) => return list(name.as_deref()),
+    };
+    let plan = plan.and_then(|mut plan| build::apply(&load, &mut plan).map(|()| plan));
+    match plan {
+        Ok(plan) => generate(&plan, &load),
+        Err(text) => {
+            eprintln!("error: {text}");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn generate(plan: &Plan, load: &Load) -> ExitCode {
+    let result = if let Some(conditions) = &load.find_max {
+        search::find_max(plan, conditions, load)
+    } else if load.sweep.is_empty() {
+        once(plan, load).map(|outcome| vec![outcome])
+    } else {
+        search::sweep(plan, load)
+    };
+    match result {
+        Ok(outcomes) => check(load, &outcomes),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// One run, with its result written where the flags say.
+fn once(plan: &Plan, load: &Load) -> Result<Outcome, engine::Error> {
+    let outcome = engine::run(plan, &mut print::Lines::new(load.format))?;
+    print::print(&outcome, load.format);
+    Ok(outcome)
+}
+
+fn check(load: &Load, outcomes: &[Outcome]) -> ExitCode {
+    let Some(conditions) = &load.assert else {
+        return ExitCode::SUCCESS;
+    };
+    let broken: Vec<String> = outcomes
+        .iter()
+        .flat_map(|outcome| conditions.broken(outcome))
+        .collect();
+    for text in &broken {
+        eprintln!("does not hold: {text}");
+    }
+    if broken.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(BROKEN)
+    }
+}
+
+/// Reads a scenario's file: lines of `flag = value`, which flags of the command line override.
+fn from_file(name: &str, load: &Load) -> Result<(String, Load), String> {
+    let path = Path::new(name);
+    if !path.is_file() {
+        return Ok((name.to_owned(), load.clone()));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
+    let mut scenario = None;
+    let mut flags = Vec::new();
+    for (line, at) in text.lines().zip(1..) {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if line.is_empty() {
+            continue;
+        }
+        let (key, value) = line
+            .split_once('=')
+            .ok_or_else(|| format!("{name}:{at}: expected flag = value"))?;
+        let (key, value) = (key.trim(), value.trim().trim_matches('"'));
+        match (key, value) {
+            ("scenario", _) => scenario = Some(value.to_owned()),
+            (_, "true") => flags.push(format!("--{key}")),
+            (_, "false") => {}
+            _ => flags.extend([format!("--{key}"), value.to_owned()]),
+        }
+    }
+    let scenario = scenario.ok_or_else(|| format!("{name}: a line scenario = NAME is missing"))?;
+    // Later flags override earlier ones: the command line comes last.
+    let given = std::env::args()
+        .skip_while(|argument| argument != name)
+        .skip(1);
+    let before = std::env::args()
+        .skip(2)
+        .take_while(|argument| argument != name);
+    let all = [
+        "shardmq-loadgen".to_owned(),
+        "run".to_owned(),
+        scenario.clone(),
+    ]
+    .into_iter()
+    .chain(flags)
+    .chain(before)
+    .chain(given);
+    match Cli::try_parse_from(all)
+        .map_err(|error| format!("{name}: {error}"))?
+        .command
+    {
+        Some(Command::Run { load, .. }) => Ok((scenario, *load)),
+        _ => Err(format!("{name}: not a scenario")),
+    }
+}
+
+fn list(name: Option<&str>) -> ExitCode {
+    let Some(name) = name else {
+        for named in NAMED {
+            println!("{:<28} {}", named.name, named.about);
+        }
+        println!(
+            "\nAny name of the form KIND-PUBLISHERS-SUBSCRIBERS-TOPICS-RATE is a scenario too."
+        );
+        println!("Suffixes: -x0.1 takes a tenth of every number, @small what two cores carry.");
+        return ExitCode::SUCCESS;
+    };
+    match build::scenario(name, &Load::default()) {
+        Ok(plan) => {
+            for (key, value) in plan.parameters() {
+                println!("{key:<28} {value}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            eprintln!("error: {text}");
+            ExitCode::from(USAGE)
+        }
+    }
+}

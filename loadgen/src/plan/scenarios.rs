@@ -1,0 +1,572 @@
+//! Scenarios by name.
+//!
+//! Those of the Open MQTT Benchmark Suite have its parameters: QoS 1, payloads of 16 bytes, keep-alive
+//! of 300 s, clean sessions, half an hour, MQTT 3.1.1 but for shared subscriptions. Their names say
+//! kind, publishers, subscribers, topics and rate, and any name of that form is understood. The
+//! rate of `p2p` and `sharedsub` counts messages published, that of `fanout` messages delivered.
+//!
+//! A suffix makes a scenario smaller: `-x0.1` takes a tenth of every number in the name, `@small` as
+//! much as a machine with two cores carries and half a minute. The suffix stays part of the name, so
+//! that no result of a part is taken for one of the whole.
+
+use std::time::Duration;
+
+use shardmq::wire::{QoS, Version};
+
+use super::{Group, Pace, Pattern, Plan, Publishing, Subscribing, Topics};
+
+/// A scenario that is listed.
+#[derive(Clone, Copy, Debug)]
+pub struct Named {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub about: &'static str,
+}
+
+/// The scenarios, those of the suite first.
+pub const NAMED: &[Named] = &[
+    named(
+        "conn-tcp-10K-100",
+        "10,000 connections at 100 per second, held",
+    ),
+    named(
+        "conn-tcp-1M-5K",
+        "1,000,000 connections at 5,000 per second, held (--ifaddr)",
+    ),
+    named(
+        "fanout-1-1K-1-1K",
+        "1 message per second to 1,000 subscribers",
+    ),
+    named(
+        "fanout-5-1000-5-250K",
+        "5 publishers, 50 per second each, to 1,000 subscribers of all 5 topics",
+    ),
+    named(
+        "p2p-1K-1K-1K-1K",
+        "1,000 pairs, one message per second each",
+    ),
+    named(
+        "p2p-50K-50K-50K-50K",
+        "50,000 pairs, one message per second each (--ifaddr)",
+    ),
+    named(
+        "sharedsub-1K-5-1K-1K",
+        "1,000 publishers, one per second each, to a shared group of 5",
+    ),
+    named(
+        "sharedsub-50K-500-50K-50K",
+        "50,000 publishers, one per second each, to a shared group of 500",
+    ),
+    named(
+        "saturate",
+        "8 pairs, QoS 0, 64 bytes, as fast as the sockets take it",
+    ),
+    named(
+        "paced-2000",
+        "1,000 pairs, QoS 0, 20,000 messages per second in all (--rate)",
+    ),
+    named(
+        "paced-8000",
+        "4,000 pairs, QoS 0, 20,000 messages per second in all (--rate)",
+    ),
+    named(
+        "qos1-pairs-1000",
+        "1,000 pairs, QoS 1, one message in flight each",
+    ),
+    named("qos1-1-1", "1 pair, QoS 1, 100 in flight"),
+    named("qos1-100-100", "100 pairs, QoS 1, 20 in flight each"),
+    named(
+        "fanout-1000",
+        "1 publisher to 1,000 subscribers, QoS 0, 100 messages per second (--rate)",
+    ),
+    named(
+        "fanout-1000-saturated",
+        "the same as fast as the socket takes it",
+    ),
+    named(
+        "pingpong",
+        "1 connection that publishes to itself, one message in flight",
+    ),
+    named("qos2-1-1", "1 pair, QoS 2, 50 in flight"),
+    named("qos2-100-100", "100 pairs, QoS 2, 10 in flight each"),
+    named(
+        "idle-15000",
+        "15,000 connections with a subscription each, idle (--broker-pid for their memory)",
+    ),
+    named("storm-10000", "10,000 clients connect at once"),
+    named(
+        "slow-reader",
+        "100 pairs at 10,000 per second, and a subscriber to everything that stops reading",
+    ),
+    named(
+        "slow-reader-none",
+        "the same without that subscriber, to compare with",
+    ),
+];
+
+const fn named(name: &'static str, about: &'static str) -> Named {
+    Named { name, about }
+}
+
+/// Clients that `@small` leaves at most.
+const SMALL_CLIENTS: f64 = 1_000.0;
+
+/// Messages per second, published or delivered, that `@small` leaves at most.
+const SMALL_RATE: f64 = 20_000.0;
+
+/// The scenario of a name.
+#[must_use]
+pub fn find(name: &str) -> Option<Plan> {
+    let (base, scale) = split(name)?;
+    let mut plan = suite(base, scale).or_else(|| own(base).filter(|_| scale == Scale::Whole))?;
+    name.clone_into(&mut plan.name);
+    if scale == Scale::Small {
+        plan.duration = Some(Duration::from_secs(30));
+    }
+    Some(plan)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Scale {
+    Whole,
+    Small,
+    Part(f64),
+}
+
+impl Scale {
+    /// The factor for a scenario with so many clients and such a rate.
+    fn factor(self, clients: f64, rate: f64) -> f64 {
+        match self {
+            Self::Whole => 1.0,
+            Self::Small => (SMALL_CLIENTS / clients).min(SMALL_RATE / rate).min(1.0),
+            Self::Part(factor) => factor,
+        }
+    }
+}
+
+fn split(name: &str) -> Option<(&str, Scale)> {
+    if let Some(base) = name.strip_suffix("@small") {
+        return Some((base, Scale::Small));
+    }
+    if let Some((base, factor)) = name.rsplit_once("-x")
+        && let Ok(factor) = factor.parse::<f64>()
+    {
+        let fits = factor > 0.0 && factor <= 1.0;
+        return fits.then_some((base, Scale::Part(factor)));
+    }
+    Some((name, Scale::Whole))
+}
+
+fn scaled(number: f64, factor: f64) -> u32 {
+    (number * factor).round().max(1.0) as u32
+}
+
+/// `kind-publishers-subscribers-topics-rate` and `conn-tcp-connections-rate`.
+fn suite(name: &str, scale: Scale) -> Option<Plan> {
+    let mut parts = name.split('-');
+    let kind = parts.next()?;
+    if kind == "conn" {
+        if parts.next() != Some("tcp") {
+            return None;
+        }
+        let numbers = numbers(parts, 2)?;
+        return Some(connections(numbers[0], numbers[1], scale));
+    }
+    let numbers = numbers(parts, 4)?;
+    let factor = scale.factor(numbers[0].max(numbers[1]), numbers[3]);
+    let rate = numbers[3] * factor;
+    let [publishers, subscribers, topics] =
+        [numbers[0], numbers[1], numbers[2]].map(|number| scaled(number, factor));
+    // Few publishers stay as they are: a hundredth of five is none.
+    let few = |scaled: u32, whole: f64| if whole <= 10.0 { whole as u32 } else { scaled };
+    let work = Work {
+        publishers: few(publishers, numbers[0]),
+        subscribers: few(subscribers, numbers[1]),
+        topics: few(topics, numbers[2]),
+        qos: QoS::AtLeastOnce,
+        pace: Pace::Rate(rate),
+        window: 1_000,
+    };
+    let mut plan = match kind {
+        "p2p" => work.pairs(),
+        "fanout" => {
+            let pace = Pace::Rate(rate / f64::from(work.subscribers));
+            Work { pace, ..work }.fanout()
+        }
+        "sharedsub" => work.shared(),
+        _ => return None,
+    };
+    suite_defaults(&mut plan);
+    if kind == "sharedsub" {
+        plan.version = Version::V5;
+    }
+    Some(plan)
+}
+
+fn suite_defaults(plan: &mut Plan) {
+    plan.version = Version::V3_1_1;
+    plan.payload_size = 16;
+    plan.keep_alive = 300;
+    plan.clean_start = true;
+    plan.connect_rate = Some(5_000.0);
+    plan.warmup = Duration::from_secs(5);
+    plan.duration = Some(Duration::from_mins(30));
+}
+
+fn connections(count: f64, rate: f64, scale: Scale) -> Plan {
+    let factor = scale.factor(count / 10.0, 1.0);
+    let mut plan = Plan {
+        groups: vec![Group {
+            role: "conn",
+            count: scaled(count, factor),
+            publishing: None,
+            subscribing: None,
+            stops_reading: false,
+        }],
+        ..Plan::default()
+    };
+    suite_defaults(&mut plan);
+    plan.connect_rate = Some(if scale == Scale::Small {
+        rate
+    } else {
+        rate * factor
+    });
+    plan.measures_connecting = true;
+    plan
+}
+
+fn numbers<'a>(parts: impl Iterator<Item = &'a str>, count: usize) -> Option<Vec<f64>> {
+    let numbers: Option<Vec<f64>> = parts.map(number).collect();
+    numbers.filter(|numbers| numbers.len() == count && numbers.iter().all(|&number| number >= 1.0))
+}
+
+fn number(text: &str) -> Option<f64> {
+    let (digits, factor) = match text.as_bytes().last()? {
+        b'K' => (&text[..text.len() - 1], 1e3),
+        b'M' => (&text[..text.len() - 1], 1e6),
+        _ => (text, 1.0),
+    };
+    digits
+        .parse::<u32>()
+        .ok()
+        .map(|number| f64::from(number) * factor)
+}
+
+/// What the kinds of scenarios have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// Clients that publish.
+    pub publishers: u32,
+    /// Clients that subscribe.
+    pub subscribers: u32,
+    /// Topics.
+    pub topics: u32,
+    /// On both legs.
+    pub qos: QoS,
+    /// Of all publishers together.
+    pub pace: Pace,
+    /// Messages in flight for each publisher.
+    pub window: u16,
+}
+
+impl Work {
+    /// Each subscriber has one topic, as each publisher has.
+    #[must_use]
+    pub fn pairs(self) -> Plan {
+        // With fewer subscribers than topics some topics have none.
+        let receivers = if self.topics > self.subscribers {
+            0
+        } else {
+            self.subscribers / self.topics
+        };
+        self.plan("test/%i", Topics::Own(self.topics), receivers, false)
+    }
+
+    /// Each subscriber has all topics.
+    #[must_use]
+    pub fn fanout(self) -> Plan {
+        self.plan("test/%i", Topics::All(self.topics), self.subscribers, false)
+    }
+
+    /// The subscribers share everything.
+    #[must_use]
+    pub fn shared(self) -> Plan {
+        self.plan("$share/benchmark/test/#", Topics::Own(1), 1, true)
+    }
+
+    fn plan(self, filter: &str, topics: Topics, receivers: u32, shared: bool) -> Plan {
+        let subscribers = Group {
+            role: "sub",
+            count: self.subscribers,
+            publishing: None,
+            subscribing: Some(Subscribing {
+                filter: Pattern::new(filter),
+                topics,
+                qos: self.qos,
+                source: Some(1),
+                shared,
+            }),
+            stops_reading: false,
+        };
+        let publishers = Group {
+            role: "pub",
+            count: self.publishers,
+            publishing: Some(Publishing {
+                topic: Pattern::new("test/%i"),
+                topics: self.topics,
+                qos: self.qos,
+                retain: false,
+                pace: self.pace,
+                window: self.window,
+                receivers,
+            }),
+            subscribing: None,
+            stops_reading: false,
+        };
+        Plan {
+            groups: vec![subscribers, publishers],
+            ..Plan::default()
+        }
+    }
+}
+
+/// Pairs whose publishers go as fast as they can.
+fn saturated(pairs: u32, qos: QoS, window: u16) -> Plan {
+    Work {
+        publishers: pairs,
+        subscribers: pairs,
+        topics: pairs,
+        qos,
+        pace: Pace::Saturated,
+        window,
+    }
+    .pairs()
+}
+
+fn paced(pairs: u32, rate: f64) -> Plan {
+    let mut plan = saturated(pairs, QoS::AtMostOnce, 1);
+    plan.set_rate(rate);
+    plan
+}
+
+fn fan_to_1000(pace: Pace) -> Plan {
+    Work {
+        publishers: 1,
+        subscribers: 1_000,
+        topics: 1,
+        qos: QoS::AtMostOnce,
+        pace,
+        window: 1,
+    }
+    .fanout()
+}
+
+/// The scenarios that the suite does not have.
+fn own(name: &str) -> Option<Plan> {
+    Some(match name {
+        "saturate" => saturated(8, QoS::AtMostOnce, 1),
+        "paced-2000" => paced(1_000, 20_000.0),
+        "paced-8000" => paced(4_000, 20_000.0),
+        "qos1-pairs-1000" => saturated(1_000, QoS::AtLeastOnce, 1),
+        "qos1-1-1" => saturated(1, QoS::AtLeastOnce, 100),
+        "qos1-100-100" => saturated(100, QoS::AtLeastOnce, 20),
+        "fanout-1000" => fan_to_1000(Pace::Rate(100.0)),
+        "fanout-1000-saturated" => fan_to_1000(Pace::Saturated),
+        "pingpong" => ping_pong(),
+        "qos2-1-1" => saturated(1, QoS::ExactlyOnce, 50),
+        "qos2-100-100" => saturated(100, QoS::ExactlyOnce, 10),
+        "idle-15000" => idle(15_000),
+        "storm-10000" => storm(10_000),
+        "slow-reader" => slow_reader(true),
+        "slow-reader-none" => slow_reader(false),
+        _ => return None,
+    })
+}
+
+fn ping_pong() -> Plan {
+    let mut plan = saturated(1, QoS::AtMostOnce, 1);
+    let mut both = plan.groups.remove(1);
+    both.role = "pingpong";
+    both.subscribing = plan
+        .groups
+        .remove(0)
+        .subscribing
+        .map(|subscribing| Subscribing {
+            source: Some(0),
+            ..subscribing
+        });
+    if let Some(publishing) = &mut both.publishing {
+        publishing.pace = Pace::PingPong;
+    }
+    plan.groups.push(both);
+    plan
+}
+
+fn idle(count: u32) -> Plan {
+    let mut plan = saturated(count, QoS::AtMostOnce, 1);
+    plan.groups.truncate(1);
+    plan.groups[0].role = "idle";
+    if let Some(subscribing) = &mut plan.groups[0].subscribing {
+        subscribing.source = None;
+    }
+    plan.connect_rate = Some(5_000.0);
+    plan
+}
+
+fn storm(count: u32) -> Plan {
+    let mut plan = idle(count);
+    plan.groups[0].role = "storm";
+    plan.groups[0].subscribing = None;
+    plan.connect_rate = None;
+    plan.measures_connecting = true;
+    plan.duration = Some(Duration::from_secs(1));
+    plan
+}
+
+fn slow_reader(stops: bool) -> Plan {
+    let mut plan = paced(100, 10_000.0);
+    if stops {
+        let mut slow = plan.groups[0].clone();
+        slow.role = "slow";
+        slow.count = 1;
+        slow.stops_reading = true;
+        if let Some(subscribing) = &mut slow.subscribing {
+            subscribing.topics = Topics::All(100);
+        }
+        plan.groups.push(slow);
+    }
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publishing(plan: &Plan) -> &Publishing {
+        plan.publishings().next().unwrap()
+    }
+
+    fn check_suite(plan: &Plan) {
+        assert_eq!(plan.payload_size, 16);
+        assert_eq!(plan.keep_alive, 300);
+        assert!(plan.clean_start);
+        assert_eq!(plan.duration, Some(Duration::from_mins(30)));
+        for publishing in plan.publishings() {
+            assert_eq!(publishing.qos, QoS::AtLeastOnce);
+            assert!(!publishing.retain);
+        }
+    }
+
+    fn counts(plan: &Plan) -> (u32, u32, u32, f64) {
+        let publishing = publishing(plan);
+        let subscribers = plan.groups[0].count;
+        (
+            plan.publishers(),
+            subscribers,
+            publishing.topics,
+            plan.rate().unwrap(),
+        )
+    }
+
+    #[test]
+    fn every_listed_name_is_a_scenario_of_that_name() {
+        for named in NAMED {
+            let plan = find(named.name).unwrap_or_else(|| panic!("{}", named.name));
+            assert_eq!(plan.name, named.name);
+            assert!(plan.clients() > 0);
+        }
+        for unknown in [
+            "",
+            "p2p",
+            "p2p-1-1-1",
+            "p2p-0-1-1-1",
+            "p2p-1-1-1-1-1",
+            "conn-tls-1-1",
+            "x",
+            "saturate-x0.5",
+            "p2p-1K-1K-1K-1K-x2",
+        ] {
+            assert!(find(unknown).is_none(), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn the_suite_has_its_published_parameters() {
+        let plan = find("p2p-50K-50K-50K-50K").unwrap();
+        check_suite(&plan);
+        assert_eq!(counts(&plan), (50_000, 50_000, 50_000, 50_000.0));
+        assert_eq!(
+            (publishing(&plan).receivers, plan.version),
+            (1, Version::V3_1_1)
+        );
+
+        // 250 messages per second published, 250,000 delivered.
+        let plan = find("fanout-5-1000-5-250K").unwrap();
+        check_suite(&plan);
+        assert_eq!(counts(&plan), (5, 1_000, 5, 250.0));
+        assert_eq!(publishing(&plan).receivers, 1_000);
+        assert_eq!(
+            plan.groups[0].subscribing.as_ref().unwrap().topics,
+            Topics::All(5)
+        );
+
+        let plan = find("fanout-1-1K-1-1K").unwrap();
+        check_suite(&plan);
+        assert_eq!(counts(&plan), (1, 1_000, 1, 1.0));
+
+        let plan = find("sharedsub-50K-500-50K-50K").unwrap();
+        check_suite(&plan);
+        assert_eq!(counts(&plan), (50_000, 500, 50_000, 50_000.0));
+        assert_eq!(
+            plan.version,
+            Version::V5,
+            "shared subscriptions came with it"
+        );
+        let filter = &plan.groups[0].subscribing.as_ref().unwrap().filter;
+        assert_eq!(filter.text(), "$share/benchmark/test/#");
+
+        let plan = find("conn-tcp-1M-5K").unwrap();
+        check_suite(&plan);
+        assert_eq!(
+            (plan.clients(), plan.connect_rate),
+            (1_000_000, Some(5_000.0))
+        );
+        assert_eq!(find("conn-tcp-10K-100").unwrap().connect_rate, Some(100.0));
+    }
+
+    #[test]
+    fn suffixes_scale_and_stay_in_the_name() {
+        let plan = find("p2p-50K-50K-50K-50K-x0.1").unwrap();
+        assert_eq!(counts(&plan), (5_000, 5_000, 5_000, 5_000.0));
+        assert_eq!(plan.name, "p2p-50K-50K-50K-50K-x0.1");
+        let plan = find("p2p-50K-50K-50K-50K@small").unwrap();
+        assert_eq!(counts(&plan), (1_000, 1_000, 1_000, 1_000.0));
+        assert_eq!(plan.duration, Some(Duration::from_secs(30)));
+        let plan = find("fanout-5-1000-5-250K@small").unwrap();
+        assert_eq!(counts(&plan), (5, 80, 5, 250.0));
+        assert_eq!(publishing(&plan).receivers, 80);
+    }
+
+    #[test]
+    fn our_own_scenarios_are_what_they_say() {
+        let plan = find("qos1-100-100").unwrap();
+        assert_eq!((plan.publishers(), publishing(&plan).window), (100, 20));
+        assert!(plan.is_closed_loop() && plan.rate().is_none());
+        let plan = find("pingpong").unwrap();
+        assert_eq!(plan.clients(), 1);
+        assert_eq!(publishing(&plan).pace, Pace::PingPong);
+        let mut plan = find("paced-2000").unwrap();
+        assert_eq!((plan.clients(), plan.rate()), (2_000, Some(20_000.0)));
+        plan.set_rate(50_000.0);
+        assert_eq!(plan.rate(), Some(50_000.0));
+        let plan = find("slow-reader").unwrap();
+        assert_eq!(
+            plan.groups
+                .iter()
+                .filter(|group| group.stops_reading)
+                .count(),
+            1
+        );
+    }
+}
