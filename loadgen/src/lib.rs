@@ -5,10 +5,10 @@
 //! | module | owns |
 //! | --- | --- |
 //! | [`measure`] | what a run measures: the types between the engine and every output |
+//! | [`process`] | what another process costs, from `/proc` |
 //! | [`plan`] | what a run is to do, from flags or from the name of a scenario |
 //! | [`engine`] | sockets, schedules, the protocol: from a plan to an outcome |
-//! | [`process`] | what another process costs, from `/proc` |
-//! | [`report`] | the summary and the files that a run leaves |
+//! | [`report`] | what is left of a run: the summary and the files |
 //! | [`screen`] | what is seen while a run goes |
 //! | [`compare`] | several brokers under the same works |
 //! | [`cli`] | the command line |

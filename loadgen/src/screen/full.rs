@@ -186,13 +186,7 @@ fn progress(frame: &mut Frame<'_>, area: Rect, state: &State) {
     frame.render_widget(gauge, area);
 }
 
-fn sparkline(
-    frame: &mut Frame<'_>,
-    area: Rect,
-    name: &str,
-    rates: &VecDeque<u64>,
-    colour: Color,
-) {
+fn sparkline(frame: &mut Frame<'_>, area: Rect, name: &str, rates: &VecDeque<u64>, colour: Color) {
     let now = rates.back().copied().unwrap_or(0);
     let top = rates.iter().copied().max().unwrap_or(0);
     let block = Block::default()
@@ -282,9 +276,8 @@ fn facts(frame: &mut Frame<'_>, area: Rect, state: &State) {
             Style::new()
         }
     };
-    let counted = |name: &str, value: u64| {
-        Span::styled(format!("{name} {}   ", count(value)), alarm(value))
-    };
+    let counted =
+        |name: &str, value: u64| Span::styled(format!("{name} {}   ", count(value)), alarm(value));
     let connections = Line::from(vec![
         Span::styled(format!(" open {}   ", count(counts.open)), bold()),
         counted("failed", state.failed),

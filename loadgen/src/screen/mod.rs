@@ -78,18 +78,8 @@ impl<W: Write> Watch for Lines<W> {
 
 fn header() -> String {
     row([
-        "time s",
-        "open",
-        "sent/s",
-        "recv/s",
-        "p50",
-        "p99",
-        "p99.9",
-        "max",
-        "lag p99",
-        "lost",
-        "gen CPU",
-        "broker",
+        "time s", "open", "sent/s", "recv/s", "p50", "p99", "p99.9", "max", "lag p99", "lost",
+        "gen CPU", "broker",
     ]
     .map(str::to_owned))
 }
