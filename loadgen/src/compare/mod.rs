@@ -265,7 +265,12 @@ impl<'a> Session<'a> {
             targets.push(Target::Extra(extra.clone()));
         }
         if targets.is_empty() {
-            return Err(io::Error::other("none of the brokers is installed"));
+            let mut text = "none of the brokers is installed".to_owned();
+            for contender in &contenders {
+                let missing = contender.missing.as_deref().unwrap_or_default();
+                text += &format!("\n  {}: {missing}", contender.name);
+            }
+            return Err(io::Error::other(text));
         }
         launch::raise_open_files();
         Ok(Self {

@@ -34,11 +34,13 @@ pub(crate) fn ratio(cell: &Cell) -> String {
     let Some(ratio) = cell.ratio else {
         return String::new();
     };
-    if (ratio.max - ratio.min).abs() < 0.005 {
-        format!("{:.2}×", ratio.median)
-    } else {
-        format!("{:.2}× ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
+    // Two digits that mean something, of small ratios too.
+    let places = if ratio.median < 0.0995 { 3 } else { 2 };
+    let mut text = format!("{:.places$}×", ratio.median);
+    if ratio.max > ratio.min {
+        let _ = write!(text, " ({:.places$}–{:.places$})", ratio.min, ratio.max);
     }
+    text
 }
 
 /// The tables of `comparison`, one for each work.

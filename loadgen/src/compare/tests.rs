@@ -82,7 +82,7 @@ fn the_tables_tell_who_failed_who_is_missing_and_who_was_not_measured() {
         "rmqttd            not installed: cargo install rmqttd",
         "! failed: nobody could connect",
         "! generator saturated: CPU 1.00",
-        "150 ns  0.07× (0.05–0.10)",
+        "150 ns  0.075× (0.050–0.100)",
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
@@ -92,7 +92,7 @@ fn the_tables_tell_who_failed_who_is_missing_and_who_was_not_measured() {
     assert_eq!(rows[1], "| --- | --- | ---: | ---: | ---: |");
     assert_eq!(
         rows[2],
-        "| A. 8 → 8, QoS 0, saturated | CPU/message | 150 ns 0.07× (0.05–0.10) \\* | 2.50 µs | failed |"
+        "| A. 8 → 8, QoS 0, saturated | CPU/message | 150 ns 0.075× (0.050–0.100) \\* | 2.50 µs | failed |"
     );
     assert!(markdown.contains("mosquitto: mosquitto 1.0"));
     assert!(markdown.contains("\\* The generator was the bottleneck"));
