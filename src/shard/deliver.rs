@@ -536,9 +536,7 @@ pub(super) fn send_ack(
     let before = output.len();
     if ack.reason == ReasonCode::Success && connection.maximum_packet_size >= 4 {
         ack.encode(kind, connection.version, output);
-        stats.packets_sent += 1;
-        stats.bytes_sent += (output.len() - before) as u64;
-        return;
+        return stats.sent(&output[before..]);
     }
     let encode = |reason_string, output: &mut Vec<u8>| {
         Ack {

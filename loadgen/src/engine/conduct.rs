@@ -7,10 +7,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use shardmq::runtime::net::{Capabilities, probe};
+use shardmq::runtime::net::{Chosen, Net, choose};
 
 use crate::measure::{Interval, Outcome, Progress, Watch};
-use crate::plan::{DRAIN, Driver, Plan};
+use crate::plan::{DRAIN, Plan};
 use crate::process::{Meter, Sample, Scope};
 
 use super::collect::{Collector, seconds_after};
@@ -20,7 +20,7 @@ use super::outcome::Measured;
 use super::payload::{HandOvers, TIMED};
 use super::sys::{self, now_ns};
 use super::tally::Tally;
-use super::worker::{Assignment, Cut, Findings, Worker, open_net};
+use super::worker::{Assignment, Cut, Findings, Worker};
 
 /// How far ahead the beginning of a phase is told: twice the longest time that a worker does not
 /// look.
@@ -39,6 +39,7 @@ const HOPELESS: u64 = 300_000_000;
 pub(super) struct Run {
     plan: Arc<Plan>,
     broker: SocketAddr,
+    driver: &'static str,
     started: SystemTime,
     begin: u64,
     control: Arc<Control>,
@@ -72,12 +73,8 @@ struct Total {
 impl Run {
     /// Starts the threads; they begin to connect at once.
     pub(super) fn start(plan: &Plan, broker: SocketAddr) -> Result<Self, Error> {
-        if plan.driver == Driver::Epoll {
-            return Err(Error::Driver(
-                "the epoll driver is not part of this build".to_owned(),
-            ));
-        }
-        let capabilities = probe(plan.shards).map_err(|error| Error::Driver(error.to_string()))?;
+        let chosen =
+            choose(plan.driver, plan.shards).map_err(|error| Error::Driver(error.to_string()))?;
         let plan = Arc::new(plan.clone());
         let mut ours = Meter::new(std::process::id(), Scope::Alone);
         let mut theirs = plan
@@ -102,6 +99,7 @@ impl Run {
         let (cut_sender, cuts) = channel();
         let mut run = Self {
             broker,
+            driver: chosen.name(),
             started: SystemTime::now(),
             begin,
             lives: Vec::new(),
@@ -120,15 +118,11 @@ impl Run {
             control,
             plan,
         };
-        run.start_threads(&cut_sender, capabilities)?;
+        run.start_threads(&cut_sender, &chosen)?;
         Ok(run)
     }
 
-    fn start_threads(
-        &mut self,
-        cuts: &Sender<Cut>,
-        capabilities: Capabilities,
-    ) -> Result<(), Error> {
+    fn start_threads(&mut self, cuts: &Sender<Cut>, chosen: &Chosen) -> Result<(), Error> {
         let plan = &self.plan;
         // A payload that is long enough says itself when it was sent; without a schedule it was
         // sent when it was due.
@@ -148,10 +142,11 @@ impl Run {
                 spare,
             };
             let cpu = (!plan.cpus.is_empty()).then(|| plan.cpus[shard % plan.cpus.len()]);
+            let chosen = chosen.clone();
             let (ready_sender, ready) = channel();
             let thread = std::thread::Builder::new()
                 .name(format!("loadgen-{shard}"))
-                .spawn(move || work(assignment, cpu, capabilities, &ready_sender))
+                .spawn(move || work(assignment, cpu, &chosen, &ready_sender))
                 .map_err(Error::Thread)?;
             self.threads.push(thread);
             self.lives.push(live);
@@ -391,7 +386,7 @@ impl Run {
             rss_before: self.rss_before,
             used: self.measured_from.zip(self.measured_to),
             all_connected: self.all_connected,
-            driver: "io_uring",
+            driver: self.driver,
         }
         .outcome()
     }
@@ -401,7 +396,7 @@ impl Run {
 fn work(
     assignment: Assignment,
     cpu: Option<usize>,
-    capabilities: Capabilities,
+    chosen: &Chosen,
     ready: &Sender<Result<(), Error>>,
 ) -> Findings {
     let set_up = || {
@@ -409,7 +404,7 @@ fn work(
             sys::pin(cpu).map_err(|error| Error::Cpu(cpu, error))?;
         }
         sys::precise_timers();
-        open_net(capabilities).map_err(Error::Thread)
+        Net::open(chosen).map_err(Error::Thread)
     };
     let result = set_up();
     let (net, told) = match result {
