@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::result::{Comparison, WorkFacts};
-use super::table::{metric, ratio, shown};
+use super::table::{metric, ratio, shown, times};
 use super::works::Metric;
 use crate::report::html::{PAGE_TAIL, page_head, spectrum_plot, table};
 use crate::report::plot::{Line, escape};
@@ -13,11 +13,11 @@ use crate::report::plot::{Line, escape};
 pub(crate) fn html(comparison: &Comparison) -> String {
     let mut out = page_head("MQTT brokers compared · ShardMQ load generator");
     let method = &comparison.method;
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<header><h1>MQTT brokers compared</h1><div class=\"sub\"><span>{} rounds of {} s, \
          interleaved</span><span>medians; ratio to {} of the same round</span><span>brokers on CPU \
-         {}, generator on CPU {}</span><span>{}</span></div></header>\n",
+         {}, generator on CPU {}</span><span>{}</span></div></header>",
         method.rounds,
         method.duration_s,
         escape(&method.base),
@@ -76,9 +76,9 @@ fn contenders(out: &mut String, comparison: &Comparison) {
 }
 
 fn section(out: &mut String, comparison: &Comparison, work: &WorkFacts) {
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "<h2 id=\"work-{}\">{}. {} <span class=\"muted\" style=\"font-weight:400\">{}</span></h2>\n",
+        "<h2 id=\"work-{}\">{}. {} <span class=\"muted\" style=\"font-weight:400\">{}</span></h2>",
         escape(&work.key),
         escape(&work.key),
         escape(&work.title),
@@ -159,7 +159,7 @@ fn bars(out: &mut String, comparison: &Comparison, work: &WorkFacts, metric: Met
         let relation = cell
             .ratio
             .filter(|_| broker.name != comparison.method.base)
-            .map_or_else(String::new, |ratio| format!("  {:.2}×", ratio.median));
+            .map_or_else(String::new, |ratio| format!(" · {}", times(ratio.median)));
         let _ = write!(
             out,
             "<text class=\"value\" x=\"{:.1}\" y=\"{:.1}\">{}{relation}</text>",

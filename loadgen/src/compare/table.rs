@@ -29,15 +29,23 @@ pub(crate) fn shown(comparison: &Comparison, work: &WorkFacts) -> Vec<Metric> {
         .collect()
 }
 
+/// `0.33×`; three decimals below a tenth, so that two digits of it mean something.
+pub(crate) fn times(ratio: f64) -> String {
+    format!("{ratio:.*}×", places(ratio))
+}
+
+fn places(ratio: f64) -> usize {
+    if ratio < 0.0995 { 3 } else { 2 }
+}
+
 /// `0.33×`, and the range of it where there were several rounds.
 pub(crate) fn ratio(cell: &Cell) -> String {
     let Some(ratio) = cell.ratio else {
         return String::new();
     };
-    // Two digits that mean something, of small ratios too.
-    let places = if ratio.median < 0.0995 { 3 } else { 2 };
-    let mut text = format!("{:.places$}×", ratio.median);
+    let mut text = times(ratio.median);
     if ratio.max > ratio.min {
+        let places = places(ratio.median);
         let _ = write!(text, " ({:.places$}–{:.places$})", ratio.min, ratio.max);
     }
     text

@@ -64,10 +64,10 @@ pub(crate) fn page_head(title: &str) -> String {
 pub(crate) const PAGE_TAIL: &str = "</main></body></html>\n";
 
 fn header(out: &mut String, document: &Document) {
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<header><h1>{}</h1><div class=\"sub\"><span>{} loop</span><span>{} s measured</span>\
-         <span>{}</span><span>driver {}</span><span>{}</span></div></header>\n",
+         <span>{}</span><span>driver {}</span><span>{}</span></div></header>",
         escape(&document.name),
         if document.closed_loop {
             "closed"
