@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::compare;
 use crate::report::Format;
 
 use super::conditions::Conditions;
@@ -66,6 +67,8 @@ pub(super) enum Command {
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
     },
+    /// Compare brokers: start each of them, run the same works against all, interleaved in rounds.
+    Compare(Box<compare::Options>),
     /// List the scenarios; with a name, its parameters.
     Scenarios {
         /// A scenario.
@@ -218,6 +221,9 @@ pub(super) struct Load {
     /// How to print the result.
     #[arg(long, value_enum, default_value = "text", help_heading = "Result")]
     pub(super) format: Format,
+    /// No page on a terminal: a line each second.
+    #[arg(long, help_heading = "Result")]
+    pub(super) no_tui: bool,
 }
 
 /// A protocol version.

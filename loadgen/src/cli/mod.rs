@@ -8,7 +8,6 @@
 mod args;
 mod build;
 pub mod conditions;
-mod print;
 mod search;
 pub mod units;
 
@@ -17,11 +16,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::engine;
 use crate::measure::Outcome;
 use crate::plan::Plan;
 use crate::plan::scenarios::NAMED;
 use crate::report::{self, Format};
+use crate::screen::{self, Choice};
+use crate::{compare, engine};
 
 use args::{Cli, Command, Load};
 
@@ -49,6 +49,7 @@ pub fn main() -> ExitCode {
         },
         Some(Command::Scenarios { name }) => return list(name.as_deref()),
         Some(Command::Report { directory, format }) => return show(&directory, format),
+        Some(Command::Compare(options)) => return contest(&options),
     };
     let plan = plan.and_then(|mut plan| build::apply(&load, &mut plan).map(|()| plan));
     match plan {
@@ -83,7 +84,12 @@ type Failure = Box<dyn std::error::Error>;
 /// One run, with its result written where the flags say. Of several runs each has a folder of its
 /// own in that of --out.
 fn once(plan: &Plan, load: &Load, folder: Option<&str>) -> Result<Outcome, Failure> {
-    let outcome = engine::run(plan, &mut print::Lines::new(load.format))?;
+    let choice = match (load.format, load.no_tui) {
+        (Format::Text, false) => Choice::Page,
+        (Format::Text, true) => Choice::Lines,
+        (Format::Json | Format::Csv, _) => Choice::Silent,
+    };
+    let outcome = engine::run(plan, screen::watch(choice).as_mut())?;
     report::print(&outcome, load.format, &mut std::io::stdout().lock())?;
     if let Some(directory) = &load.out {
         let directory = folder.map_or_else(|| directory.clone(), |folder| directory.join(folder));
@@ -98,6 +104,16 @@ fn show(directory: &Path, format: Format) -> ExitCode {
         report::print_document(&document, format, &mut std::io::stdout().lock())
     });
     match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn contest(options: &compare::Options) -> ExitCode {
+    match compare::run(options, &mut std::io::stderr(), &mut std::io::stdout()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

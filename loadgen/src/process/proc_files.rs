@@ -28,12 +28,12 @@ impl Ticks {
         self.system += other.system;
     }
 
-    /// Splits `run_ns` in the proportion of the ticks; the ticks themselves where `run_ns` is 0.
+    /// Splits `run_ns` in the proportion of the ticks. Where the ticks are more than that, it is
+    /// because threads have ended, whose time is in the ticks alone, or because there is no schedstat.
     pub(super) fn split(self, run_ns: u64) -> (u64, u64) {
-        if run_ns == 0 {
-            return (self.user * TICK_NS, self.system * TICK_NS);
-        }
-        let all = u128::from(self.user + self.system);
+        let all = self.user + self.system;
+        let run_ns = run_ns.max(all * TICK_NS);
+        let all = u128::from(all);
         let user = (u128::from(run_ns) * u128::from(self.user))
             .checked_div(all)
             .map_or(run_ns, |user| u64::try_from(user).unwrap_or(run_ns));
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn run_time_is_split_as_the_ticks_are() {
         let ticks = Ticks { user: 1, system: 3 };
-        assert_eq!(ticks.split(1_000), (250, 750));
+        assert_eq!(ticks.split(48_000_000), (12_000_000, 36_000_000));
         assert_eq!(ticks.split(0), (10_000_000, 30_000_000));
         assert_eq!(Ticks::default().split(1_000), (1_000, 0));
     }

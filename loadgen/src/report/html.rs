@@ -64,10 +64,10 @@ pub(crate) fn page_head(title: &str) -> String {
 pub(crate) const PAGE_TAIL: &str = "</main></body></html>\n";
 
 fn header(out: &mut String, document: &Document) {
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<header><h1>{}</h1><div class=\"sub\"><span>{} loop</span><span>{} s measured</span>\
-         <span>{}</span><span>driver {}</span><span>{}</span></div></header>\n",
+         <span>{}</span><span>driver {}</span><span>{}</span></div></header>",
         escape(&document.name),
         if document.closed_loop {
             "closed"
@@ -181,6 +181,7 @@ fn plots_over_time(document: &Document) -> Vec<Plot> {
         Plot {
             id: "throughput",
             title: "Throughput",
+            wide: false,
             x: TIME,
             y: linear(Unit::Plain("/s")),
             lines: lines([
@@ -209,6 +210,7 @@ fn plots_over_time(document: &Document) -> Vec<Plot> {
         Plot {
             id: "cpu",
             title: "CPU",
+            wide: false,
             x: TIME,
             y: linear(Unit::Plain("")),
             lines: lines([
@@ -219,6 +221,7 @@ fn plots_over_time(document: &Document) -> Vec<Plot> {
         Plot {
             id: "connections",
             title: "Connections",
+            wide: false,
             x: TIME,
             y: linear(Unit::Plain("")),
             lines: lines([
@@ -234,6 +237,7 @@ fn plots_over_time(document: &Document) -> Vec<Plot> {
         Plot {
             id: "memory",
             title: "Broker memory, resident",
+            wide: false,
             x: TIME,
             y: linear(Unit::Bytes),
             lines: lines([line("resident", 6, rows, |row| row.broker_rss.map(as_f64))]),
@@ -292,6 +296,7 @@ fn percentiles(
     Plot {
         id,
         title,
+        wide: false,
         x: TIME,
         y: NANOSECONDS,
         lines: lines([
@@ -325,6 +330,7 @@ pub(crate) fn spectrum_plot(id: &'static str, lines: Vec<Line>) -> Plot {
     Plot {
         id,
         title: "Percentile spectrum",
+        wide: true,
         x: Axis {
             scale: Scale::Percentile,
             unit: Unit::Plain(""),

@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use super::units;
 
 const WIDTH: f64 = 640.0;
+const WIDE: f64 = 1_294.0;
 const HEIGHT: f64 = 250.0;
 const LEFT: f64 = 62.0;
 const RIGHT: f64 = 14.0;
@@ -49,6 +50,7 @@ impl Unit {
             Self::Seconds => format!("{} s", short(value)),
             Self::Nanoseconds => tick_time(value),
             Self::Plain(unit) => format!("{}{unit}", short(value)),
+            Self::Bytes if value >= 1_048_576.0 => format!("{} MiB", short(value / 1_048_576.0)),
             Self::Bytes => units::bytes(value),
         }
     }
@@ -65,7 +67,7 @@ impl Unit {
 /// A number of a tick: no more digits than it needs.
 fn short(value: f64) -> String {
     let (scaled, unit) = match value.abs() {
-        v if v < 1e4 => (value, ""),
+        v if v < 1e3 => (value, ""),
         v if v < 1e6 => (value / 1e3, "k"),
         v if v < 1e9 => (value / 1e6, "M"),
         _ => (value / 1e9, "G"),
@@ -114,6 +116,8 @@ pub(crate) struct Plot {
     /// The `id` of its figure.
     pub(crate) id: &'static str,
     pub(crate) title: &'static str,
+    /// Whether it takes the whole width of the page.
+    pub(crate) wide: bool,
     pub(crate) x: Axis,
     pub(crate) y: Axis,
     pub(crate) lines: Vec<Line>,
@@ -123,6 +127,7 @@ pub(crate) struct Plot {
 #[derive(Clone, Copy, Debug)]
 struct Range {
     scale: Scale,
+    unit: Unit,
     low: f64,
     high: f64,
     from_px: f64,
@@ -163,6 +168,7 @@ impl Range {
         }
         Self {
             scale: axis.scale,
+            unit: axis.unit,
             low,
             high,
             from_px,
@@ -183,7 +189,13 @@ impl Range {
     fn ticks(&self) -> Vec<(f64, bool)> {
         match self.scale {
             Scale::Linear => {
-                let step = step(self.high - self.low);
+                // Round in the unit that the labels are in.
+                let unit = match (self.unit, self.high) {
+                    (Unit::Bytes, high) if high >= 1_048_576.0 => 1_048_576.0,
+                    (Unit::Bytes, high) if high >= 1_024.0 => 1_024.0,
+                    _ => 1.0,
+                };
+                let step = step((self.high - self.low) / unit) * unit;
                 let first = (self.low / step).ceil();
                 (0..64_u32)
                     .map(|at| (first + f64::from(at)) * step)
@@ -238,7 +250,8 @@ impl Plot {
     /// The figure: title, legend, picture.
     pub(crate) fn html(&self) -> String {
         let mut out = format!(
-            "<figure class=\"card plot\" id=\"{}\"><figcaption><h3>{}</h3><div class=\"legend\">",
+            "<figure class=\"card plot{}\" id=\"{}\"><figcaption><h3>{}</h3><div class=\"legend\">",
+            if self.wide { " wide" } else { "" },
             self.id,
             escape(self.title)
         );
@@ -257,13 +270,18 @@ impl Plot {
         out
     }
 
+    fn width(&self) -> f64 {
+        if self.wide { WIDE } else { WIDTH }
+    }
+
     fn svg(&self, out: &mut String) {
+        let width = self.width();
         let points = || self.lines.iter().flat_map(|line| line.points.iter());
-        let x = Range::new(self.x, points().map(|point| point.0), LEFT, WIDTH - RIGHT);
+        let x = Range::new(self.x, points().map(|point| point.0), LEFT, width - RIGHT);
         let y = Range::new(self.y, points().map(|point| point.1), HEIGHT - BOTTOM, TOP);
         let _ = write!(
             out,
-            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
+            "<svg viewBox=\"0 0 {width} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
             escape(self.title)
         );
         if self.x.unit == Unit::Seconds && x.low < 0.0 {
@@ -297,7 +315,7 @@ impl Plot {
     }
 
     fn grid(&self, out: &mut String, x: &Range, y: &Range) {
-        let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
+        let (right, bottom) = (self.width() - RIGHT, HEIGHT - BOTTOM);
         for (value, labelled) in y.ticks() {
             let at = y.place(value);
             let class = if labelled { "grid" } else { "grid minor" };
@@ -354,7 +372,7 @@ impl Plot {
             let half =
                 |other: Option<&f64>, end: f64| other.map_or(end, |o| f64::midpoint(here, *o));
             let left = half(at.checked_sub(1).and_then(|at| edges.get(at)), LEFT);
-            let right = half(edges.get(at + 1), WIDTH - RIGHT);
+            let right = half(edges.get(at + 1), self.width() - RIGHT);
             let mut title = if self.x.scale == Scale::Percentile {
                 percentile(*value)
             } else {
