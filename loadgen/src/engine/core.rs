@@ -369,12 +369,17 @@ impl Core {
     /// DISCONNECT of every client that is there.
     pub(super) fn disconnect_all(&mut self) {
         let version = self.plan.version;
+        let disconnect = Disconnect {
+            // The sessions of a fleet outlive its tunnel, not its run.
+            session_expiry_interval: (self.fleet.is_some() && version.is_v5()).then_some(0),
+            ..Disconnect::default()
+        };
         for index in 0..u32::try_from(self.clients.len()).unwrap_or(u32::MAX) {
             if matches!(
                 self.clients[index as usize].phase,
                 Phase::Subscribing | Phase::Ready
             ) {
-                Disconnect::default().encode(version, self.pending(index));
+                disconnect.encode(version, self.pending(index));
             }
         }
     }

@@ -283,6 +283,8 @@ impl Core {
             }
         }
         if self.fleet.is_some() {
+            // A retained message is of an earlier time: it is no news of a will.
+            let topic = if first_byte & 1 == 0 { topic } else { "" };
             self.fleet_received(index, topic, payload, now);
             return;
         }
