@@ -123,7 +123,10 @@ fn quantile(text: &str) -> Option<f64> {
             .parse()
             .ok()?
     };
-    (0.0..=100.0).contains(&percent).then_some(percent / 100.0)
+    // Rounded, so that 99.99 is the number 0.9999 and not the one beside it.
+    (0.0..=100.0)
+        .contains(&percent)
+        .then(|| (percent * 1e6).round() / 1e8)
 }
 
 impl Conditions {
