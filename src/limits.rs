@@ -120,6 +120,24 @@ pub const LOG_LINES: u32 = 100;
 /// Milliseconds after which a shard may write [`LOG_LINES`] more of a kind.
 pub const LOG_PERIOD_MS: u64 = 1_000;
 
+/// Questions about its state that wait for one shard: as many as there can be who ask.
+pub const ADMIN_QUESTIONS: usize = HTTP_CONNECTIONS;
+
+/// Milliseconds after which a shard that does not answer counts as down. A turn takes microseconds.
+pub const SHARD_ANSWER_MS: u64 = 1_000;
+
+/// HTTP connections at a time; the next ones wait in the kernel's backlog.
+pub const HTTP_CONNECTIONS: usize = 16;
+
+/// Bytes of the head of an HTTP request.
+pub const HTTP_HEAD_BYTES: usize = 16 * 1024;
+
+/// Milliseconds that an HTTP client has for the head of its request.
+pub const HTTP_HEAD_MS: u64 = 3_000;
+
+/// Milliseconds that an HTTP connection lasts at most, its answer included.
+pub const HTTP_CONNECTION_MS: u64 = 10_000;
+
 const _: () = {
     assert!(MAX_SHARDS <= u64::BITS as usize);
     assert!(DEFAULT_MAXIMUM_PACKET_SIZE <= MAX_PACKET_SIZE);
@@ -128,4 +146,6 @@ const _: () = {
     assert!(DEFAULT_RECEIVE_MAXIMUM > 0 && DEFAULT_MAX_INFLIGHT > 0);
     assert!(BATCH_BYTES * MESH_DEPTH <= MESH_BACKLOG_BYTES);
     assert!(RETAINED_CHUNK <= RETAINED_SCAN);
+    assert!(HTTP_HEAD_MS + SHARD_ANSWER_MS < HTTP_CONNECTION_MS);
+    assert!(HTTP_HEAD_BYTES >= 8 * 1024); // the least that hyper takes
 };

@@ -30,6 +30,8 @@ pub(super) enum Command {
     CheckConfig(CheckArgs),
     /// Print every key with its documentation and its value: a file to start from
     PrintConfig(PrintArgs),
+    /// Print every metric with its type, its labels and its meaning, as a Markdown table
+    PrintMetrics,
     /// Publish messages; takes the options of mosquitto_pub
     Pub(PubArgs),
     /// Subscribe and print messages; takes the options of mosquitto_sub
@@ -53,6 +55,9 @@ pub(super) struct RunArgs {
     /// 0.0.0.0:1883 serves everybody who reaches this machine
     #[arg(short, long, value_name = "ADDR:PORT", value_parser = address)]
     pub(super) listen: Vec<SocketAddr>,
+    /// Address to serve metrics and status on by HTTP, or off
+    #[arg(long, value_name = "ADDR:PORT|off", value_parser = http)]
+    pub(super) http: Option<HttpBind>,
     /// Shards to run, one per core; 0 for all cores
     #[arg(short, long, value_name = "N", value_parser = shards)]
     pub(super) shards: Option<usize>,
@@ -85,6 +90,17 @@ pub(super) struct PrintArgs {
     /// Print what this file and the environment make of it, instead of the defaults
     #[arg(short, long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
+}
+
+/// What `--http` says: clap takes an `Option` for one that may be missing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HttpBind(pub(super) Option<SocketAddr>);
+
+fn http(text: &str) -> Result<HttpBind, String> {
+    match config::parse_address_or_off(text) {
+        Ok(address) => Ok(HttpBind(address)),
+        Err(problem) => Err(problem.to_string()),
+    }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

@@ -17,6 +17,7 @@ impl fmt::Display for Banner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Started {
             listeners,
+            http,
             cpus,
             driver,
             max_connections,
@@ -28,6 +29,11 @@ impl fmt::Display for Banner<'_> {
         for (name, address) in listeners {
             line(f, "listening", &format!("mqtt://{address} ({name})"))?;
         }
+        let http = http.map_or_else(
+            || "off".to_owned(),
+            |http| format!("http://{http}/metrics, /status"),
+        );
+        line(f, "telling", &http)?;
         line(f, "room", &format!("{max_connections} connections"))?;
         let addresses: Vec<SocketAddr> = listeners.iter().map(|(_, address)| *address).collect();
         line(f, "access", &access(&addresses))?;

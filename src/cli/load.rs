@@ -59,6 +59,9 @@ pub(super) fn all(args: &RunArgs) -> Result<Config, LoadError> {
     if let Some(directory) = &args.data_dir {
         config.data_dir = Some(directory.clone());
     }
+    if let Some(http) = args.http {
+        config.http.bind = http.0;
+    }
     if args.ephemeral {
         config.data_dir = None;
     }

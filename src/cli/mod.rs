@@ -5,6 +5,7 @@ mod banner;
 mod client;
 mod load;
 mod logging;
+mod metrics;
 mod run;
 
 use std::fmt::Display;
@@ -28,6 +29,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::CheckConfig(args)) => check_config(&args),
         Some(Command::PrintConfig(args)) => print_config(&args),
+        Some(Command::PrintMetrics) => print(metrics::table().as_bytes()),
         Some(Command::Pub(args)) => client::run_pub(&args),
         Some(Command::Sub(args)) => client::run_sub(&args),
         Some(Command::Completions { shell }) => {

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use shardmq::config::{Config, Listener, ListenerType, Net};
-use shardmq::runtime::{self, ListenAddress, RuntimeOptions};
+use shardmq::config::{Config, Http, Listener, ListenerType, Net};
+use shardmq::runtime::{self, HttpAddress, ListenAddress, RuntimeOptions};
 
 use super::args::RunArgs;
 use super::banner::Banner;
@@ -20,6 +20,9 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         return fail(error);
     }
     let mut options = options(&config);
+    if let (Some(http), Some(_)) = (&mut options.http, args.http) {
+        http.required = true; // somebody who types it wants it
+    }
     if !args.quiet {
         let data_dir = config.data_dir.clone();
         options.ready = Box::new(move |started| {
@@ -48,6 +51,11 @@ fn options(config: &Config) -> RuntimeOptions {
         // A file that `print-config` wrote has the default in it, which nobody counts on.
         counts_on_max_connections: net.max_connections != Net::default().max_connections,
         backlog: net.backlog,
+        // A file that `print-config` wrote has the default in it, which nobody counts on.
+        http: config.http.bind.map(|address| HttpAddress {
+            address,
+            required: config.http != Http::default(),
+        }),
         shutdown_grace: Duration::from_secs(u64::from(net.shutdown_grace)),
         ..RuntimeOptions::default()
     }
@@ -71,6 +79,7 @@ mod tests {
     fn nobody_counts_on_a_default() {
         let options = options(&Config::default());
         assert!(!options.counts_on_max_connections);
+        assert!(options.http.is_some_and(|http| !http.required));
         assert_eq!(
             options.max_connections,
             RuntimeOptions::default().max_connections
@@ -81,6 +90,7 @@ mod tests {
     fn every_key_reaches_the_runtime() {
         let text = "shards = 3\n[mqtt]\nmax_inflight = 5\n[net]\ndriver = 'epoll'\ngather_us = 7\n\
                     max_connections = 11\nbacklog = 13\nshutdown_grace = 17\n\
+                    [http]\nbind = '127.0.0.1:23'\n\
                     [[listener]]\nname = 'a'\nbind = '127.0.0.1:19'\n";
         let options = options(&Config::parse(text, "a.toml").unwrap());
         assert_eq!(options.shards, 3);
@@ -92,6 +102,8 @@ mod tests {
             (7, 11, 13)
         );
         assert_eq!(options.shutdown_grace, Duration::from_secs(17));
+        let http = options.http.unwrap();
+        assert_eq!((http.address.port(), http.required), (23, true));
         let address = "127.0.0.1:19".parse().unwrap();
         assert_eq!(
             options.listeners,

@@ -22,7 +22,9 @@ mod suggest;
 mod value;
 
 pub use error::{ConfigError, Origin, Problem};
-pub use schema::{Config, Driver, Listener, ListenerType, Log, LogFormat, LogLevel, Mqtt, Net};
+pub use schema::{
+    Config, Driver, Http, Listener, ListenerType, Log, LogFormat, LogLevel, Mqtt, Net,
+};
 pub use value::{Bounds, Key, Kind, Unit};
 
 /// The version of the file format that this program writes and the newest that it reads.
@@ -37,6 +39,14 @@ pub const ENVIRONMENT_PREFIX: &str = "SHARDMQ__";
 /// If it is not an IP address and a port, with what was probably meant.
 pub fn parse_address(text: &str) -> Result<std::net::SocketAddr, Problem> {
     value::Value::read(value::Raw::Bare(text), Kind::Address)
+}
+
+/// Reads an address or `off`, as `http.bind` is read, for the command line.
+///
+/// # Errors
+/// If it is neither, with what was probably meant.
+pub fn parse_address_or_off(text: &str) -> Result<Option<std::net::SocketAddr>, Problem> {
+    value::Value::read(value::Raw::Bare(text), Kind::AddressOrOff)
 }
 
 impl Config {

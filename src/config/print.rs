@@ -1,6 +1,6 @@
 //! The configuration as a file: every key with its documentation, its bounds and its value.
 
-use super::schema::{Config, Listener, Log, Mqtt, Net, Section};
+use super::schema::{Config, Http, Listener, Log, Mqtt, Net, Section};
 use super::value::Key;
 
 /// Characters of a line.
@@ -21,6 +21,7 @@ impl Config {
         keys(&mut out, self, &default);
         section(&mut out, "[mqtt]", &self.mqtt, &Mqtt::default());
         section(&mut out, "[net]", &self.net, &Net::default());
+        section(&mut out, "[http]", &self.http, &Http::default());
         section(&mut out, "[log]", &self.log, &Log::default());
         for (index, listener) in self.listeners.iter().enumerate() {
             if index == 0 {

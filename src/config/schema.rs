@@ -124,6 +124,8 @@ section! {
         mqtt: Mqtt = Mqtt::default();
         + /// How the network is driven.
         net: Net = Net::default();
+        + /// Metrics and health, by HTTP.
+        http: Http = Http::default();
         + /// What is logged and how.
         log: Log = Log::default();
         + /// Where clients connect; at least one.
@@ -233,6 +235,17 @@ section! {
 }
 
 section! {
+    /// What the broker tells about itself by HTTP: /metrics for Prometheus, /status for health checks.
+    /// Whoever reaches it may read it, and nothing can be changed by it.
+    pub struct Http {
+        /// IP address and port, "off" or "" for none. If something else has the port of the
+        /// default, the broker goes on without; any other address it must get to start.
+        bind: Option<SocketAddr> = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9883))),
+            Kind::AddressOrOff, restart;
+    }
+}
+
+section! {
     /// What is logged, to standard error. The variable SHARDMQ_LOG overrides the level with a
     /// filter by module, such as "info,shardmq::shard=debug".
     pub struct Log {
@@ -328,8 +341,12 @@ words! {
 }
 
 /// The sections besides the top level and the listeners, by name: the one list of them.
-pub(super) const SECTIONS: &[(&str, &[Key])] =
-    &[("mqtt", Mqtt::KEYS), ("net", Net::KEYS), ("log", Log::KEYS)];
+pub(super) const SECTIONS: &[(&str, &[Key])] = &[
+    ("mqtt", Mqtt::KEYS),
+    ("net", Net::KEYS),
+    ("http", Http::KEYS),
+    ("log", Log::KEYS),
+];
 
 impl Config {
     /// Sets a key of one of [`SECTIONS`], or of the top level if `section` is empty.
@@ -343,6 +360,7 @@ impl Config {
             "" => self.set(name, raw),
             "mqtt" => self.mqtt.set(name, raw),
             "net" => self.net.set(name, raw),
+            "http" => self.http.set(name, raw),
             "log" => self.log.set(name, raw),
             other => unreachable!("{other} is not in SECTIONS"),
         }

@@ -38,6 +38,8 @@ pub enum Kind {
     Directory,
     /// An IP address and a port.
     Address,
+    /// The same, or `off`.
+    AddressOrOff,
 }
 
 /// What a number counts, and so which units may be written behind it.
@@ -133,6 +135,7 @@ impl Kind {
             Self::Text => "a text",
             Self::Directory => "the path of a directory, or \"\" for none",
             Self::Address => "an IP address and a port",
+            Self::AddressOrOff => "an IP address and a port, or \"off\"",
         }
     }
 
@@ -147,6 +150,7 @@ impl Kind {
             Self::Text => "\"\"".to_owned(),
             Self::Directory => "\"shardmq-data\"".to_owned(),
             Self::Address => "\"127.0.0.1:1883\"".to_owned(),
+            Self::AddressOrOff => "\"127.0.0.1:9883\"".to_owned(),
         }
     }
 
@@ -164,9 +168,12 @@ impl Kind {
                 .map(|word| format!("\"{word}\""))
                 .collect::<Vec<_>>()
                 .join(", "),
-            Self::Switch | Self::Word | Self::Text | Self::Directory | Self::Address => {
-                self.expected().to_owned()
-            }
+            Self::Switch
+            | Self::Word
+            | Self::Text
+            | Self::Directory
+            | Self::Address
+            | Self::AddressOrOff => self.expected().to_owned(),
         }
     }
 }
@@ -358,6 +365,22 @@ impl Value for SocketAddr {
 
     fn write(&self, _kind: Kind) -> String {
         quoted(&self.to_string())
+    }
+}
+
+impl Value for Option<SocketAddr> {
+    fn read(raw: Raw<'_>, kind: Kind) -> Result<Self, Problem> {
+        match raw {
+            Raw::Text(text) | Raw::Bare(text) if matches!(text.trim(), "" | "off") => Ok(None),
+            raw => SocketAddr::read(raw, kind).map(Some),
+        }
+    }
+
+    fn write(&self, kind: Kind) -> String {
+        match self {
+            Some(address) => address.write(kind),
+            None => quoted("off"),
+        }
     }
 }
 

@@ -16,9 +16,11 @@ use crate::route::ShardId;
 use crate::shard::{Identity, Settings};
 use crate::time::Time;
 
+use super::admin::Asker;
 use super::clock::Clock;
 use super::driver::{Common, DriverOptions};
 use super::error::BootError;
+use super::http::{self, Facts, HttpAddress};
 use super::listener::{ListenAddress, Listener, listen};
 use super::mesh::{self, Door};
 use super::net::{self, Chosen};
@@ -56,6 +58,8 @@ pub struct RuntimeOptions {
     pub counts_on_max_connections: bool,
     /// Connections that may wait to be accepted, per shard and listener.
     pub backlog: u32,
+    /// Where to serve metrics and status by HTTP.
+    pub http: Option<HttpAddress>,
     /// How long clients have to take their last bytes when the broker stops.
     pub shutdown_grace: Duration,
     /// Whether SIGTERM and SIGINT stop the broker.
@@ -76,6 +80,7 @@ impl Default for RuntimeOptions {
             max_connections: 1_000_000,
             counts_on_max_connections: false,
             backlog: 4096,
+            http: None,
             shutdown_grace: Duration::from_secs(5),
             catch_signals: true,
             ready: Box::new(|_| ()),
@@ -105,6 +110,8 @@ pub struct Started {
     pub driver: String,
     /// The same for machines: `io_uring` or `epoll`.
     pub driver_name: &'static str,
+    /// Where metrics and status are served by HTTP.
+    pub http: Option<SocketAddr>,
     /// Connections at a time: as many as configured, or as the open files limit leaves room for.
     pub max_connections: usize,
     /// Stops the broker.
@@ -140,15 +147,17 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
         .iter()
         .map(|wanted| listen(wanted, shards, options.backlog))
         .collect::<Result<Vec<Listener>, _>>()?;
-    let addresses = listeners
+    let http = options.http.map(http::bind).transpose()?.flatten();
+    let addresses: Vec<_> = listeners
         .iter()
         .map(|listener| (listener.name.clone(), listener.address))
         .collect();
     let bells = (0..shards)
-        .map(|_| sys::eventfd())
+        .map(|_| mesh::Bell::new())
         .collect::<Result<_, _>>()
-        .map_err(|error| BootError::System("open an eventfd", error))?;
+        .map_err(|error| BootError::System("open a pair of sockets", error))?;
     let (meshes, doors) = mesh::build(bells);
+    let (asker, questions) = Asker::new(Arc::clone(&doors));
     let (events, notes) = unbounded();
     let (go, wait_for_go) = bounded::<()>(shards);
     let starter = Starter {
@@ -164,7 +173,11 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
         common,
         notes,
     };
-    for ((index, mesh), sockets) in meshes.into_iter().enumerate().zip(split(listeners, shards)) {
+    let parts = meshes
+        .into_iter()
+        .zip(split(listeners, shards))
+        .zip(questions);
+    for (index, ((mesh, sockets), questions)) in parts.enumerate() {
         let driver = DriverOptions {
             identity: Identity {
                 shard: ShardId::new(index),
@@ -179,6 +192,7 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
             shutdown_grace: options.shutdown_grace,
             listeners: sockets,
             mesh,
+            questions,
             clock,
             common: broker.common.clone(),
         };
@@ -195,8 +209,23 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
     for _ in 0..shards {
         let _ = go.send(());
     }
+    let http_address = http.as_ref().map(|bound| bound.address);
+    let facts = Facts {
+        driver: net.name(),
+        driver_detail: net.to_string(),
+        kernel: sys::kernel_release(),
+        cpus: cpus.clone(),
+        listeners: addresses.clone(),
+        max_connections,
+        clock,
+    };
+    let _server = http
+        .map(|bound| http::start(bound, asker, facts))
+        .transpose()
+        .map_err(|error| BootError::System("start the HTTP thread", error))?;
     (options.ready)(Started {
         listeners: addresses,
+        http: http_address,
         cpus,
         driver: net.to_string(),
         driver_name: net.name(),

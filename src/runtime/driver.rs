@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crossbeam_channel::Receiver;
 use socket2::SockRef;
 
 use crate::limits::MESH_BACKLOG_BYTES;
@@ -20,17 +21,23 @@ use crate::shard::{CloseCause, ConnKey, Handoff, Identity, Outbox, Peer, Setting
 use crate::time::Time;
 
 use super::acceptor::{Accepted, Acceptor};
+use super::admin::{Question, Snapshot};
 use super::clock::Clock;
 
 use super::idle::{Idleness, LONGEST_BLOCK, LONGEST_SLEEP, Notifier};
 use super::log::Log;
 use super::mesh::{HandedOver, Mesh, Parcel};
+use super::meters::{self, Watch};
 use super::net::{Chosen, Completion, Gather, Net, Operation, Token, Wait};
 use super::sockets::{ReceiveEnd, SendEnd, Sockets, key};
+use super::sys;
 
 /// Microseconds after which to look again whether another shard has made room in its channel: about
 /// the time it takes to work off some batches.
 const RETRY_US: u64 = 200;
+
+/// Milliseconds between two looks at the memory of the process.
+const MEMORY_PERIOD_MS: u64 = 5_000;
 
 /// Makes the policy of a shard, on its thread.
 pub(super) type MakePolicy = dyn Fn(ShardId) -> Box<dyn Policy> + Send + Sync;
@@ -46,6 +53,7 @@ pub(super) struct DriverOptions {
     pub(super) shutdown_grace: Duration,
     pub(super) listeners: Vec<OwnedFd>,
     pub(super) mesh: Mesh,
+    pub(super) questions: Receiver<Question>,
     pub(super) clock: Clock,
     pub(super) common: Common,
 }
@@ -69,6 +77,11 @@ pub(super) struct Driver {
     gather: Gather,
     idleness: Idleness,
     log: Log,
+    watch: Watch,
+    /// Of the thread that tells the world; the bell rings when there is one.
+    questions: Receiver<Question>,
+    reports_memory: bool,
+    memory_due: Time,
     clock: Clock,
     common: Common,
     max_connections: usize,
@@ -101,6 +114,10 @@ impl Driver {
             gather: Gather::new(options.gather_us, now),
             idleness: Idleness::default(),
             log: Log::default(),
+            watch: Watch::new(now),
+            questions: options.questions,
+            reports_memory: options.identity.shard.index() == 0,
+            memory_due: now,
             clock: options.clock,
             common: options.common,
             max_connections: options.max_connections,
@@ -128,6 +145,7 @@ impl Driver {
             if self.idleness.should_block() {
                 self.block(now, deadline, LONGEST_BLOCK);
             } else {
+                self.watch.waits(None);
                 notifier.wait(&mut self.sockets.ring, now, deadline).await;
             }
             self.wake_up();
@@ -148,6 +166,7 @@ impl Driver {
     /// Does a turn. Returns whether there will be another one.
     fn work(&mut self) -> bool {
         let now = self.clock.now();
+        self.watch.turn_begins(now, self.completions.len());
         self.turn(now);
         if self.is_finished(now) {
             self.sockets.kill_all(&mut self.outbox);
@@ -168,6 +187,7 @@ impl Driver {
         self.acceptor.resume(now, &mut self.sockets.ring);
         self.sockets.expire(now, &mut self.outbox);
         if self.shard.next_deadline() <= now {
+            self.observe_memory(now);
             self.shard.tick(now, &mut self.outbox);
         }
         self.shard.end_turn(now, &mut self.outbox);
@@ -180,10 +200,15 @@ impl Driver {
             shard,
             outbox,
             parcels,
+            watch,
             ..
         } = self;
         mesh.take_parcels(parcels);
-        mesh.take_batches(|from, batch| shard.receive_live(from, batch, now, outbox));
+        let hops = &mut watch.meters.hop_time;
+        mesh.take_batches(|from, batch, pushed_at| {
+            hops.record(now.micros_since(pushed_at), 1);
+            shard.receive_live(from, batch, now, outbox);
+        });
         let mut parcels = std::mem::take(&mut self.parcels);
         for (from, parcel) in parcels.drain(..) {
             for control in parcel.control {
@@ -213,11 +238,16 @@ impl Driver {
                     SendEnd::Broken(conn, errno) => self.lose(conn, Some(errno), now),
                 },
                 Operation::Accept => self.accept(completion, now),
-                Operation::Bell if !completion.more => {
-                    let bell = Token::plain(Operation::Bell);
-                    self.sockets.ring.watch(self.mesh.door().bell(), bell);
+                Operation::Bell => {
+                    if !completion.more {
+                        let bell = Token::plain(Operation::Bell);
+                        self.sockets.ring.watch(self.mesh.door().bell(), bell);
+                    }
+                    self.mesh.door().heard();
+                    self.answer_questions();
                 }
-                Operation::Bell | Operation::Wake | Operation::Alarm | Operation::Ignored => {}
+                Operation::Wake => self.watch.meters.wakes_received += 1,
+                Operation::Alarm | Operation::Ignored => {}
             }
         }
         self.completions = completions;
@@ -238,6 +268,8 @@ impl Driver {
         {
             let conn = key(completion.token);
             let known = self.sockets.is_known(conn);
+            self.watch.meters.receive_buffers_starved +=
+                u64::from(completion.result == -libc::ENOBUFS);
             let end = self.sockets.received(conn, &completion);
             if let Some(received) = completion.received.take() {
                 let bytes = self.sockets.ring.bytes(&received);
@@ -267,10 +299,16 @@ impl Driver {
     fn accept(&mut self, completion: Completion, now: Time) {
         match self.acceptor.complete(completion, now) {
             Accepted::Nothing => {}
-            Accepted::NoRoom(errno, refused) => self.log.no_room(errno, refused, now),
+            Accepted::NoRoom(errno, refused) => {
+                self.watch.meters.accept_errors += 1;
+                self.watch.meters.refused[meters::DESCRIPTORS] += refused as u64;
+                self.log.no_room(errno, refused, now);
+            }
             Accepted::Socket(listener, socket) => {
+                self.watch.meters.accepted += 1;
                 if self.common.connections.fetch_add(1, Ordering::Relaxed) >= self.max_connections {
                     self.common.connections.fetch_sub(1, Ordering::Relaxed);
+                    self.watch.meters.refused[meters::MAX_CONNECTIONS] += 1;
                     self.log.full(self.max_connections, now);
                 } else if let Some(address) = SockRef::from(&socket)
                     .peer_addr()
@@ -326,13 +364,23 @@ impl Driver {
         }
         self.outbox.handoffs = handoffs;
         self.sockets.arm_receives();
+        // The only turns that look at the clock once more.
+        let pushed_at = match self.outbox.live_held() {
+            0 => now,
+            _ => self.clock.now(),
+        };
         let Self {
             mesh,
             outbox,
             sockets,
+            watch,
             ..
         } = self;
-        self.behind = mesh.send(outbox, |ring| sockets.ring.wake(ring));
+        self.behind = mesh.send(outbox, pushed_at, |ring| {
+            watch.meters.wakes_sent += 1;
+            sockets.ring.wake(ring);
+        });
+        self.watch.meters.mesh_behind += u64::from(self.behind);
         for event in self.outbox.events.drain(..) {
             self.log.event(&event, now);
         }
@@ -354,15 +402,46 @@ impl Driver {
         }
     }
 
+    // What the broker tells about itself.
+
+    /// Answers whoever asks how it stands.
+    fn answer_questions(&mut self) {
+        while let Ok(question) = self.questions.try_recv() {
+            let mut meters = self.watch.meters;
+            meters.cpu_us = sys::thread_cpu_us();
+            meters.receives_held = self.arrivals.len() as u64;
+            meters.mesh_batches_waiting = self.mesh.batches_waiting() as u64;
+            meters.mesh_held_bytes = self.outbox.live_held() as u64;
+            meters.log_suppressed = self.log.suppressed() + self.outbox.events_dropped;
+            question.answer(Snapshot {
+                stats: self.shard.stats(),
+                loads: self.shard.loads(),
+                meters,
+            });
+        }
+    }
+
+    /// Tells the shard that publishes `$SYS` how much memory there is, not too often.
+    fn observe_memory(&mut self, now: Time) {
+        if self.reports_memory && now >= self.memory_due {
+            self.memory_due = now.plus_millis(MEMORY_PERIOD_MS);
+            if let Some(memory) = sys::memory() {
+                self.shard.observe_memory(memory);
+            }
+        }
+    }
+
     // Waiting.
 
     /// Announces that this shard is about to wait, and returns the time and until when; `None` if
     /// there is something to do.
     fn fall_asleep(&mut self) -> Option<(Time, Time)> {
         let now = self.clock.now();
+        let bytes_wait = !self.arrivals.is_empty();
+        self.watch
+            .turn_ends(now, self.shard.publishes_sent(), bytes_wait);
         // Bytes that were held back and may be worked on now do not wait for others.
-        let more =
-            std::mem::take(&mut self.outbox.again) || (!self.arrivals.is_empty() && !self.behind);
+        let more = std::mem::take(&mut self.outbox.again) || (bytes_wait && !self.behind);
         if more || !self.mesh.fall_asleep() {
             self.sockets.ring.submit();
             self.sockets.ring.drain(&mut self.completions);
@@ -374,6 +453,7 @@ impl Driver {
     /// Waits in the kernel.
     fn block(&mut self, now: Time, deadline: Time, longest: Duration) {
         let plan = self.gather.plan(now);
+        self.watch.waits(Some(plan));
         let timeout = Duration::from_micros(deadline.micros_since(now));
         self.sockets.ring.submit_and_wait(Wait {
             events: plan.events,

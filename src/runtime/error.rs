@@ -11,6 +11,8 @@ pub enum BootError {
     Uring(UringError),
     /// An address cannot be listened on.
     Listen(ListenError),
+    /// The address of the HTTP listener cannot be listened on.
+    Http(HttpError),
     /// More shards are asked for than there can be.
     TooManyShards {
         /// As configured.
@@ -111,6 +113,15 @@ impl UringError {
     }
 }
 
+/// What is wrong with the HTTP listener.
+#[derive(Debug)]
+pub struct HttpError {
+    /// Its address.
+    pub address: SocketAddr,
+    /// What the operating system said.
+    pub error: io::Error,
+}
+
 /// What is wrong with a listener.
 #[derive(Debug)]
 pub struct ListenError {
@@ -130,6 +141,7 @@ impl fmt::Display for BootError {
                 "{error} Or do without io_uring: `driver = \"epoll\"` in [net], or --driver epoll."
             ),
             Self::Listen(error) => error.fmt(formatter),
+            Self::Http(error) => error.fmt(formatter),
             Self::TooManyShards { asked, most } => write!(
                 formatter,
                 "{asked} shards are configured, but at most {most} can run here: each needs a CPU of its \
@@ -216,27 +228,45 @@ impl fmt::Display for ListenError {
             error,
         } = self;
         write!(formatter, "listener `{name}`: cannot listen on {address}: ")?;
-        let port = address.port();
-        match error.raw_os_error() {
-            Some(libc::EADDRINUSE) => write!(
-                formatter,
-                "another socket listens there already. Fix: stop the other program (`ss -ltnp 'sport = \
+        explain(formatter, *address, error)
+    }
+}
+
+impl fmt::Display for HttpError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = self.address;
+        write!(formatter, "HTTP: cannot listen on {address}: ")?;
+        explain(formatter, address, &self.error)?;
+        formatter.write_str(" The address is http.bind or --http; `--http off` does without.")
+    }
+}
+
+/// Why an address cannot be listened on, and what to do about it.
+fn explain(
+    formatter: &mut fmt::Formatter<'_>,
+    address: SocketAddr,
+    error: &io::Error,
+) -> fmt::Result {
+    let port = address.port();
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => write!(
+            formatter,
+            "another socket listens there already. Fix: stop the other program (`ss -ltnp 'sport = \
                  :{port}'` names it), or choose another port."
-            ),
-            Some(libc::EACCES) => write!(
-                formatter,
-                "a port below 1024 needs a privilege. Fix: setcap cap_net_bind_service=+ep on the program \
+        ),
+        Some(libc::EACCES) => write!(
+            formatter,
+            "a port below 1024 needs a privilege. Fix: setcap cap_net_bind_service=+ep on the program \
                  (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE), or choose a port from 1024 up."
-            ),
-            Some(libc::EADDRNOTAVAIL) => write!(
-                formatter,
-                "this machine has no such address. Fix: use one that `ip address` shows, or {} for all.",
-                if address.is_ipv4() { "0.0.0.0" } else { "[::]" }
-            ),
-            Some(libc::EAFNOSUPPORT) => formatter
-                .write_str("this machine has no IPv6. Fix: use an IPv4 address, 0.0.0.0 for all."),
-            _ => write!(formatter, "{error}"),
-        }
+        ),
+        Some(libc::EADDRNOTAVAIL) => write!(
+            formatter,
+            "this machine has no such address. Fix: use one that `ip address` shows, or {} for all.",
+            if address.is_ipv4() { "0.0.0.0" } else { "[::]" }
+        ),
+        Some(libc::EAFNOSUPPORT) => formatter
+            .write_str("this machine has no IPv6. Fix: use an IPv4 address, 0.0.0.0 for all."),
+        _ => write!(formatter, "{error}"),
     }
 }
 

@@ -12,6 +12,7 @@ struct Limiter {
     period_ends: Time,
     lines: u32,
     suppressed: u64,
+    suppressed_in_all: u64,
 }
 
 impl Limiter {
@@ -28,6 +29,7 @@ impl Limiter {
         self.lines += 1;
         if self.lines > LOG_LINES {
             self.suppressed += 1;
+            self.suppressed_in_all += 1;
         }
         self.lines <= LOG_LINES
     }
@@ -120,6 +122,24 @@ impl Log {
         }
     }
 
+    /// Events that were not told.
+    pub(super) fn suppressed(&self) -> u64 {
+        let Self {
+            connects,
+            disconnects,
+            refusals,
+            violations,
+            sessions,
+            next_no_room: _,
+            no_room: _,
+            full,
+        } = self;
+        [connects, disconnects, refusals, violations, sessions, full]
+            .map(|limiter| limiter.suppressed_in_all)
+            .iter()
+            .sum()
+    }
+
     /// A connection could not be taken for want of something.
     pub(super) fn no_room(&mut self, errno: i32, refused: usize, now: Time) {
         self.no_room += refused as u64;
@@ -162,5 +182,6 @@ mod tests {
         assert_eq!(limiter.suppressed, 10_000 - u64::from(LOG_LINES));
         assert!(limiter.admit(Time::from_millis(LOG_PERIOD_MS), "tests"));
         assert_eq!(limiter.suppressed, 0);
+        assert_eq!(limiter.suppressed_in_all, 10_000 - u64::from(LOG_LINES));
     }
 }

@@ -10,9 +10,9 @@
 //! A sequentially consistent fence between the two steps on either side makes sure that at least
 //! one of them sees what the other did.
 
-use std::fs::File;
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering, fence};
 
@@ -21,6 +21,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use crate::limits::MESH_DEPTH;
 use crate::route::ShardId;
 use crate::shard::{Batch, Control, Outbox, Peer};
+use crate::time::Time;
 
 /// A connection on its way to the shard its session lives on. The socket closes if nobody takes it.
 #[derive(Debug)]
@@ -44,20 +45,47 @@ pub(super) struct Door {
     sleeping: AtomicBool,
     /// The descriptor of its ring, where other shards post to; -1 until it has one.
     ring: AtomicI32,
-    /// The eventfd that threads without a ring write to.
-    bell: File,
+    /// What threads without a ring ring.
+    bell: Bell,
+}
+
+/// Two ends of a stream: a byte wakes whoever watches the other one.
+///
+/// No eventfd: a write to that, seen by a ring that tells of its completions by an eventfd of its own,
+/// is an eventfd within an eventfd, which the kernel puts off, and Linux 6.18 only once; from the second
+/// time on it tells nothing, and the shard sleeps for ever.
+#[derive(Debug)]
+pub(super) struct Bell {
+    ringer: UnixStream,
+    watched: UnixStream,
+}
+
+impl Bell {
+    /// A bell that nobody has rung.
+    pub(super) fn new() -> io::Result<Self> {
+        let (ringer, watched) = UnixStream::pair()?;
+        ringer.set_nonblocking(true)?;
+        watched.set_nonblocking(true)?;
+        Ok(Self { ringer, watched })
+    }
 }
 
 impl Door {
     /// Wakes the shard from a thread that is no shard.
     pub(super) fn ring_bell(&self) {
-        // Fails only if the counter is full, and then the shard is being woken already.
-        let _ = (&self.bell).write(&1_u64.to_ne_bytes());
+        // Fails only if the stream is full, and then the shard is being woken already.
+        let _ = (&self.bell.ringer).write(&[1]);
     }
 
     /// What the shard watches.
     pub(super) fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+        self.bell.watched.as_fd()
+    }
+
+    /// Takes in that the bell was rung. Must come before what it was rung for is looked at.
+    pub(super) fn heard(&self) {
+        let mut bytes = [0; 64];
+        while matches!((&self.bell.watched).read(&mut bytes), Ok(read) if read == bytes.len()) {}
     }
 
     /// Where other shards post their wakes.
@@ -66,12 +94,19 @@ impl Door {
     }
 }
 
+/// A batch, and when it was pushed.
+#[derive(Debug)]
+struct Stamped {
+    batch: Box<Batch>,
+    pushed_at: Time,
+}
+
 /// One shard's ends of the channels to and from another.
 #[derive(Debug)]
 struct Lanes {
     other: ShardId,
-    live_out: Sender<Box<Batch>>,
-    live_in: Receiver<Box<Batch>>,
+    live_out: Sender<Stamped>,
+    live_in: Receiver<Stamped>,
     parcels_out: Sender<Parcel>,
     parcels_in: Receiver<Parcel>,
     /// Emptied batches of the other shard go back to it.
@@ -91,14 +126,14 @@ pub(super) struct Mesh {
 }
 
 /// The mesh of `bells.len()` shards, one part for each, and their doors.
-pub(super) fn build(bells: Vec<OwnedFd>) -> (Vec<Mesh>, Arc<[Door]>) {
+pub(super) fn build(bells: Vec<Bell>) -> (Vec<Mesh>, Arc<[Door]>) {
     let shards = bells.len();
     let doors: Arc<[Door]> = bells
         .into_iter()
         .map(|bell| Door {
             sleeping: AtomicBool::new(false),
             ring: AtomicI32::new(-1),
-            bell: File::from(bell),
+            bell,
         })
         .collect();
     let mut meshes: Vec<Mesh> = (0..shards)
@@ -172,10 +207,14 @@ impl Mesh {
     /// Hands every batch that is there to `work`, and each back to the shard it came from. Everything
     /// that was in the channels when the parcels were taken is among them: a channel holds no more
     /// than what is taken from it here.
-    pub(super) fn take_batches(&self, mut work: impl FnMut(ShardId, &Batch)) {
+    pub(super) fn take_batches(&self, mut work: impl FnMut(ShardId, &Batch, Time)) {
         for lane in &self.lanes {
-            for mut batch in lane.live_in.try_iter().take(MESH_DEPTH) {
-                work(lane.other, &batch);
+            for stamped in lane.live_in.try_iter().take(MESH_DEPTH) {
+                let Stamped {
+                    mut batch,
+                    pushed_at,
+                } = stamped;
+                work(lane.other, &batch, pushed_at);
                 batch.clear();
                 // If the other side has enough of them, this one is freed.
                 let _ = lane.empties_out.try_send(batch);
@@ -191,18 +230,27 @@ impl Mesh {
     }
 
     /// Sends what the outbox has for other shards, and calls `wake` with the ring of each of them
-    /// that sleeps. Returns whether something had to stay behind.
-    pub(super) fn send(&mut self, outbox: &mut Outbox, mut wake: impl FnMut(RawFd)) -> bool {
+    /// that sleeps. It is `now`. Returns whether something had to stay behind.
+    pub(super) fn send(
+        &mut self,
+        outbox: &mut Outbox,
+        now: Time,
+        mut wake: impl FnMut(RawFd),
+    ) -> bool {
         let mut pushed: u64 = 0;
         for lane in &self.lanes {
             for empty in lane.empties_in.try_iter().take(MESH_DEPTH) {
                 outbox.recycle(empty);
             }
             while let Some(batch) = outbox.next_live(lane.other) {
-                match lane.live_out.try_send(batch) {
+                let stamped = Stamped {
+                    batch,
+                    pushed_at: now,
+                };
+                match lane.live_out.try_send(stamped) {
                     Ok(()) => pushed |= 1 << lane.other.index(),
-                    Err(TrySendError::Full(batch)) => {
-                        outbox.give_back_live(lane.other, batch);
+                    Err(TrySendError::Full(stamped)) => {
+                        outbox.give_back_live(lane.other, stamped.batch);
                         break;
                     }
                     // The other shard has stopped already: the process is stopping.
@@ -251,6 +299,11 @@ impl Mesh {
         behind
     }
 
+    /// Batches of other shards that wait to be taken.
+    pub(super) fn batches_waiting(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.live_in.len()).sum()
+    }
+
     /// Announces that this shard is about to wait. `false` if something has arrived: do not wait.
     pub(super) fn fall_asleep(&self) -> bool {
         if self.lanes.is_empty() {
@@ -283,7 +336,7 @@ mod tests {
     use crate::runtime::sys;
 
     fn mesh(shards: usize) -> Vec<Mesh> {
-        let bells = (0..shards).map(|_| sys::eventfd().unwrap()).collect();
+        let bells = (0..shards).map(|_| Bell::new().unwrap()).collect();
         let (meshes, doors) = build(bells);
         for (index, door) in doors.iter().enumerate() {
             door.set_ring(100 + i32::try_from(index).unwrap());
@@ -310,7 +363,7 @@ mod tests {
         let mut woken = Vec::new();
         for _ in 0..2 {
             meshes[0].hand_over(ShardId::new(2), socket());
-            assert!(!meshes[0].send(&mut outbox, |ring| woken.push(ring)));
+            assert!(!meshes[0].send(&mut outbox, Time::ZERO, |ring| woken.push(ring)));
         }
         assert_eq!(woken, [102], "shard 2 sleeps, and one wake is enough");
         let mut parcels = Vec::new();
@@ -324,7 +377,9 @@ mod tests {
     fn nobody_sleeps_over_something_that_arrived() {
         let mut meshes = mesh(2);
         meshes[1].hand_over(ShardId::new(0), socket());
-        meshes[1].send(&mut Outbox::new(2), |_| panic!("shard 0 does not sleep"));
+        meshes[1].send(&mut Outbox::new(2), Time::ZERO, |_| {
+            panic!("shard 0 does not sleep")
+        });
         assert!(!meshes[0].fall_asleep());
         meshes[0].take_parcels(&mut Vec::new());
         assert!(meshes[0].fall_asleep());
@@ -338,11 +393,14 @@ mod tests {
             let mut socket = socket();
             socket.unread = turn.to_string().into_bytes();
             meshes[0].hand_over(ShardId::new(1), socket);
-            assert_eq!(meshes[0].send(&mut outbox, |_| ()), turn >= MESH_DEPTH);
+            assert_eq!(
+                meshes[0].send(&mut outbox, Time::ZERO, |_| ()),
+                turn >= MESH_DEPTH
+            );
         }
         let mut parcels = Vec::new();
         meshes[1].take_parcels(&mut parcels);
-        assert!(!meshes[0].send(&mut outbox, |_| ()));
+        assert!(!meshes[0].send(&mut outbox, Time::ZERO, |_| ()));
         meshes[1].take_parcels(&mut parcels);
         let unread: Vec<_> = parcels
             .iter()
@@ -380,7 +438,7 @@ mod tests {
         let mut outbox = Outbox::new(2);
         for _ in 0..ROUNDS {
             sender.hand_over(ShardId::new(1), socket());
-            while sender.send(&mut outbox, |_| wake.send(()).unwrap()) {
+            while sender.send(&mut outbox, Time::ZERO, |_| wake.send(()).unwrap()) {
                 std::thread::yield_now();
             }
         }

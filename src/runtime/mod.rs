@@ -16,7 +16,10 @@
 //! | `threads` | what a shard runs on |
 //! | `idle` | waiting when there is nothing to do |
 //! | `log` | events of the core, at a bounded rate |
+//! | `meters` | what the runtime of a shard counts about itself |
 //! | `driver` | the loop of a shard |
+//! | `admin` | questions to the shards from other threads |
+//! | `http` | metrics and status, on a thread of their own |
 //! | `signals`, `boot` | start and stop |
 #![expect(
     clippy::disallowed_methods,
@@ -24,15 +27,18 @@
 )]
 
 mod acceptor;
+mod admin;
 mod boot;
 mod clock;
 mod connections;
 mod driver;
 mod error;
+mod http;
 mod idle;
 mod listener;
 mod log;
 mod mesh;
+mod meters;
 pub mod net;
 mod signals;
 mod sockets;
@@ -40,5 +46,6 @@ mod sys;
 mod threads;
 
 pub use boot::{RuntimeOptions, Started, StopHandle, run};
-pub use error::{BootError, ListenError, UringError};
+pub use error::{BootError, HttpError, ListenError, UringError};
+pub use http::{HttpAddress, families, is_of_process};
 pub use listener::ListenAddress;

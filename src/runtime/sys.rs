@@ -4,6 +4,8 @@
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 
+use crate::shard::Memory;
+
 /// A soft and a hard resource limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limit {
@@ -102,6 +104,47 @@ pub(super) fn eventfd() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// CPU time that the calling thread has used, in microseconds.
+pub(super) fn thread_cpu_us() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the call writes one `timespec` and keeps no pointer.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    match check(result) {
+        Ok(()) => time.tv_sec.unsigned_abs() * 1_000_000 + time.tv_nsec.unsigned_abs() / 1_000,
+        Err(_) => 0,
+    }
+}
+
+/// CPU time that the process has used, in microseconds.
+pub(super) fn process_cpu_us() -> Option<u64> {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the call writes one `timespec` and keeps no pointer.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    check(result).ok()?;
+    Some(time.tv_sec.unsigned_abs() * 1_000_000 + time.tv_nsec.unsigned_abs() / 1_000)
+}
+
+/// Resident memory of the process now and at most, as the kernel accounts for it: the allocator's own
+/// figures leave out what it holds back, and buffers that the kernel shares.
+pub(super) fn memory() -> Option<Memory> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let bytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kib * 1024)
+    };
+    Some(Memory {
+        current: bytes("VmRSS:")?,
+        maximum: bytes("VmHWM:")?,
+    })
+}
+
 /// Release of the running kernel, as `6.12`.
 pub(super) fn kernel_release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(
@@ -152,5 +195,13 @@ mod tests {
         assert!(limit.soft > 0 && limit.soft <= limit.hard);
         assert_eq!(Resource::OpenFiles.raise(1).unwrap(), limit.soft);
         assert!(!allowed_cpus().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_use_of_this_process_can_be_read() {
+        let memory = memory().unwrap();
+        assert!(memory.current > 0 && memory.current <= memory.maximum);
+        let before = thread_cpu_us();
+        while thread_cpu_us() == before {}
     }
 }

@@ -389,6 +389,12 @@ impl Shard {
         }
     }
 
+    /// PUBLISH packets that were sent so far.
+    #[must_use]
+    pub fn publishes_sent(&self) -> u64 {
+        self.stats.publishes_sent.iter().sum()
+    }
+
     /// The driver has sent most of what waited for `conn`: it takes more.
     pub fn writable(&mut self, conn: ConnKey, now: Time, out: &mut Outbox) {
         if let Some(session) = self.connections.get(conn).and_then(Connection::session) {
