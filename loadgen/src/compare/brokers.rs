@@ -110,15 +110,19 @@ pub(crate) struct Place<'a> {
 }
 
 impl Broker {
-    /// The program: beside this one, where `--install` puts it, or on the path.
+    /// The program: of ShardMQ the one that `SHARDMQ_BIN` names or that is beside this one; otherwise
+    /// where `--install` puts it, or on the path.
     pub(crate) fn program(&self, root: &Path) -> Option<PathBuf> {
+        let ours = matches!(self.kind, Kind::ShardMq(_));
+        let named = env::var_os("SHARDMQ_BIN").map(PathBuf::from);
         let beside = env::current_exe()
             .ok()
-            .and_then(|own| Some(own.parent()?.join(self.program)))
-            .filter(|_| matches!(self.kind, Kind::ShardMq(_)));
+            .and_then(|own| Some(own.parent()?.join(self.program)));
         let path = env::var_os("PATH").unwrap_or_default();
-        beside
+        named
             .into_iter()
+            .chain(beside)
+            .filter(|_| ours)
             .chain([root.join("bin").join(self.program)])
             .chain(env::split_paths(&path).map(|directory| directory.join(self.program)))
             // Where Debian puts daemons, which is not on everybody's path.
