@@ -154,6 +154,7 @@ mod tests {
         assert!(error(&["shardmq", "--listen", "1883"]).contains("0.0.0.0:1883"));
         assert!(error(&["shardmq", "--shards", "65"]).contains("0 to 64"));
         assert!(error(&["shardmq", "--ephemeral", "--data-dir", "x"]).contains("cannot be used"));
+        assert!(error(&["shardmq", "--driver", "uring"]).contains("auto, io_uring, epoll"));
         assert!(error(&["shardmq", "-q", "-v"]).contains("cannot be used"));
         assert!(error(&["shardmq", "chek-config"]).contains("check-config"));
     }
