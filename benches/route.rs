@@ -8,7 +8,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
-use std::rc::Rc;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -313,7 +313,7 @@ fn changing(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn message(topic: &str) -> Rc<Message> {
+fn message(topic: &str) -> Message {
     MessageView {
         topic: Name::parse(topic).unwrap(),
         properties: &[],
@@ -335,7 +335,7 @@ fn filled(many: u32) -> Retained {
 }
 
 /// A whole scan, in the steps that the shard takes.
-fn scan(retained: &Retained, filter: &str, found: &mut Vec<Rc<Message>>) -> usize {
+fn scan(retained: &Retained, filter: &str, found: &mut Vec<Message>) -> usize {
     let filter = Filter::parse(filter).unwrap();
     let budget = ScanBudget {
         topics: 4096,

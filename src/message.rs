@@ -30,16 +30,17 @@ pub struct MessageView<'a> {
     pub expires_at: Time,
 }
 
-/// A message that is kept: topic, properties and payload in one allocation.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Message {
-    bytes: Box<[u8]>,
-    topic_length: u16,
-    properties_length: u32,
-    expires_at: Time,
-    qos: QoS,
-    retain: bool,
-}
+/// A message that is kept: topic, properties, payload and what else is known of it in one allocation
+/// that everybody shares who keeps it on this shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message(Rc<[u8]>);
+
+/// Where what stands before the topic begins: expiry (8 bytes), length of the properties (4), length
+/// of the topic (2), QoS and RETAIN (1).
+const PROPERTIES_LENGTH: usize = 8;
+const TOPIC_LENGTH: usize = 12;
+const FLAGS: usize = 14;
+const HEAD: usize = 15;
 
 impl<'a> MessageView<'a> {
     /// This message, which `run` begins with, and the others of the run.
@@ -50,21 +51,26 @@ impl<'a> MessageView<'a> {
 
     /// Copies the message out of the buffer it lies in.
     #[must_use]
-    pub fn to_message(self) -> Rc<Message> {
+    pub fn to_message(self) -> Message {
+        self.to_message_by(&mut Vec::new())
+    }
+
+    /// The same, put together in `scratch`, which is memory that is used again.
+    #[must_use]
+    pub fn to_message_by(self, scratch: &mut Vec<u8>) -> Message {
         let topic = self.topic.as_str().as_bytes();
-        let mut bytes =
-            Vec::with_capacity(topic.len() + self.properties.len() + self.payload.len());
-        bytes.extend_from_slice(topic);
-        bytes.extend_from_slice(self.properties);
-        bytes.extend_from_slice(self.payload);
-        Rc::new(Message {
-            bytes: bytes.into_boxed_slice(),
-            topic_length: u16::try_from(topic.len()).unwrap_or(u16::MAX),
-            properties_length: u32::try_from(self.properties.len()).unwrap_or(u32::MAX),
-            expires_at: self.expires_at,
-            qos: self.qos,
-            retain: self.retain,
-        })
+        let topic_length = u16::try_from(topic.len()).unwrap_or(u16::MAX);
+        let properties_length = u32::try_from(self.properties.len()).unwrap_or(u32::MAX);
+        scratch.clear();
+        scratch.reserve(HEAD + self.size());
+        scratch.extend_from_slice(&self.expires_at.as_micros().to_le_bytes());
+        scratch.extend_from_slice(&properties_length.to_le_bytes());
+        scratch.extend_from_slice(&topic_length.to_le_bytes());
+        scratch.push(self.qos.bits() << 1 | u8::from(self.retain));
+        scratch.extend_from_slice(topic);
+        scratch.extend_from_slice(self.properties);
+        scratch.extend_from_slice(self.payload);
+        Message(Rc::from(scratch.as_slice()))
     }
 
     /// Bytes that count against the limits of queues and of the retained store.
@@ -78,15 +84,21 @@ impl Message {
     /// Borrows it back, to be routed or encoded.
     #[must_use]
     pub fn view(&self) -> MessageView<'_> {
-        let (topic, rest) = self.bytes.split_at(usize::from(self.topic_length));
-        let (properties, payload) = rest.split_at(self.properties_length as usize);
+        let (head, rest) = self.0.split_at(HEAD);
+        let topic_length = u16::from_le_bytes([head[TOPIC_LENGTH], head[TOPIC_LENGTH + 1]]);
+        let (topic, rest) = rest.split_at(usize::from(topic_length));
+        let properties_length = head[PROPERTIES_LENGTH..TOPIC_LENGTH]
+            .iter()
+            .rev()
+            .fold(0, |length, &byte| length << 8 | usize::from(byte));
+        let (properties, payload) = rest.split_at(properties_length);
         MessageView {
             topic: Name::trusted(std::str::from_utf8(topic).unwrap_or_default()),
             properties,
             payload,
-            qos: self.qos,
-            retain: self.retain,
-            expires_at: self.expires_at,
+            qos: QoS::from_bits(head[FLAGS] >> 1).unwrap_or(QoS::AtMostOnce),
+            retain: head[FLAGS] & 1 == 1,
+            expires_at: self.expires_at(),
         }
     }
 
@@ -99,13 +111,15 @@ impl Message {
     /// Bytes that count against the limits of queues and of the retained store.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.bytes.len()
+        self.0.len() - HEAD
     }
 
     /// When it is too old to be sent.
     #[must_use]
     pub fn expires_at(&self) -> Time {
-        self.expires_at
+        let mut micros = [0; PROPERTIES_LENGTH];
+        micros.copy_from_slice(&self.0[..PROPERTIES_LENGTH]);
+        Time::from_micros(u64::from_le_bytes(micros))
     }
 }
 

@@ -1,7 +1,5 @@
 //! A broker in memory, driven turn by turn, with nothing around it: what the benchmarks measure.
 
-#![expect(dead_code, reason = "each benchmark uses another part of it")]
-
 use shardmq::policy::Open;
 use shardmq::route::ShardId;
 use shardmq::session::Peer;
@@ -12,7 +10,7 @@ use shardmq::wire::{
 };
 
 /// A connection: the shard that its session lives on, and its key there.
-pub type Client = (usize, ConnKey);
+pub(crate) type Client = (usize, ConnKey);
 
 struct Node {
     shard: Shard,
@@ -21,7 +19,7 @@ struct Node {
 }
 
 /// Shards that work on one thread in turn.
-pub struct Broker {
+pub(crate) struct Broker {
     nodes: Vec<Node>,
     version: Version,
     now: Time,
@@ -29,7 +27,7 @@ pub struct Broker {
 
 impl Broker {
     /// Whose clients speak `version`.
-    pub fn new(shards: usize, version: Version) -> Self {
+    pub(crate) fn new(shards: usize, version: Version) -> Self {
         let now = Time::from_secs(1);
         let nodes = (0..shards)
             .map(|index| {
@@ -58,7 +56,7 @@ impl Broker {
 
     /// Gives `bytes` to the shard of `client` and works until nothing is left to do. Returns how many
     /// bytes all clients would have been sent; what those are goes to `sent`.
-    pub fn turn(
+    pub(crate) fn turn(
         &mut self,
         client: Client,
         bytes: &[u8],
@@ -116,7 +114,7 @@ impl Broker {
     }
 
     /// Connects a client whose session lives on the shard `on`, and subscribes it.
-    pub fn connect_on(&mut self, on: usize, subscription: Option<(&str, QoS)>) -> Client {
+    pub(crate) fn connect_on(&mut self, on: usize, subscription: Option<(&str, QoS)>) -> Client {
         let shards = self.nodes.len();
         let node = &mut self.nodes[on];
         let conn = ConnKey {
@@ -168,13 +166,19 @@ impl Broker {
     }
 
     /// The same on the first shard.
-    pub fn connect(&mut self, subscription: Option<(&str, QoS)>) -> Client {
+    pub(crate) fn connect(&mut self, subscription: Option<(&str, QoS)>) -> Client {
         self.connect_on(0, subscription)
     }
 }
 
 /// So many PUBLISH packets in a row, with packet identifiers from 1 on.
-pub fn publishes(version: Version, topic: &str, qos: QoS, payload: usize, count: u16) -> Vec<u8> {
+pub(crate) fn publishes(
+    version: Version,
+    topic: &str,
+    qos: QoS,
+    payload: usize,
+    count: u16,
+) -> Vec<u8> {
     let payload = vec![7; payload];
     let mut bytes = Vec::new();
     for number in 1..=count {

@@ -11,7 +11,6 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
-use std::rc::Rc;
 
 use super::hash::Hashing;
 use super::index::Index;
@@ -28,7 +27,7 @@ const STEPS_BEFORE_SEEK: usize = 8;
 pub struct Retained {
     hashing: Hashing,
     index: Index,
-    slots: Vec<Option<Rc<Message>>>,
+    slots: Vec<Option<Message>>,
     vacant: Vec<u32>,
     order: Sorted<u32>,
     expiring: BTreeSet<(Time, u32)>,
@@ -87,7 +86,7 @@ impl Retained {
     /// [MQTT-3.3.1-5] [MQTT-3.3.1-5 3.1.1] [MQTT-3.3.1-7 3.1.1]; whether it had nothing. An empty
     /// payload is not retained, it removes [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT-3.3.1-10 3.1.1]
     /// [MQTT-3.3.1-11 3.1.1].
-    pub fn set(&mut self, message: Rc<Message>) -> bool {
+    pub fn set(&mut self, message: Message) -> bool {
         if message.view().payload.is_empty() {
             self.remove(message.topic());
             return false;
@@ -113,7 +112,7 @@ impl Retained {
         found.is_none()
     }
 
-    fn add(&mut self, message: Rc<Message>, hash: u64) -> u32 {
+    fn add(&mut self, message: Message, hash: u64) -> u32 {
         let (Ok(at) | Err(at)) = self.search(message.topic());
         let id = match self.vacant.pop() {
             Some(id) => {
@@ -152,7 +151,7 @@ impl Retained {
 
     /// What `topic` has.
     #[must_use]
-    pub fn get(&self, topic: &str) -> Option<&Rc<Message>> {
+    pub fn get(&self, topic: &str) -> Option<&Message> {
         self.slot(self.find(topic, self.hashing.text(topic.as_bytes()))?)
     }
 
@@ -165,7 +164,7 @@ impl Retained {
         filter: Filter<'_>,
         after: Option<&str>,
         budget: ScanBudget,
-        found: &mut Vec<Rc<Message>>,
+        found: &mut Vec<Message>,
     ) -> Scan {
         if !filter.has_wildcard() {
             if after.is_none() {
@@ -193,7 +192,7 @@ impl Retained {
                     misses = 0;
                 }
             } else if filter.matches(Name::trusted(topic)) {
-                found.push(Rc::clone(message));
+                found.push(message.clone());
                 messages += 1;
                 bytes += message.size();
                 target.clear();
@@ -247,7 +246,7 @@ impl Retained {
         self.bytes
     }
 
-    fn slot(&self, id: u32) -> Option<&Rc<Message>> {
+    fn slot(&self, id: u32) -> Option<&Message> {
         self.slots.get(id as usize)?.as_ref()
     }
 

@@ -19,7 +19,7 @@ pub struct ConnKey {
 }
 
 /// Where a connection came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Which `[[listener]]` took it, counted from 0.
     pub listener: u16,

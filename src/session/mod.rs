@@ -10,7 +10,6 @@ mod received;
 mod window;
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -80,7 +79,7 @@ pub struct SubscriptionEntry {
 #[derive(Debug)]
 pub struct Delivery {
     /// What is sent; shared with everybody else on this shard who keeps it.
-    pub message: Rc<Message>,
+    pub message: Message,
     /// The QoS it is sent with.
     pub qos: QoS,
     /// The RETAIN flag it is sent with.
@@ -102,7 +101,7 @@ pub struct ReplayKey(pub u64);
 #[derive(Debug)]
 pub struct Will {
     /// The message; its expiry begins when it is published.
-    pub message: Rc<Message>,
+    pub message: Message,
     /// Seconds between the end of the connection and the publication.
     pub delay_interval: u32,
     /// Seconds from the publication until it is too old.

@@ -1,8 +1,6 @@
 //! From a routed message to the output of a client: at once where that is possible, through the
 //! queue of its session where it is not.
 
-use std::rc::Rc;
-
 use crate::limits::MAX_PACKET_SIZE;
 use crate::message::{Message, MessageView};
 use crate::route::{GroupKey, SessionKey};
@@ -22,7 +20,7 @@ pub(super) struct Fanout<'a> {
     pub(super) run: Option<Run<'a>>,
     pub(super) now: Time,
     /// Made by the first receiver that keeps the message, shared by all.
-    kept: Option<Rc<Message>>,
+    kept: Option<Message>,
     encoder: &'a mut Encoder,
     /// Whether encoding once and copying pays: not for a single receiver.
     shared: bool,
@@ -44,6 +42,8 @@ pub(super) struct Encoder {
     frames: [Encoded; 8],
     /// Which of `frames` are of the present message, one bit each.
     made: u8,
+    /// Where a message is put together that is to be kept.
+    scratch: Vec<u8>,
 }
 
 /// Where one layout stands in the encoder.
@@ -88,6 +88,7 @@ impl<'a> Fanout<'a> {
     ) -> Self {
         encoder.bytes.clear();
         encoder.bytes.shrink_to(Encoder::KEPT_BYTES);
+        encoder.scratch.shrink_to(Encoder::KEPT_BYTES);
         encoder.made = 0;
         Self {
             message,
@@ -99,9 +100,11 @@ impl<'a> Fanout<'a> {
         }
     }
 
-    pub(super) fn keep(&mut self) -> Rc<Message> {
+    pub(super) fn keep(&mut self) -> Message {
         debug_assert_eq!(self.count(), 1, "a run is kept message by message");
-        Rc::clone(self.kept.get_or_insert_with(|| self.message.to_message()))
+        self.kept
+            .get_or_insert_with(|| self.message.to_message_by(&mut self.encoder.scratch))
+            .clone()
     }
 
     /// How many messages it stands for.
@@ -469,7 +472,7 @@ impl Shard {
             self.stats.drop_messages(DropReason::Expired, 1); // [MQTT-3.3.2-5]
             return;
         }
-        let message = Rc::clone(&delivery.message);
+        let message = delivery.message.clone();
         let identifiers = delivery.identifiers.clone();
         let (qos, retain) = (delivery.qos, delivery.retain);
         let packet_id = (qos > QoS::AtMostOnce).then(|| session.window.send(delivery));
@@ -536,8 +539,7 @@ pub(super) fn send_ack(
     let before = output.len();
     if ack.reason == ReasonCode::Success && connection.maximum_packet_size >= 4 {
         ack.encode(kind, connection.version, output);
-        stats.sent(&output[before..]);
-        return;
+        return stats.sent(&output[before..]);
     }
     let encode = |reason_string, output: &mut Vec<u8>| {
         Ack {

@@ -14,7 +14,6 @@
 //! the keeper may have looked into the one lane before and into the other after. So a question waits
 //! until all lanes were looked into again.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use hashbrown::HashSet;
@@ -243,7 +242,7 @@ impl Shard {
         }
     }
 
-    fn scan(&self, filter: &str, after: Option<&str>) -> (Vec<Rc<Message>>, Option<Box<str>>) {
+    fn scan(&self, filter: &str, after: Option<&str>) -> (Vec<Message>, Option<Box<str>>) {
         let mut found = Vec::new();
         let budget = ScanBudget {
             topics: RETAINED_SCAN,
@@ -282,7 +281,7 @@ impl Shard {
         &mut self,
         key: ReplayKey,
         from: ShardId,
-        found: Vec<Rc<Message>>,
+        found: Vec<Message>,
         after: Option<Box<str>>,
         now: Time,
         out: &mut Outbox,
@@ -359,7 +358,7 @@ impl Shard {
     }
 }
 
-fn retained_delivery(message: Rc<Message>, entry: &SubscriptionEntry) -> Delivery {
+fn retained_delivery(message: Message, entry: &SubscriptionEntry) -> Delivery {
     let mut identifiers = Identifiers::new();
     if entry.identifier != 0 {
         identifiers.push(entry.identifier); // [MQTT-3.3.4-3]

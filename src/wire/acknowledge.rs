@@ -101,7 +101,8 @@ impl<'a> Ack<'a> {
     pub fn encode(&self, kind: AckKind, version: Version, out: &mut Vec<u8>) {
         let first_byte = kind.packet_type().first_byte();
         let [high, low] = self.packet_id.get().to_be_bytes();
-        if !version.is_v5() || *self == Self::new(self.packet_id, ReasonCode::Success) {
+        let bare = self.reason_string.is_none() && self.user_properties.is_empty();
+        if !version.is_v5() || (bare && self.reason == ReasonCode::Success) {
             return out.extend_from_slice(&[first_byte, 2, high, low]);
         }
         let body = Body {

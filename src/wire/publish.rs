@@ -84,6 +84,9 @@ impl<'a> PublishProperties<'a> {
     /// asks for it.
     #[inline]
     fn read(packet: &mut Reader<'a>) -> Result<Self, Violation> {
+        if packet.take_zero() {
+            return Ok(Self::default());
+        }
         let mut section = Section::read(packet)?;
         let mut properties = Self::default();
         let mut forwarded = Span::default();

@@ -24,6 +24,16 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
+    /// Takes the next byte if it is 0: an empty property section, for one.
+    #[inline]
+    pub(super) fn take_zero(&mut self) -> bool {
+        let zero = self.rest.strip_prefix(&[0]);
+        if let Some(rest) = zero {
+            self.rest = rest;
+        }
+        zero.is_some()
+    }
+
     #[inline]
     pub(super) const fn is_empty(&self) -> bool {
         self.rest.is_empty()

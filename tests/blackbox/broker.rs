@@ -1,5 +1,7 @@
 //! Starts a broker on a port of its own, waits until it answers, stops it and looks at how it went.
 
+use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -13,6 +15,30 @@ const START: Duration = Duration::from_secs(20);
 /// How long a broker may take from SIGTERM to its end.
 const STOP: Duration = Duration::from_secs(10);
 
+/// How a broker is to run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Setup {
+    pub(crate) driver: &'static str,
+    pub(crate) shards: u8,
+}
+
+impl Setup {
+    pub(crate) const ONE: Self = Self::new("io_uring", 1);
+    pub(crate) const TWO: Self = Self::new("io_uring", 2);
+    pub(crate) const EPOLL: Self = Self::new("epoll", 2);
+    pub(crate) const ALL: [Self; 4] = [Self::ONE, Self::TWO, Self::new("epoll", 1), Self::EPOLL];
+
+    const fn new(driver: &'static str, shards: u8) -> Self {
+        Self { driver, shards }
+    }
+}
+
+impl fmt::Display for Setup {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} shard(s) with {}", self.shards, self.driver)
+    }
+}
+
 /// A running broker. Dropped, it is stopped; its log is printed if the test failed.
 pub(crate) struct Broker {
     child: Child,
@@ -23,18 +49,18 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    pub(crate) fn start(shards: u8) -> Self {
-        Self::start_with(shards, &[])
+    pub(crate) fn start(setup: Setup) -> Self {
+        Self::start_with(setup, |_| ())
     }
 
-    /// Starts a broker with environment overrides of its configuration.
-    pub(crate) fn start_with(shards: u8, environment: &[(&str, &str)]) -> Self {
+    /// Starts a broker with a change to its command.
+    pub(crate) fn start_with(setup: Setup, change: impl FnOnce(&mut Command)) -> Self {
         let port = free_port();
         let dir = fresh_folder(port);
-        let mut command = command(port, shards, &dir);
+        let mut command = command(port, setup, &dir);
+        change(&mut command);
         let log = File::create(dir.join("log")).expect("the folder is fresh");
         command
-            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle can be doubled"))
             .stderr(log);
@@ -44,7 +70,7 @@ impl Broker {
         let mut broker = Self {
             child,
             port,
-            shards,
+            shards: setup.shards,
             dir,
             stopped: false,
         };
@@ -60,8 +86,17 @@ impl Broker {
         self.port
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) const fn shards(&self) -> u8 {
         self.shards
+    }
+
+    /// What it has written so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
     /// Sends SIGTERM.
@@ -137,11 +172,11 @@ impl Drop for Broker {
     }
 }
 
-fn command(port: u16, shards: u8, dir: &Path) -> Command {
+fn command(port: u16, setup: Setup, dir: &Path) -> Command {
     if let Ok(template) = std::env::var("BLACKBOX_BROKER") {
         let line = template
             .replace("{port}", &port.to_string())
-            .replace("{shards}", &shards.to_string())
+            .replace("{shards}", &setup.shards.to_string())
             .replace("{dir}", &dir.display().to_string());
         let mut command = Command::new("sh");
         command
@@ -149,22 +184,26 @@ fn command(port: u16, shards: u8, dir: &Path) -> Command {
             .current_dir(env!("CARGO_MANIFEST_DIR"));
         return command;
     }
-    let binary =
-        std::env::var_os("SHARDMQ_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_shardmq").into());
-    let mut command = Command::new(binary);
+    let mut command = Command::new(binary());
     command
         .arg("run")
         .args(["--listen", &format!("127.0.0.1:{port}")])
-        .args(["--shards", &shards.to_string()])
+        .args(["--shards", &setup.shards.to_string()])
+        .args(["--driver", setup.driver])
         .arg("--ephemeral")
         .current_dir(dir);
     command
 }
 
+/// The program under test.
+pub(crate) fn binary() -> OsString {
+    std::env::var_os("SHARDMQ_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_shardmq").into())
+}
+
 /// A port that nobody listens on, and that no other broker of these tests was given: listeners with
 /// SO_REUSEPORT of two brokers would share it without an error. It lies below the range from which
 /// the kernel takes the ports of outgoing connections.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     for _ in 0..20_000 {
         let offset = u32::from(NEXT.fetch_add(1, Ordering::Relaxed)) + std::process::id() * 97;

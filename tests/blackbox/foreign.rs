@@ -1,4 +1,5 @@
-//! Clients that nobody here wrote, each with versions 3.1.1 and 5 on one and on two shards.
+//! Clients that nobody here wrote, each with versions 3.1.1 and 5 on one and on two shards with
+//! io_uring, and on two with epoll.
 //!
 //! paho-mqtt and MQTT.js have their scenarios in their own languages under `tests/clients`; they
 //! print `ok NAME` or `FAILED NAME: why` for each.
@@ -9,36 +10,47 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Version;
-use crate::broker::Broker;
+use crate::broker::{Broker, Setup};
 use crate::install;
 
 /// How long all scenarios of one client may take; they take a fifth of it.
 const SUITE: Duration = Duration::from_secs(240);
 
-/// One test per client, version and number of shards.
+/// One test per client, version and setup of the broker.
 macro_rules! matrix {
     ($client:ident, $suite:path) => {
         mod $client {
             use crate::Version;
+            use crate::broker::Setup;
 
             #[test]
             fn version_3_1_1_on_1_shard() {
-                $suite(Version::V3_1_1, 1);
+                $suite(Version::V3_1_1, Setup::ONE);
             }
 
             #[test]
             fn version_3_1_1_on_2_shards() {
-                $suite(Version::V3_1_1, 2);
+                $suite(Version::V3_1_1, Setup::TWO);
+            }
+
+            #[test]
+            fn version_3_1_1_on_2_shards_with_epoll() {
+                $suite(Version::V3_1_1, Setup::EPOLL);
             }
 
             #[test]
             fn version_5_on_1_shard() {
-                $suite(Version::V5, 1);
+                $suite(Version::V5, Setup::ONE);
             }
 
             #[test]
             fn version_5_on_2_shards() {
-                $suite(Version::V5, 2);
+                $suite(Version::V5, Setup::TWO);
+            }
+
+            #[test]
+            fn version_5_on_2_shards_with_epoll() {
+                $suite(Version::V5, Setup::EPOLL);
             }
         }
     };
@@ -49,42 +61,42 @@ pub(crate) use matrix;
 matrix!(paho, crate::foreign::run_paho);
 matrix!(mqttjs, crate::foreign::run_mqttjs);
 
-fn run_paho(version: Version, shards: u8) {
+fn run_paho(version: Version, setup: Setup) {
     match install::paho() {
         Ok(python) => {
             let mut command = Command::new(python);
             command.arg("-u").arg("tests/clients/paho/run.py");
-            run_suite("paho", command, version, shards);
+            run_suite("paho", command, version, setup);
         }
-        Err(reason) => skipped("paho", version, shards, &reason),
+        Err(reason) => skipped("paho", version, setup, &reason),
     }
 }
 
-fn run_mqttjs(version: Version, shards: u8) {
+fn run_mqttjs(version: Version, setup: Setup) {
     match install::mqttjs() {
         Ok(modules) => {
             let mut command = Command::new("node");
             command
                 .arg("tests/clients/mqttjs/run.cjs")
                 .env("NODE_PATH", modules);
-            run_suite("mqttjs", command, version, shards);
+            run_suite("mqttjs", command, version, setup);
         }
-        Err(reason) => skipped("mqttjs", version, shards, &reason),
+        Err(reason) => skipped("mqttjs", version, setup, &reason),
     }
 }
 
 /// Says that a test did not run; `.ci/run` looks for it. Standard error of a passing test is
 /// swallowed by the test runner, so the line goes to the terminal's descriptor by a process.
-pub(crate) fn skipped(client: &str, version: Version, shards: u8, reason: &str) {
-    let line = format!("SKIPPED: {client} {version:?} on {shards} shard(s): {reason}");
+pub(crate) fn skipped(client: &str, version: Version, setup: Setup, reason: &str) {
+    let line = format!("SKIPPED: {client} {version:?} on {setup}: {reason}");
     println!("{line}");
     let _ = Command::new("sh")
         .args(["-c", "printf '%s\\n' \"$0\" >&2", &line])
         .status();
 }
 
-fn run_suite(client: &str, mut command: Command, version: Version, shards: u8) {
-    let broker = Broker::start(shards);
+fn run_suite(client: &str, mut command: Command, version: Version, setup: Setup) {
+    let broker = Broker::start(setup);
     let output = std::env::temp_dir().join(format!(
         "shardmq-{client}-{}-{}",
         std::process::id(),

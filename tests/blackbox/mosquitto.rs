@@ -5,18 +5,18 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Version;
-use crate::broker::Broker;
+use crate::broker::{Broker, Setup};
 use crate::foreign::{matrix, skipped};
 use crate::install;
 
 matrix!(command_line, crate::mosquitto::run);
 
-fn run(version: Version, shards: u8) {
+fn run(version: Version, setup: Setup) {
     if let Err(reason) = install::mosquitto_clients() {
-        skipped("mosquitto", version, shards, &reason);
+        skipped("mosquitto", version, setup, &reason);
         return;
     }
-    let broker = Broker::start(shards);
+    let broker = Broker::start(setup);
     let shell = Shell {
         port: broker.port().to_string(),
         version,

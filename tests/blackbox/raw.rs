@@ -25,12 +25,14 @@ mod subscribe;
 mod version5;
 
 use crate::Version;
-use crate::broker::Broker;
+use crate::broker::{Broker, Setup};
+use packets::{Connect, Publish};
+use peer::Peer;
 
-/// Runs a test under both versions on one broker of one shard and one broker of two.
+/// Runs a test under both versions on brokers of one and of two shards with either driver.
 fn on_both(test: impl Fn(&Broker, Version)) {
-    for shards in [1, 2] {
-        let broker = Broker::start(shards);
+    for setup in Setup::ALL {
+        let broker = Broker::start(setup);
         for version in Version::BOTH {
             test(&broker, version);
         }
@@ -40,9 +42,18 @@ fn on_both(test: impl Fn(&Broker, Version)) {
 
 /// Runs a test of version 5 alone.
 fn on_v5(test: impl Fn(&Broker)) {
-    for shards in [1, 2] {
-        let broker = Broker::start(shards);
+    for setup in Setup::ALL {
+        let broker = Broker::start(setup);
         test(&broker);
         broker.stop();
     }
+}
+
+/// A message goes through the broker.
+pub(crate) fn serves(broker: &Broker, version: Version) {
+    let mut receiver = Peer::connect(broker, &Connect::new(version, "receiver"));
+    let mut sender = Peer::connect(broker, &Connect::new(version, "sender"));
+    assert_eq!(receiver.subscribe("serves/#", 0), 0);
+    sender.publish(&Publish::new("serves/it", "through"));
+    assert_eq!(receiver.receive().payload, b"through");
 }

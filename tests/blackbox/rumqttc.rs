@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use crate::Version;
-use crate::broker::Broker;
+use crate::broker::{Broker, Setup};
 use crate::foreign::matrix;
 
 matrix!(rust_client, crate::rumqttc::run);
@@ -126,8 +126,8 @@ impl Client {
     }
 }
 
-fn run(version: Version, shards: u8) {
-    let broker = Broker::start(shards);
+fn run(version: Version, setup: Setup) {
+    let broker = Broker::start(setup);
     every_qos(&broker, version);
     retained(&broker, version);
     sessions(&broker, version);

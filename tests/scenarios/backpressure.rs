@@ -1,10 +1,10 @@
 //! Clients that do not read, and what becomes of messages that nobody can be given.
 
 use shardmq::shard::Settings;
-use shardmq::stats::DropReason;
-use shardmq::wire::ReasonCode;
+use shardmq::stats::{DropReason, Stats};
+use shardmq::wire::{PacketType, ReasonCode, Version};
 
-use crate::client::{Broker, on_shards, on_shards_with, settings, v5};
+use crate::client::{Broker, on_shards, on_shards_with, settings, v3, v5};
 use crate::packets::{message, sub};
 
 fn narrow() -> Settings {
@@ -246,5 +246,94 @@ fn what_comes_again_is_paced_by_the_reader() {
             assert_eq!((message.id, message.dup), (Some(number as u16 + 1), true));
         }
         assert_eq!((messages[600].id, messages[600].dup), (Some(601), false));
+    });
+}
+
+/// Publishes to one topic that come in one piece are taken together; everybody still gets each of
+/// them, in order and in the way that is right for that client.
+#[test]
+fn publishes_in_a_row_reach_everybody_as_if_they_had_come_one_by_one() {
+    on_shards(|broker| {
+        let mut publisher = broker.connect(v5("publisher"));
+        let mut alike = broker.connect(v5("alike"));
+        alike.subscribe(sub("door").qos(2));
+        let mut older = broker.connect(v3("older"));
+        older.subscribe(sub("+"));
+        let mut marked = broker.connect(v5("marked"));
+        marked.subscribe(sub("door").identifier(9));
+        let mut narrow = broker.connect(v5("narrow").maximum_packet_size(60));
+        narrow.subscribe(sub("door"));
+        let mut member = broker.connect(v5("member"));
+        member.subscribe(sub("$share/all/door"));
+        let mut other = broker.connect(v5("other"));
+        other.subscribe(sub("$share/all/door"));
+
+        let sizes = [1_usize, 40, 0, 100, 7];
+        let row: Vec<_> = sizes
+            .iter()
+            .enumerate()
+            .map(|(number, size)| message("door", format!("{number}{}", "-".repeat(*size))))
+            .collect();
+        let apart = message("window", "in between").qos(1).id(3);
+        let mut bytes: Vec<u8> = row.iter().flat_map(|one| one.encode(Version::V5)).collect();
+        bytes.extend(apart.encode(Version::V5));
+        bytes.extend(row[0].encode(Version::V5));
+        let before = broker.stats();
+        publisher.send_bytes(&bytes);
+
+        let mut all = row.clone();
+        all.push(row[0].clone());
+        assert_eq!(alike.messages(), all);
+        let marks: Vec<_> = all.iter().map(|one| one.clone().identifier(9)).collect();
+        assert_eq!(marked.messages(), marks);
+        let fitting: Vec<_> = all
+            .iter()
+            .filter(|one| one.payload.0.len() < 50)
+            .cloned()
+            .collect();
+        assert_eq!(narrow.messages(), fitting);
+        let mut old = row.clone();
+        old.extend([message("window", "in between"), row[0].clone()]);
+        assert_eq!(older.messages(), old);
+        let mut shared = member.messages();
+        shared.extend(other.messages());
+        assert_eq!(shared.len(), all.len());
+        let after = broker.stats();
+        assert_eq!(after.dropped_for(DropReason::TooLarge), 1);
+        let publishes = |stats: &Stats| stats.packets_received[PacketType::Publish as usize];
+        assert_eq!(publishes(&after) - publishes(&before), 7);
+        assert_eq!(
+            after.publishes_received[0] - before.publishes_received[0],
+            6
+        );
+        let payload: usize = all.iter().map(|one| one.payload.0.len()).sum();
+        assert_eq!(
+            after.publish_bytes_received[0] - before.publish_bytes_received[0],
+            payload as u64
+        );
+    });
+}
+
+/// The bounds of a slow client hold within a row of publishes too: what fits goes out, the rest is
+/// counted, message by message.
+#[test]
+fn publishes_in_a_row_do_not_overrun_a_client_that_does_not_read() {
+    on_shards_with(&narrow(), |broker| {
+        let mut publisher = broker.connect(v5("publisher"));
+        let mut client = broker.connect(v5("client"));
+        client.subscribe(sub("door"));
+        client.stop_reading();
+        let row: Vec<u8> = (0..300)
+            .flat_map(|number| message("door", format!("{number:0>1000}")).encode(Version::V5))
+            .collect();
+        publisher.send_bytes(&row);
+        let dropped = broker.dropped(DropReason::SlowConsumer);
+        client.go_on_reading();
+        let got = client.messages();
+        assert_eq!(got.len() as u64 + dropped, 300);
+        assert!((98..=101).contains(&got.len()), "{} waited", got.len());
+        for (number, one) in got.iter().enumerate() {
+            assert_eq!(one.payload.0, format!("{number:0>1000}").into_bytes());
+        }
     });
 }

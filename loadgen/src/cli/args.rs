@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::compare;
+use crate::report::Format;
+
 use super::conditions::Conditions;
 use super::units;
 
@@ -56,6 +59,16 @@ pub(super) enum Command {
         #[command(flatten)]
         load: Box<Load>,
     },
+    /// Print a saved result and make its files again.
+    Report {
+        /// The folder of --out.
+        directory: PathBuf,
+        /// How to print it.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Compare brokers: start each of them, run the same works against all, interleaved in rounds.
+    Compare(Box<compare::Options>),
     /// List the scenarios; with a name, its parameters.
     Scenarios {
         /// A scenario.
@@ -207,7 +220,10 @@ pub(super) struct Load {
     pub(super) out: Option<PathBuf>,
     /// How to print the result.
     #[arg(long, value_enum, default_value = "text", help_heading = "Result")]
-    pub(super) format: FormatName,
+    pub(super) format: Format,
+    /// No page on a terminal: a line each second.
+    #[arg(long, help_heading = "Result")]
+    pub(super) no_tui: bool,
 }
 
 /// A protocol version.
@@ -245,18 +261,6 @@ pub(super) enum VerifyName {
     Seq,
     /// Topic and content too.
     Full,
-}
-
-/// How to print.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum FormatName {
-    /// For people.
-    #[default]
-    Text,
-    /// What result.json holds.
-    Json,
-    /// What series.csv holds.
-    Csv,
 }
 
 /// Source addresses.

@@ -8,7 +8,6 @@
 mod args;
 mod build;
 pub mod conditions;
-mod print;
 mod search;
 pub mod units;
 
@@ -17,10 +16,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::engine;
 use crate::measure::Outcome;
 use crate::plan::Plan;
 use crate::plan::scenarios::NAMED;
+use crate::report::{self, Format};
+use crate::screen::{self, Choice};
+use crate::{compare, engine};
 
 use args::{Cli, Command, Load};
 
@@ -47,6 +48,8 @@ pub fn main() -> ExitCode {
             Err(text) => (Err(text), Load::default()),
         },
         Some(Command::Scenarios { name }) => return list(name.as_deref()),
+        Some(Command::Report { directory, format }) => return show(&directory, format),
+        Some(Command::Compare(options)) => return contest(&options),
     };
     let plan = plan.and_then(|mut plan| build::apply(&load, &mut plan).map(|()| plan));
     match plan {
@@ -62,7 +65,7 @@ fn generate(plan: &Plan, load: &Load) -> ExitCode {
     let result = if let Some(conditions) = &load.find_max {
         search::find_max(plan, conditions, load)
     } else if load.sweep.is_empty() {
-        once(plan, load).map(|outcome| vec![outcome])
+        once(plan, load, None).map(|outcome| vec![outcome])
     } else {
         search::sweep(plan, load)
     };
@@ -75,11 +78,48 @@ fn generate(plan: &Plan, load: &Load) -> ExitCode {
     }
 }
 
-/// One run, with its result written where the flags say.
-fn once(plan: &Plan, load: &Load) -> Result<Outcome, engine::Error> {
-    let outcome = engine::run(plan, &mut print::Lines::new(load.format))?;
-    print::print(&outcome, load.format);
+/// Why something could not be done.
+type Failure = Box<dyn std::error::Error>;
+
+/// One run, with its result written where the flags say. Of several runs each has a folder of its
+/// own in that of --out.
+fn once(plan: &Plan, load: &Load, folder: Option<&str>) -> Result<Outcome, Failure> {
+    let choice = match (load.format, load.no_tui) {
+        (Format::Text, false) => Choice::Page,
+        (Format::Text, true) => Choice::Lines,
+        (Format::Json | Format::Csv, _) => Choice::Silent,
+    };
+    let outcome = engine::run(plan, screen::watch(choice).as_mut())?;
+    report::print(&outcome, load.format, &mut std::io::stdout().lock())?;
+    if let Some(directory) = &load.out {
+        let directory = folder.map_or_else(|| directory.clone(), |folder| directory.join(folder));
+        report::write(&outcome, &directory)?;
+    }
     Ok(outcome)
+}
+
+fn show(directory: &Path, format: Format) -> ExitCode {
+    let result = report::load(directory).and_then(|document| {
+        report::write_document(&document, directory)?;
+        report::print_document(&document, format, &mut std::io::stdout().lock())
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn contest(options: &compare::Options) -> ExitCode {
+    match compare::run(options, &mut std::io::stderr(), &mut std::io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
 }
 
 fn check(load: &Load, outcomes: &[Outcome]) -> ExitCode {

@@ -1,12 +1,12 @@
 //! Several runs: one for each of some rates, or as many as it takes to find the highest rate.
 
-use crate::engine::{self, Error};
+use crate::engine;
 use crate::measure::Outcome;
 use crate::plan::Plan;
 
 use super::args::Load;
 use super::conditions::Conditions;
-use super::once;
+use super::{Failure, once};
 
 /// Rates differ by less than this part of them when the search ends.
 const PRECISION: f64 = 0.05;
@@ -18,13 +18,13 @@ const FIRST_RATE: f64 = 1_000.0;
 const ENOUGH: f64 = 0.99;
 
 /// Runs once for each rate.
-pub(super) fn sweep(plan: &Plan, load: &Load) -> Result<Vec<Outcome>, Error> {
+pub(super) fn sweep(plan: &Plan, load: &Load) -> Result<Vec<Outcome>, Failure> {
     let mut outcomes = Vec::new();
     for &rate in &load.sweep {
         if engine::interrupted() {
             break;
         }
-        outcomes.push(once(&at(plan, rate), load)?);
+        outcomes.push(once(&at(plan, rate), load, Some(&format!("{rate:.0}")))?);
     }
     Ok(outcomes)
 }
@@ -35,12 +35,12 @@ pub(super) fn find_max(
     plan: &Plan,
     conditions: &Conditions,
     load: &Load,
-) -> Result<Vec<Outcome>, Error> {
+) -> Result<Vec<Outcome>, Failure> {
     let mut best: Option<(f64, Outcome)> = None;
     let mut too_high: Option<f64> = None;
     let mut rate = plan.rate().unwrap_or(FIRST_RATE);
     while !engine::interrupted() {
-        let outcome = once(&at(plan, rate), load)?;
+        let outcome = once(&at(plan, rate), load, Some(&format!("{rate:.0}")))?;
         let sent = outcome.counts.published as f64 / outcome.measured_s.max(1e-9);
         let broken = conditions.broken(&outcome);
         let why = outcome

@@ -161,6 +161,7 @@ fn messages(counts: &Counts) -> Counts {
         connected: 0,
         connect_failed: 0,
         subscribed: 0,
+        open: 0,
         ..*counts
     }
 }

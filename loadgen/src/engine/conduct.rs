@@ -7,10 +7,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use shardmq::runtime::net::{Capabilities, probe};
+use shardmq::runtime::net::{Chosen, Net, choose};
 
 use crate::measure::{Interval, Outcome, Progress, Watch};
-use crate::plan::{DRAIN, Driver, Plan};
+use crate::plan::{DRAIN, Plan};
+use crate::process::{Meter, Sample, Scope};
 
 use super::collect::{Collector, seconds_after};
 use super::control::{Control, Live, NEVER};
@@ -19,8 +20,7 @@ use super::outcome::Measured;
 use super::payload::{HandOvers, TIMED};
 use super::sys::{self, now_ns};
 use super::tally::Tally;
-use super::usage::Usage;
-use super::worker::{Assignment, Cut, Findings, Worker, open_net};
+use super::worker::{Assignment, Cut, Findings, Worker};
 
 /// How far ahead the beginning of a phase is told: twice the longest time that a worker does not
 /// look.
@@ -39,6 +39,7 @@ const HOPELESS: u64 = 300_000_000;
 pub(super) struct Run {
     plan: Arc<Plan>,
     broker: SocketAddr,
+    driver: &'static str,
     started: SystemTime,
     begin: u64,
     control: Arc<Control>,
@@ -48,10 +49,13 @@ pub(super) struct Run {
     spares: Vec<Sender<Tally>>,
     collector: Collector,
     intervals: Vec<(u64, Interval)>,
-    sampled: (u64, Usage, Usage),
+    ours: Meter,
+    theirs: Option<Meter>,
+    /// When both were read last, and what they said.
+    sampled: (u64, Sample, Sample),
     rss_before: u64,
-    measured_from: Option<Usage>,
-    measured_to: Option<Usage>,
+    measured_from: Option<Sample>,
+    measured_to: Option<Sample>,
     all_connected: Option<u64>,
 }
 
@@ -69,19 +73,24 @@ struct Total {
 impl Run {
     /// Starts the threads; they begin to connect at once.
     pub(super) fn start(plan: &Plan, broker: SocketAddr) -> Result<Self, Error> {
-        if plan.driver == Driver::Epoll {
-            return Err(Error::Driver(
-                "the epoll driver is not part of this build".to_owned(),
-            ));
-        }
-        let capabilities = probe(plan.shards).map_err(|error| Error::Driver(error.to_string()))?;
+        let chosen =
+            choose(plan.driver, plan.shards).map_err(|error| Error::Driver(error.to_string()))?;
         let plan = Arc::new(plan.clone());
-        let usage = plan.broker_pid.and_then(|pid| Usage::of(Some(pid)));
-        if let (Some(pid), None) = (plan.broker_pid, usage) {
-            return Err(Error::Plan(format!(
-                "there is no process {pid} to read (--broker-pid)"
-            )));
-        }
+        let mut ours = Meter::new(std::process::id(), Scope::Alone);
+        let mut theirs = plan
+            .broker_pid
+            .map(|pid| Meter::new(pid, Scope::WithChildren));
+        let broker_usage = theirs
+            .as_mut()
+            .map(Meter::sample)
+            .transpose()
+            .map_err(|error| {
+                let pid = plan.broker_pid.unwrap_or_default();
+                Error::Plan(format!(
+                    "process {pid} cannot be read (--broker-pid): {error}"
+                ))
+            })?;
+        let broker_usage = broker_usage.unwrap_or_default();
         let begin = now_ns();
         let control = Arc::new(Control::new(begin));
         if plan.measures_connecting {
@@ -90,6 +99,7 @@ impl Run {
         let (cut_sender, cuts) = channel();
         let mut run = Self {
             broker,
+            driver: chosen.name(),
             started: SystemTime::now(),
             begin,
             lives: Vec::new(),
@@ -98,27 +108,21 @@ impl Run {
             spares: Vec::new(),
             collector: Collector::new(plan.shards),
             intervals: Vec::new(),
-            sampled: (
-                begin,
-                Usage::of(None).unwrap_or_default(),
-                usage.unwrap_or_default(),
-            ),
-            rss_before: usage.unwrap_or_default().rss,
+            sampled: (begin, ours.sample().unwrap_or_default(), broker_usage),
+            rss_before: broker_usage.rss,
+            ours,
+            theirs,
             measured_from: None,
             measured_to: None,
             all_connected: None,
             control,
             plan,
         };
-        run.start_threads(&cut_sender, capabilities)?;
+        run.start_threads(&cut_sender, &chosen)?;
         Ok(run)
     }
 
-    fn start_threads(
-        &mut self,
-        cuts: &Sender<Cut>,
-        capabilities: Capabilities,
-    ) -> Result<(), Error> {
+    fn start_threads(&mut self, cuts: &Sender<Cut>, chosen: &Chosen) -> Result<(), Error> {
         let plan = &self.plan;
         // A payload that is long enough says itself when it was sent; without a schedule it was
         // sent when it was due.
@@ -138,10 +142,11 @@ impl Run {
                 spare,
             };
             let cpu = (!plan.cpus.is_empty()).then(|| plan.cpus[shard % plan.cpus.len()]);
+            let chosen = chosen.clone();
             let (ready_sender, ready) = channel();
             let thread = std::thread::Builder::new()
                 .name(format!("loadgen-{shard}"))
-                .spawn(move || work(assignment, cpu, capabilities, &ready_sender))
+                .spawn(move || work(assignment, cpu, &chosen, &ready_sender))
                 .map_err(Error::Thread)?;
             self.threads.push(thread);
             self.lives.push(live);
@@ -296,13 +301,16 @@ impl Run {
     /// Reads what the broker has used when the measured phase begins and when it ends.
     fn sample(&mut self, now: u64) {
         let phases = self.control.phases();
-        let usage = || self.plan.broker_pid.and_then(|pid| Usage::of(Some(pid)));
         if self.measured_from.is_none() && now >= phases.measure {
-            self.measured_from = usage();
+            self.measured_from = self.read_broker();
         }
         if self.measured_to.is_none() && now >= phases.end {
-            self.measured_to = usage();
+            self.measured_to = self.read_broker();
         }
+    }
+
+    fn read_broker(&mut self) -> Option<Sample> {
+        self.theirs.as_mut().and_then(|meter| meter.sample().ok())
     }
 
     /// Takes in what the threads have counted, waiting for it at most `patience`.
@@ -340,15 +348,12 @@ impl Run {
     fn tell(&mut self, from: u64, mut interval: Interval, watch: &mut dyn Watch) {
         let now = now_ns();
         let (then, ours, theirs) = self.sampled;
-        let cores = |before: &Usage, after: &Usage| {
-            after.cpu_ns().saturating_sub(before.cpu_ns()) as f64
-                / now.saturating_sub(then).max(1) as f64
-        };
-        let generator = Usage::of(None).unwrap_or(ours);
-        interval.generator_cpu = cores(&ours, &generator);
+        let seconds = seconds_after(now, then);
+        let generator = self.ours.sample().unwrap_or(ours);
+        interval.generator_cpu = generator.cores_since(&ours, seconds);
         self.sampled = (now, generator, theirs);
-        if let Some(broker) = self.plan.broker_pid.and_then(|pid| Usage::of(Some(pid))) {
-            interval.broker_cpu = Some(cores(&theirs, &broker));
+        if let Some(broker) = self.read_broker() {
+            interval.broker_cpu = Some(broker.cores_since(&theirs, seconds));
             interval.broker_rss = Some(broker.rss);
             self.sampled.2 = broker;
         }
@@ -381,7 +386,7 @@ impl Run {
             rss_before: self.rss_before,
             used: self.measured_from.zip(self.measured_to),
             all_connected: self.all_connected,
-            driver: "io_uring",
+            driver: self.driver,
         }
         .outcome()
     }
@@ -391,7 +396,7 @@ impl Run {
 fn work(
     assignment: Assignment,
     cpu: Option<usize>,
-    capabilities: Capabilities,
+    chosen: &Chosen,
     ready: &Sender<Result<(), Error>>,
 ) -> Findings {
     let set_up = || {
@@ -399,7 +404,7 @@ fn work(
             sys::pin(cpu).map_err(|error| Error::Cpu(cpu, error))?;
         }
         sys::precise_timers();
-        open_net(capabilities).map_err(Error::Thread)
+        Net::open(chosen).map_err(Error::Thread)
     };
     let result = set_up();
     let (net, told) = match result {

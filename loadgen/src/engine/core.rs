@@ -550,6 +550,7 @@ impl Core {
         let client = &mut self.clients[index as usize];
         let pending = &mut client.pending;
         let start = pending.len();
+        pending.reserve(client.head.len() + size.max(TIMED));
         pending.extend_from_slice(&client.head);
         if let Some(packet_id) = packet_id {
             let at = start + usize::from(client.packet_id_at);

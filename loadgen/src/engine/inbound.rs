@@ -2,8 +2,8 @@
 
 use shardmq::limits::MAX_PACKET_SIZE;
 use shardmq::wire::{
-    Ack, AckKind, ConnAck, Framing, Packet, PacketId, Publish, QoS, ReasonCode, SubAck, Violation,
-    frame,
+    Ack, AckKind, ConnAck, Framing, Packet, PacketId, Publish, ReasonCode, SubAck, Version,
+    Violation, frame,
 };
 
 use crate::plan::Verify;
@@ -105,9 +105,16 @@ impl Core {
     fn packet(&mut self, index: u32, first_byte: u8, body: &[u8], now: u64) -> Result<(), Fault> {
         let version = self.plan.version;
         match first_byte >> 4 {
+            3 if self.plan.verify != Verify::Full
+                && let Some((id, payload)) = skim(version, first_byte, body) =>
+            {
+                self.publish_received(index, first_byte, id, "", payload, now);
+                Ok(())
+            }
             3 => {
                 let publish = Publish::decode(version, first_byte, body)?;
-                self.publish_received(index, &publish, now);
+                let id = publish.packet_id.map_or(0, PacketId::get);
+                self.publish_received(index, first_byte, id, publish.topic, publish.payload, now);
                 Ok(())
             }
             4 => {
@@ -246,14 +253,21 @@ impl Core {
     }
 
     #[inline]
-    fn publish_received(&mut self, index: u32, publish: &Publish<'_>, now: u64) {
-        let id = publish.packet_id.map_or(0, PacketId::get);
-        match publish.qos {
-            QoS::AtMostOnce => {}
-            QoS::AtLeastOnce => self.acknowledge(index, AckKind::PubAck, id),
-            QoS::ExactlyOnce => {
+    fn publish_received(
+        &mut self,
+        index: u32,
+        first_byte: u8,
+        id: u16,
+        topic: &str,
+        payload: &[u8],
+        now: u64,
+    ) {
+        match (first_byte >> 1) & 3 {
+            0 => {}
+            1 => self.acknowledge(index, AckKind::PubAck, id),
+            _ => {
                 let unreleased = &mut self.clients[index as usize].unreleased;
-                let known = publish.dup && unreleased.contains(&id);
+                let known = first_byte & 0b1000 != 0 && unreleased.contains(&id);
                 if !known {
                     unreleased.push(id);
                 }
@@ -263,7 +277,7 @@ impl Core {
                 }
             }
         }
-        self.delivered(index, publish.topic, publish.payload, now);
+        self.delivered(index, topic, payload, now);
         let group = usize::from(self.clients[index as usize].group);
         if self.members[group].plays_ping_pong() {
             self.answer(index, now);
@@ -363,6 +377,30 @@ fn unknown(packet_id: PacketId) -> Fault {
     ))
 }
 
+/// Packet identifier and payload of a PUBLISH, without a look at what stands before: a tenth of the
+/// generator's time went into checking topics that only `--verify full` compares. `None` is for the
+/// decoder to say what is wrong.
+#[inline]
+fn skim(version: Version, first_byte: u8, body: &[u8]) -> Option<(u16, &[u8])> {
+    let (length, rest) = body.split_first_chunk::<2>()?;
+    let mut rest = rest.get(usize::from(u16::from_be_bytes(*length))..)?;
+    let mut id = 0;
+    if first_byte & 0b0110 != 0 {
+        let (bytes, behind) = rest.split_first_chunk::<2>()?;
+        id = u16::from_be_bytes(*bytes);
+        PacketId::new(id)?;
+        rest = behind;
+    }
+    if version.is_v5() {
+        // Longer properties than one byte can tell of are left to the decoder.
+        let (&length, behind) = rest.split_first()?;
+        rest = behind
+            .get(usize::from(length)..)
+            .filter(|_| length < 0x80)?;
+    }
+    Some((id, rest))
+}
+
 /// Bytes that the packet which `input` begins with needs before it can be looked at again.
 fn wanted(input: &[u8]) -> usize {
     let mut length = 0;
@@ -378,6 +416,43 @@ fn wanted(input: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn skimming_finds_what_decoding_finds() {
+        use shardmq::wire::{PublishHead, QoS};
+        for version in [Version::V3_1_1, Version::V5] {
+            for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+                let mut bytes = Vec::new();
+                let head = PublishHead {
+                    version,
+                    dup: false,
+                    qos,
+                    retain: false,
+                    topic: "a/topic",
+                    topic_alias: None,
+                    packet_id: (qos != QoS::AtMostOnce).then_some(PacketId::MAX),
+                    message_expiry_interval: Some(9),
+                    subscription_identifiers: &[7],
+                    forwarded: &[],
+                    payload: b"payload",
+                };
+                head.encode(&mut bytes);
+                let Ok(Framing::Packet {
+                    first_byte, body, ..
+                }) = frame(&bytes, MAX_PACKET_SIZE)
+                else {
+                    panic!("not a packet");
+                };
+                let decoded = Publish::decode(version, first_byte, body).unwrap();
+                let skimmed = skim(version, first_byte, body);
+                let id = decoded.packet_id.map_or(0, PacketId::get);
+                assert_eq!(skimmed, Some((id, decoded.payload)));
+                for end in 0..7 {
+                    assert_eq!(skim(version, first_byte, &body[..end]), None, "{end}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn as_many_bytes_are_wanted_as_the_header_says() {

@@ -26,7 +26,6 @@ pub mod payload;
 mod socket;
 mod sys;
 mod tally;
-mod usage;
 pub mod verify;
 mod window;
 mod worker;

@@ -4,10 +4,10 @@ use std::time::SystemTime;
 
 use crate::measure::{Counts, Figure, Interval, Latency, Outcome, Verification};
 use crate::plan::{Plan, Topics, Verify};
+use crate::process::Sample;
 
 use super::collect::{Sums, seconds_after};
 use super::control::Phases;
-use super::usage::{Usage, process};
 use super::worker::Findings;
 
 /// Lag that is never called too large: what a busy machine's scheduler may take.
@@ -28,7 +28,7 @@ pub(super) struct Measured<'a> {
     pub(super) intervals: Vec<Interval>,
     pub(super) findings: &'a [Findings],
     pub(super) rss_before: u64,
-    pub(super) used: Option<(Usage, Usage)>,
+    pub(super) used: Option<(Sample, Sample)>,
     pub(super) all_connected: Option<u64>,
     pub(super) driver: &'static str,
 }
@@ -82,7 +82,7 @@ impl Measured<'_> {
             process: plan
                 .broker_pid
                 .zip(self.used)
-                .map(|(pid, (first, last))| process(pid, self.rss_before, first, last)),
+                .map(|(pid, (first, last))| last.difference(&first, pid, self.rss_before)),
             figures,
         }
     }

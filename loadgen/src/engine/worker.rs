@@ -6,7 +6,6 @@
 //! event or the next message that is due, whichever comes first.
 
 use std::collections::VecDeque;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -557,9 +556,4 @@ impl Worker {
             corrupt: self.core.corrupt,
         }
     }
-}
-
-/// A driver for the calling thread.
-pub(super) fn open_net(capabilities: shardmq::runtime::net::Capabilities) -> io::Result<Net> {
-    Net::new(capabilities)
 }

@@ -12,6 +12,7 @@ pub mod schedule;
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub use shardmq::runtime::net::Driver;
 use shardmq::wire::{QoS, Version};
 
 pub use pattern::Pattern;
@@ -156,18 +157,6 @@ pub enum Verify {
     Sequence,
     /// The topic and every byte of the payload as well.
     Full,
-}
-
-/// How to drive the network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Driver {
-    /// io_uring where it works.
-    #[default]
-    Auto,
-    /// io_uring or nothing.
-    IoUring,
-    /// epoll.
-    Epoll,
 }
 
 impl Default for Plan {

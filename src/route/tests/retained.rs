@@ -5,7 +5,6 @@ use crate::message::{Message, MessageView};
 use crate::route::{Retained, Scan, ScanBudget};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 
 const ALL: ScanBudget = ScanBudget {
     topics: usize::MAX,
@@ -13,7 +12,7 @@ const ALL: ScanBudget = ScanBudget {
     bytes: usize::MAX,
 };
 
-fn message(topic: &str, payload: &[u8], expires_at: Time) -> Rc<Message> {
+fn message(topic: &str, payload: &[u8], expires_at: Time) -> Message {
     MessageView {
         topic: name(topic),
         properties: &[],
@@ -25,11 +24,11 @@ fn message(topic: &str, payload: &[u8], expires_at: Time) -> Rc<Message> {
     .to_message()
 }
 
-fn kept(topic: &str) -> Rc<Message> {
+fn kept(topic: &str) -> Message {
     message(topic, b"on", Time::NEVER)
 }
 
-fn topics(found: &[Rc<Message>]) -> Vec<String> {
+fn topics(found: &[Message]) -> Vec<String> {
     found
         .iter()
         .map(|message| message.topic().to_owned())

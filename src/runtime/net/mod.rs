@@ -197,3 +197,6 @@ impl Net {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -152,7 +152,7 @@ fn other(what: &'static str, error: &io::Error) -> UringError {
 }
 
 /// Does once what the driver does all the time.
-fn exercise(ring: &mut Net, kernel: &str) -> Result<(), UringError> {
+pub(super) fn exercise(ring: &mut Net, kernel: &str) -> Result<(), UringError> {
     let too_old = |lacks| UringError::TooOld {
         kernel: kernel.to_owned(),
         lacks,

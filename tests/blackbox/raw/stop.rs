@@ -3,14 +3,14 @@
 use super::packets::{Connect, Publish};
 use super::peer::Peer;
 use crate::Version;
-use crate::broker::Broker;
+use crate::broker::{Broker, Setup};
 
 /// Version 5 is told 0x8B, everybody is closed, the exit is clean.
 #[test]
 fn clients_are_told_and_the_exit_is_clean() {
-    for shards in [1, 2] {
+    for setup in Setup::ALL {
         for version in Version::BOTH {
-            let mut broker = Broker::start(shards);
+            let mut broker = Broker::start(setup);
             let mut peers: Vec<Peer> = (0..10)
                 .map(|n| Peer::connect(&broker, &Connect::new(version, &format!("told{n}"))))
                 .collect();

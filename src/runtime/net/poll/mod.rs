@@ -71,10 +71,13 @@ pub(super) enum Rest {
 impl Poll {
     /// For the calling thread.
     pub(super) fn new() -> io::Result<Self> {
-        let epoll = Epoll::new()?;
+        let mut epoll = Epoll::new()?;
         let bell = Bell::new()?;
         let wake = Token::plain(Operation::Wake).user_data();
         epoll.register(bell.as_fd().as_raw_fd(), READABLE, wake)?;
+        // Whoever had the bell before was rung for.
+        epoll.wait(Duration::ZERO);
+        epoll.clear();
         calls::keep_exact_time();
         Ok(Self {
             epoll,
