@@ -15,7 +15,7 @@ struct Scratch(PathBuf);
 impl Scratch {
     fn new(name: &str) -> Self {
         let path = env::temp_dir().join(format!("shardmq-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
+        fs::create_dir_all(&path).expect("a directory for the test");
         Self(path)
     }
 }
@@ -47,9 +47,9 @@ fn compare(arguments: &[&str], path: Option<&Path>) -> Output {
         let all = [path.to_owned()]
             .into_iter()
             .chain(env::split_paths(&before));
-        command.env("PATH", env::join_paths(all).unwrap());
+        command.env("PATH", env::join_paths(all).expect("paths without colons"));
     }
-    command.output().unwrap()
+    command.output().expect("the program starts")
 }
 
 #[test]

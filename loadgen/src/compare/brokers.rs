@@ -33,7 +33,7 @@ pub(crate) struct Broker {
     kind: Kind,
     /// Name of the program.
     program: &'static str,
-    /// The command that installs it, a word each; `{root}` is where programs from the Rust registry go.
+    /// The commands that install it; `{root}` is where programs from the Rust registry go.
     install: &'static [&'static str],
 }
 
@@ -46,7 +46,7 @@ const fn shardmq(name: &'static str, driver: &'static str, gather_us: u32, shard
             shards,
         }),
         program: "shardmq",
-        install: &["cargo", "build", "--release", "-p", "shardmq"],
+        install: &["cargo build --release -p shardmq"],
     }
 }
 
@@ -61,25 +61,29 @@ pub(crate) const BROKERS: &[Broker] = &[
         name: "mosquitto",
         kind: Kind::Mosquitto,
         program: "mosquitto",
-        install: &["apt-get", "install", "-y", "mosquitto"],
+        install: &["apt-get install -y mosquitto"],
     },
     Broker {
         name: "rumqttd",
         kind: Kind::Rumqttd,
         program: "rumqttd",
-        install: &["cargo", "install", "--root", "{root}", "rumqttd"],
+        install: &["cargo install --root {root} rumqttd"],
     },
     Broker {
         name: "rmqttd",
         kind: Kind::Rmqttd,
         program: "rmqttd",
-        install: &["cargo", "install", "--root", "{root}", "rmqttd"],
+        install: &[
+            // Its build asks for protoc, and that of its Kafka bridge for cmake.
+            "apt-get install -y cmake protobuf-compiler",
+            "cargo install --root {root} rmqttd",
+        ],
     },
     Broker {
         name: "nats",
         kind: Kind::Nats,
         program: "nats-server",
-        install: &["apt-get", "install", "-y", "nats-server"],
+        install: &["apt-get install -y nats-server"],
     },
 ];
 
@@ -122,12 +126,28 @@ impl Broker {
             .find(|path| path.is_file())
     }
 
-    /// The command that installs it.
-    pub(crate) fn install(&self, root: &Path) -> Vec<String> {
+    /// The commands that install it, each as its words.
+    pub(crate) fn install(&self, root: &Path) -> Vec<Vec<String>> {
+        let root = root.display().to_string();
         self.install
             .iter()
-            .map(|word| word.replace("{root}", &root.display().to_string()))
+            .map(|command| {
+                command
+                    .split(' ')
+                    .map(|word| word.replace("{root}", &root))
+                    .collect()
+            })
             .collect()
+    }
+
+    /// The same as a line for a shell.
+    pub(crate) fn install_line(&self, root: &Path) -> String {
+        let commands: Vec<String> = self
+            .install(root)
+            .iter()
+            .map(|words| words.join(" "))
+            .collect();
+        commands.join(" && ")
     }
 
     /// What it says about its version.
@@ -294,7 +314,7 @@ mod tests {
         assert_eq!(find("nats").unwrap().name, "nats");
         assert!(find("other").unwrap_err().contains("mosquitto"));
         assert_eq!(
-            find("rumqttd").unwrap().install(Path::new("/r")).join(" "),
+            find("rumqttd").unwrap().install_line(Path::new("/r")),
             "cargo install --root /r rumqttd"
         );
     }
