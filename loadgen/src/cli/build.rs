@@ -122,6 +122,11 @@ pub(super) fn scenario(name: &str, load: &Load) -> Result<Plan, String> {
         "p2p" => work.pairs(),
         "fanout" => work.fanout(),
         "sharedsub" => work.shared(),
+        "fleet" => {
+            let vehicles = load.count.unwrap_or(1_000);
+            let duration = load.duration.unwrap_or(std::time::Duration::from_secs(30));
+            scenarios::fleet(vehicles, duration)
+        }
         _ => {
             let plan = scenarios::find(name).ok_or_else(|| {
                 format!("{name:?} is neither a scenario nor a file. `shardmq-loadgen scenarios` lists the scenarios.")

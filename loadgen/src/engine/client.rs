@@ -59,6 +59,8 @@ pub(super) struct Client {
     pub(super) receive: Receive,
     /// It is in the list of those that have something to send.
     pub(super) touched: bool,
+    /// Its connection ends with a reset.
+    pub(super) resets: bool,
     /// It counted as ready.
     pub(super) counted: bool,
     /// Number within its group.
@@ -94,6 +96,7 @@ impl Client {
             phase: Phase::Away,
             receive: Receive::Idle,
             touched: false,
+            resets: false,
             counted: false,
             number,
             publisher,

@@ -184,7 +184,10 @@ impl Run {
         let plan = Arc::clone(&self.plan);
         let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(NEVER);
         let now = now_ns();
-        if plan.measures_connecting {
+        if let Some(fleet) = &plan.fleet {
+            let end = self.begin.saturating_add(nanoseconds(fleet.duration));
+            self.control.set_end(end.max(now + AHEAD));
+        } else if plan.measures_connecting {
             let hold = plan.duration.map_or(NEVER, nanoseconds);
             self.control
                 .set_end(now.saturating_add(hold).max(now + AHEAD));

@@ -9,9 +9,10 @@
 
 use std::sync::Arc;
 
+use shardmq::topic::Name;
 use shardmq::wire::{
-    Connect, ConnectProperties, Disconnect, PacketId, PublishHead, QoS, Subscribe,
-    SubscribeFilters, SubscriptionOptions, UserProperties, encode_pingreq,
+    Connect, ConnectProperties, Disconnect, Forwarded, PacketId, PublishHead, QoS, Subscribe,
+    SubscribeFilters, SubscriptionOptions, UserProperties, Will, encode_pingreq,
 };
 
 use crate::plan::schedule::{Interval, phase};
@@ -19,6 +20,7 @@ use crate::plan::{Pace, Plan, Publishing, Topics, Verify};
 
 use super::client::{Client, Phase};
 use super::control::{NEVER, Phases};
+use super::fleet::{FleetState, OFFLINE, VEHICLES};
 use super::payload::{Filler, HandOvers, IDENTIFIED, Stamp, TIMED};
 use super::sys::now_ns;
 use super::tally::Tally;
@@ -83,6 +85,7 @@ pub(super) struct Core {
     pub(super) unfinished: u64,
     /// Whether some publisher of QoS 0 goes as fast as its socket.
     pub(super) is_saturating: bool,
+    pub(super) fleet: Option<Box<FleetState>>,
     started: bool,
 }
 
@@ -119,10 +122,12 @@ impl Core {
             unacknowledged: 0,
             unfinished: 0,
             is_saturating,
+            fleet: None,
             started: false,
             plan,
         };
         core.populate(shard);
+        core.fleet = FleetState::of(&core);
         core
     }
 
@@ -280,12 +285,26 @@ impl Core {
         let id = plan.client_id(usize::from(client.group), client.number);
         self.tally.counts.connects_started += 1;
         self.open += 1;
+        let state = format!("vehicle/{}/state", client.number + 1);
+        let is_vehicle = plan.fleet.is_some() && client.group == VEHICLES;
+        let will = Name::parse(&state)
+            .ok()
+            .filter(|_| is_vehicle)
+            .map(|topic| Will {
+                topic,
+                payload: OFFLINE,
+                qos: QoS::AtLeastOnce,
+                retain: true,
+                delay_interval: 0,
+                message_expiry_interval: None,
+                forwarded: Forwarded::default(),
+            });
         let connect = Connect {
             version: plan.version,
             clean_start: plan.clean_start,
             keep_alive: plan.keep_alive,
             client_id: &id,
-            will: None,
+            will,
             username: plan.username.as_deref(),
             password: plan.password.as_deref().map(str::as_bytes),
             properties: ConnectProperties {
@@ -350,12 +369,17 @@ impl Core {
     /// DISCONNECT of every client that is there.
     pub(super) fn disconnect_all(&mut self) {
         let version = self.plan.version;
+        let disconnect = Disconnect {
+            // The sessions of a fleet outlive its tunnel, not its run.
+            session_expiry_interval: (self.fleet.is_some() && version.is_v5()).then_some(0),
+            ..Disconnect::default()
+        };
         for index in 0..u32::try_from(self.clients.len()).unwrap_or(u32::MAX) {
             if matches!(
                 self.clients[index as usize].phase,
                 Phase::Subscribing | Phase::Ready
             ) {
-                Disconnect::default().encode(version, self.pending(index));
+                disconnect.encode(version, self.pending(index));
             }
         }
     }

@@ -106,6 +106,7 @@ impl Core {
         let version = self.plan.version;
         match first_byte >> 4 {
             3 if self.plan.verify != Verify::Full
+                && self.fleet.is_none()
                 && let Some((id, payload)) = skim(version, first_byte, body) =>
             {
                 self.publish_received(index, first_byte, id, "", payload, now);
@@ -145,7 +146,7 @@ impl Core {
     fn rare_packet(&mut self, index: u32, packet: Packet<'_>, now: u64) -> Result<(), Fault> {
         match packet {
             Packet::ConnAck(packet) => self.connack(index, &packet, now),
-            Packet::SubAck(packet) => self.suback(index, &packet),
+            Packet::SubAck(packet) => self.suback(index, &packet, now),
             Packet::PingResp => Ok(()),
             Packet::Disconnect(packet) => Err(Fault::Refused(format!(
                 "DISCONNECT from the broker: {}",
@@ -180,16 +181,17 @@ impl Core {
         if !packet.session_present {
             client.unreleased.clear();
         }
-        let group = usize::from(client.group);
+        self.fleet_session(index, packet.session_present);
+        let group = usize::from(self.clients[index as usize].group);
         if self.members[group].subscribes && !packet.session_present {
             self.subscribe(index);
         } else {
-            self.becomes_ready(index);
+            self.becomes_ready(index, now);
         }
         Ok(())
     }
 
-    fn suback(&mut self, index: u32, packet: &SubAck<'_>) -> Result<(), Fault> {
+    fn suback(&mut self, index: u32, packet: &SubAck<'_>, now: u64) -> Result<(), Fault> {
         for &code in packet.codes {
             if code >= 0x80 {
                 let reason = ReasonCode::from_u8(code)
@@ -199,12 +201,12 @@ impl Core {
             self.tally.counts.subscribed += 1;
         }
         if self.clients[index as usize].phase == Phase::Subscribing {
-            self.becomes_ready(index);
+            self.becomes_ready(index, now);
         }
         Ok(())
     }
 
-    fn becomes_ready(&mut self, index: u32) {
+    fn becomes_ready(&mut self, index: u32, now: u64) {
         let client = &mut self.clients[index as usize];
         client.phase = Phase::Ready;
         if !client.counted {
@@ -212,6 +214,7 @@ impl Core {
             self.ready += 1;
         }
         self.resend(index);
+        self.fleet_ready(index, now);
         self.went_on(index);
     }
 
@@ -221,7 +224,8 @@ impl Core {
             self.tally
                 .error(format!("acknowledgement of a PUBLISH: {}", ack.reason));
         }
-        if self.completed(index, ack.packet_id.get(), now) {
+        let id = ack.packet_id.get();
+        if self.completed(index, id, now) || self.fleet_acknowledged(index, id) {
             Ok(())
         } else {
             Err(unknown(ack.packet_id))
@@ -235,10 +239,11 @@ impl Core {
         }
         let id = ack.packet_id.get();
         let window = self.clients[index as usize].window.as_mut();
-        let Some(message) = window.and_then(|window| window.get_mut(id)) else {
+        if let Some(message) = window.and_then(|window| window.get_mut(id)) {
+            message.received = true;
+        } else if !self.fleet_pubrec(index, id) {
             return Err(unknown(ack.packet_id));
-        };
-        message.received = true;
+        }
         self.acknowledge(index, AckKind::PubRel, id);
         Ok(())
     }
@@ -276,6 +281,12 @@ impl Core {
                     return;
                 }
             }
+        }
+        if self.fleet.is_some() {
+            // A retained message is of an earlier time: it is no news of a will.
+            let topic = if first_byte & 1 == 0 { topic } else { "" };
+            self.fleet_received(index, topic, payload, now);
+            return;
         }
         self.delivered(index, topic, payload, now);
         let group = usize::from(self.clients[index as usize].group);

@@ -20,6 +20,7 @@ mod conduct;
 mod control;
 mod core;
 mod error;
+mod fleet;
 mod inbound;
 mod outcome;
 pub mod payload;

@@ -8,6 +8,7 @@ use crate::process::Sample;
 
 use super::collect::{Sums, seconds_after};
 use super::control::Phases;
+use super::fleet::FleetFindings;
 use super::worker::Findings;
 
 /// Lag that is never called too large: what a busy machine's scheduler may take.
@@ -56,6 +57,14 @@ impl Measured<'_> {
             figures.push(figure("all connected after", seconds, "s"));
             let rate = self.sums.counts.connected as f64 / seconds.max(1e-9);
             figures.push(figure("connections", rate, "1/s"));
+        }
+        let fleets: Vec<&FleetFindings> = self
+            .findings
+            .iter()
+            .filter_map(|finding| finding.fleet.as_ref())
+            .collect();
+        if !fleets.is_empty() {
+            figures.extend(FleetFindings::figures(&fleets));
         }
         let mut counts = self.sums.counts;
         counts.open = self

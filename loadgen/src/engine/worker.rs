@@ -14,12 +14,14 @@ use std::time::Duration;
 
 use shardmq::runtime::net::{Completion, Net, Operation, Sent, Token, Wait};
 
+use crate::plan::fleet::Action;
 use crate::plan::schedule::SECOND;
 use crate::plan::{CONNECT_TIMEOUT, Plan};
 
 use super::client::{Phase, Receive};
 use super::control::{Control, Live, NEVER};
 use super::core::Core;
+use super::fleet::{FleetFindings, VEHICLES};
 use super::payload::HandOvers;
 use super::socket::{connect, explain};
 use super::sys::now_ns;
@@ -69,6 +71,8 @@ pub(super) struct Findings {
     pub(super) received: Vec<Heard>,
     /// Messages that are not what was sent.
     pub(super) corrupt: u64,
+    /// What became of a fleet.
+    pub(super) fleet: Option<FleetFindings>,
 }
 
 /// What one client got.
@@ -101,6 +105,8 @@ pub(super) struct Worker {
     unarmed: Vec<u32>,
     /// The next client that has never been connected.
     newcomer: usize,
+    /// Clients that connect by the plan's rate: all but vehicles.
+    newcomers: usize,
     /// Clients that are to be connected again, and when.
     returning: VecDeque<(u64, u32)>,
     /// When connections must be complete, in the order of time.
@@ -118,16 +124,24 @@ impl Worker {
     pub(super) fn new(assignment: Assignment, net: Net) -> Self {
         let phases = assignment.control.phases();
         let plan = assignment.plan;
+        let sources = plan.sources.clone();
+        let has_fleet = plan.fleet.is_some();
+        let core = Core::new(plan, assignment.shard, assignment.hand_overs, phases);
+        let clients = core.clients.iter();
+        let newcomers = clients
+            .filter(|client| !has_fleet || client.group != VEHICLES)
+            .count();
         Self {
             net,
             shard: assignment.shard,
             broker: assignment.broker,
-            sources: plan.sources.clone(),
+            sources,
             control: assignment.control,
             live: assignment.live,
             cuts: assignment.cuts,
             spare: assignment.spare,
-            core: Core::new(plan, assignment.shard, assignment.hand_overs, phases),
+            core,
+            newcomers,
             completions: Vec::new(),
             quiet: Vec::new(),
             unarmed: Vec::new(),
@@ -163,6 +177,7 @@ impl Worker {
         self.work_on_completions();
         self.settle();
         self.connect_due(now);
+        self.act(now);
         self.expire(now);
         self.look_for_idle(now);
         self.core.run_schedules();
@@ -289,7 +304,7 @@ impl Worker {
 
     /// Who is to be connected next, and when.
     fn next_connect(&self) -> Option<(u64, u32)> {
-        let newcomer = (self.newcomer < self.core.clients.len()).then(|| {
+        let newcomer = (self.newcomer < self.newcomers).then(|| {
             let plan = &self.core.plan;
             let global = self.newcomer * plan.shards + self.shard;
             let after = plan
@@ -346,12 +361,65 @@ impl Worker {
         }
     }
 
+    // A fleet.
+
+    /// Does what is due of a fleet's script.
+    fn act(&mut self, now: u64) {
+        let begin = self.core.phases.begin;
+        while let Some(fleet) = &mut self.core.fleet
+            && let Some(&step) = fleet.steps.front()
+            && begin + step.at_ns <= now
+        {
+            fleet.steps.pop_front();
+            let index = fleet.vehicles.get(&step.vehicle).copied();
+            let due = begin + step.at_ns;
+            match (step.action, index) {
+                (Action::Connect, Some(index)) => self.connect(index),
+                (Action::Vanish(reset), Some(index)) => self.vanish(index, reset),
+                (Action::Return, Some(index)) => {
+                    if self.core.clients[index as usize].phase == Phase::Away {
+                        self.core.fleet_returns(index, due);
+                        self.connect(index);
+                    }
+                }
+                _ => self.core.fleet_publish(step, due, now_ns()),
+            }
+        }
+    }
+
+    /// Ends a connection without a word.
+    fn vanish(&mut self, index: u32, reset: bool) {
+        let client = &mut self.core.clients[index as usize];
+        if client.phase != Phase::Ready {
+            return;
+        }
+        if let Some(socket) = &client.socket
+            && reset
+        {
+            let linger = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+            client.resets = linger.is_ok();
+        }
+        client.phase = Phase::Dying;
+        self.core.fleet_vanished();
+        self.core.doomed.push(index);
+    }
+
     // Ending.
 
     /// Shuts the sockets of connections that are over, so that the kernel lets go of them.
     fn bury_doomed(&mut self) {
         while let Some(index) = self.core.doomed.pop() {
-            if let Some(socket) = &self.core.clients[index as usize].socket {
+            let client = &mut self.core.clients[index as usize];
+            if std::mem::take(&mut client.resets) {
+                // A shut socket would say goodbye: the requests are ended one by one.
+                let token = |operation| Token::new(operation, index, client.generation);
+                if client.receive == Receive::Armed {
+                    self.net.cancel(token(Operation::ReceiveMany));
+                }
+                if client.output.is_waiting() {
+                    self.net.cancel(token(Operation::Send));
+                }
+            } else if let Some(socket) = &client.socket {
                 let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Both);
             }
             self.bury(index);
@@ -476,6 +544,12 @@ impl Worker {
             .core
             .next_due()
             .min(self.next_connect().map_or(NEVER, |(due, _)| due));
+        let script = self
+            .core
+            .fleet
+            .as_ref()
+            .and_then(|fleet| fleet.steps.front());
+        let due = due.min(script.map_or(NEVER, |step| self.core.phases.begin + step.at_ns));
         let cut = self.core.phases.cut_after(self.last_cut);
         let now = now_ns();
         let until = due.min(cut).min(now + LONGEST_WAIT);
@@ -554,6 +628,7 @@ impl Worker {
                 })
                 .collect(),
             corrupt: self.core.corrupt,
+            fleet: self.core.fleet.map(|fleet| fleet.found),
         }
     }
 }

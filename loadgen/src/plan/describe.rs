@@ -46,6 +46,11 @@ impl Plan {
                 list.add(&format!("{role}.reading"), "stops with the measured phase");
             }
         }
+        if let Some(fleet) = &self.fleet {
+            list.add("fleet.telemetry_every_s", fleet.telemetry.as_secs_f64());
+            list.add("fleet.in_tunnel", fleet.in_tunnel);
+            list.add("fleet.commands_per_s", fleet.commands);
+        }
         self.describe_run(&mut list);
         list.0
     }

@@ -5,6 +5,7 @@
 //! for the same load.
 
 mod describe;
+pub mod fleet;
 pub mod pattern;
 pub mod scenarios;
 pub mod schedule;
@@ -74,6 +75,8 @@ pub struct Plan {
     pub cpus: Vec<usize>,
     /// How to drive the network.
     pub driver: Driver,
+    /// What its clients do if it is a fleet: then no group publishes or has a schedule.
+    pub fleet: Option<fleet::Fleet>,
     /// The broker's process, to read its use of CPU and memory.
     pub broker_pid: Option<u32>,
 }
@@ -186,6 +189,7 @@ impl Default for Plan {
             shards: 1,
             cpus: Vec::new(),
             driver: Driver::Auto,
+            fleet: None,
             broker_pid: None,
         }
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use shardmq::wire::{QoS, Version};
 
+use super::fleet::Fleet;
 use super::{Group, Pace, Pattern, Plan, Publishing, Subscribing, Topics};
 
 /// A scenario that is listed.
@@ -98,6 +99,10 @@ pub const NAMED: &[Named] = &[
     named(
         "slow-reader",
         "100 pairs at 10,000 per second, and a subscriber to everything that stops reading",
+    ),
+    named(
+        "fleet",
+        "1,000 vehicles: waves, telemetry, a tunnel, a storm, commands (-c for their number)",
     ),
     named(
         "slow-reader-none",
@@ -378,6 +383,7 @@ fn own(name: &str) -> Option<Plan> {
         "qos2-100-100" => saturated(100, QoS::ExactlyOnce, 10),
         "idle-15000" => idle(15_000),
         "storm-10000" => storm(10_000),
+        "fleet" => fleet(1_000, Duration::from_secs(30)),
         "slow-reader" => slow_reader(true),
         "slow-reader-none" => slow_reader(false),
         _ => return None,
@@ -422,6 +428,43 @@ fn storm(count: u32) -> Plan {
     plan.measures_connecting = true;
     plan.duration = Some(Duration::from_secs(1));
     plan
+}
+
+/// A fleet of so many vehicles.
+#[must_use]
+pub fn fleet(vehicles: u32, duration: Duration) -> Plan {
+    let group = |role, count, filter, qos| Group {
+        role,
+        count,
+        publishing: None,
+        subscribing: Some(Subscribing {
+            filter: Pattern::new(filter),
+            topics: Topics::Own(count),
+            qos,
+            source: None,
+            shared: false,
+        }),
+        stops_reading: false,
+    };
+    Plan {
+        groups: vec![
+            group("backend", 1, "vehicle/+/+", QoS::AtLeastOnce),
+            group("vehicle", vehicles, "vehicle/%i/command", QoS::ExactlyOnce),
+        ],
+        clean_start: false,
+        session_expiry: Some(3_600),
+        measures_connecting: true,
+        warmup: Duration::ZERO,
+        duration: Some(duration),
+        fleet: Some(Fleet {
+            vehicles,
+            duration,
+            telemetry: Duration::from_secs(1),
+            in_tunnel: 0.5,
+            commands: f64::from(vehicles) / 20.0,
+        }),
+        ..Plan::default()
+    }
 }
 
 fn slow_reader(stops: bool) -> Plan {
