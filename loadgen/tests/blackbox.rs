@@ -247,6 +247,63 @@ fn a_condition_that_does_not_hold_is_exit_code_3() {
 }
 
 #[test]
+fn an_interrupted_run_ends_with_its_result() {
+    let Some(broker) = shardmq("an_interrupted_run_ends_with_its_result") else {
+        return;
+    };
+    let mut child = Command::new(env!("CARGO_BIN_EXE_shardmq-loadgen"))
+        .args([
+            "run",
+            "p2p",
+            "--rate",
+            "1k",
+            "--duration",
+            "10m",
+            "--warmup",
+            "0s",
+        ])
+        .args(["--format", "json", "-p", &broker.port.to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // It has begun once it has asked to be told of the signal rather than to be ended by it.
+    let status = format!("/proc/{}/status", child.id());
+    let deadline = Instant::now() + START;
+    while !catches_interrupts(&status) {
+        assert!(Instant::now() < deadline, "it does not catch SIGINT");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let kill = format!("kill -INT {}", child.id());
+    assert!(
+        Command::new("sh")
+            .args(["-c", &kill])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let deadline = Instant::now() + START;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            panic!("it goes on");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(result(&output)["measured_s"].as_f64().unwrap() < 600.0);
+}
+
+/// Whether a process has a handler for SIGINT, signal 2.
+fn catches_interrupts(status: &str) -> bool {
+    let text = std::fs::read_to_string(status).unwrap_or_default();
+    let mask = text.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 2 != 0)
+}
+
+#[test]
 fn a_fleet_comes_back_with_its_sessions() {
     let Some(broker) = shardmq("a_fleet_comes_back_with_its_sessions") else {
         return;
