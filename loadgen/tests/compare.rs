@@ -15,7 +15,7 @@ struct Scratch(PathBuf);
 impl Scratch {
     fn new(name: &str) -> Self {
         let path = env::temp_dir().join(format!("shardmq-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
+        fs::create_dir_all(&path).expect("a directory for the test");
         Self(path)
     }
 }
@@ -26,12 +26,14 @@ impl Drop for Scratch {
     }
 }
 
-/// The broker's program, as `tests/blackbox` finds it, or the one that cargo has put beside ours.
-fn shardmq() -> Option<PathBuf> {
-    env::var_os("SHARDMQ_BIN")
-        .map(PathBuf::from)
-        .or_else(|| Some(Path::new(PROGRAM).with_file_name("shardmq")))
-        .filter(|path| path.is_file())
+/// Whether there is a broker: the one that `tests/blackbox` is pointed at, or what cargo has put
+/// beside our program.
+fn shardmq() -> bool {
+    let path = env::var_os("SHARDMQ_BIN").map_or_else(
+        || Path::new(PROGRAM).with_file_name("shardmq"),
+        PathBuf::from,
+    );
+    path.is_file()
 }
 
 fn mosquitto() -> bool {
@@ -39,50 +41,42 @@ fn mosquitto() -> bool {
         || Command::new("mosquitto").arg("-h").output().is_ok()
 }
 
-fn compare(arguments: &[&str], path: Option<&Path>) -> Output {
-    let mut command = Command::new(PROGRAM);
-    command.arg("compare").args(arguments);
-    if let Some(path) = path {
-        let before = env::var_os("PATH").unwrap_or_default();
-        let all = [path.to_owned()]
-            .into_iter()
-            .chain(env::split_paths(&before));
-        command.env("PATH", env::join_paths(all).unwrap());
-    }
-    command.output().unwrap()
+fn compare(arguments: &[&str]) -> Output {
+    Command::new(PROGRAM)
+        .arg("compare")
+        .args(arguments)
+        .output()
+        .expect("the program starts")
 }
 
 #[test]
 fn two_brokers_side_by_side() {
-    let Some(shardmq) = shardmq() else {
+    if !shardmq() {
         println!("SKIPPED: the broker is not built; SHARDMQ_BIN or cargo build");
         return;
-    };
+    }
     if !mosquitto() {
         println!("SKIPPED: mosquitto is not installed");
         return;
     }
     let scratch = Scratch::new("compare");
     let out = scratch.0.to_str().unwrap();
-    let output = compare(
-        &[
-            "--brokers",
-            "shardmq-epoll,mosquitto",
-            "--works",
-            "E",
-            "--rounds",
-            "2",
-            "--duration",
-            "1s",
-            "--broker-cpu",
-            "0",
-            "--generator-cpu",
-            "0",
-            "--out",
-            out,
-        ],
-        shardmq.parent(),
-    );
+    let output = compare(&[
+        "--brokers",
+        "shardmq-epoll,mosquitto",
+        "--works",
+        "E",
+        "--rounds",
+        "2",
+        "--duration",
+        "1s",
+        "--broker-cpu",
+        "0",
+        "--generator-cpu",
+        "0",
+        "--out",
+        out,
+    ]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
 
@@ -116,7 +110,7 @@ fn two_brokers_side_by_side() {
     let table = String::from_utf8_lossy(&output.stdout);
     assert!(table.contains("E. ping-pong, 1 connection"), "{table}");
 
-    let again = compare(&["--results", out, "--markdown"], None);
+    let again = compare(&["--results", out, "--markdown"]);
     assert_eq!(String::from_utf8_lossy(&again.stdout), markdown);
 }
 
@@ -138,7 +132,7 @@ fn what_is_not_there_is_named() {
         ("--brokers", "emqx", "no broker \"emqx\"; there are shardmq"),
         ("--works", "Z", "no work \"Z\"; there are A, B20k"),
     ] {
-        let output = compare(&[argument, value], None);
+        let output = compare(&[argument, value]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(said.contains(part), "{said}");
     }

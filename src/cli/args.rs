@@ -9,6 +9,7 @@ use shardmq::config::Driver;
 use shardmq::{config, limits};
 
 use super::client::{PubArgs, SubArgs};
+use super::doctor::DoctorArgs;
 
 /// An MQTT 3.1.1 and 5.0 broker: one shard per core, nothing shared.
 ///
@@ -30,6 +31,8 @@ pub(super) enum Command {
     CheckConfig(CheckArgs),
     /// Print every key with its documentation and its value: a file to start from
     PrintConfig(PrintArgs),
+    /// Examine this machine: what stands in the way of many clients, and the command that changes it
+    Doctor(DoctorArgs),
     /// Print every metric with its type, its labels and its meaning, as a Markdown table
     PrintMetrics,
     /// Publish messages; takes the options of mosquitto_pub
@@ -154,6 +157,7 @@ mod tests {
         assert!(error(&["shardmq", "--listen", "1883"]).contains("0.0.0.0:1883"));
         assert!(error(&["shardmq", "--shards", "65"]).contains("0 to 64"));
         assert!(error(&["shardmq", "--ephemeral", "--data-dir", "x"]).contains("cannot be used"));
+        assert!(error(&["shardmq", "--driver", "uring"]).contains("auto, io_uring, epoll"));
         assert!(error(&["shardmq", "-q", "-v"]).contains("cannot be used"));
         assert!(error(&["shardmq", "chek-config"]).contains("check-config"));
     }

@@ -3,6 +3,7 @@
 mod args;
 mod banner;
 mod client;
+mod doctor;
 mod load;
 mod logging;
 mod metrics;
@@ -29,6 +30,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::CheckConfig(args)) => check_config(&args),
         Some(Command::PrintConfig(args)) => print_config(&args),
+        Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::PrintMetrics) => print(metrics::table().as_bytes()),
         Some(Command::Pub(args)) => client::run_pub(&args),
         Some(Command::Sub(args)) => client::run_sub(&args),

@@ -142,16 +142,9 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
     let shards = cpus.len();
     let net = choose(options.driver, shards)?;
     let max_connections = room_for_connections(&options, shards)?;
-    let listeners = options
-        .listeners
-        .iter()
-        .map(|wanted| listen(wanted, shards, options.backlog))
-        .collect::<Result<Vec<Listener>, _>>()?;
+    let listeners = listen_everywhere(&options, shards)?;
+    let addresses = addresses(&listeners);
     let http = options.http.map(http::bind).transpose()?.flatten();
-    let addresses: Vec<_> = listeners
-        .iter()
-        .map(|listener| (listener.name.clone(), listener.address))
-        .collect();
     let bells = (0..shards)
         .map(|_| mesh::Bell::new())
         .collect::<Result<_, _>>()
@@ -253,6 +246,20 @@ fn place(shards: usize) -> Result<Vec<usize>, BootError> {
         tracing::warn!(shards = wanted, cpus = allowed.len(), "shards share CPUs");
     }
     Ok(allowed.iter().copied().cycle().take(wanted).collect())
+}
+
+/// All listeners.
+fn listen_everywhere(options: &RuntimeOptions, shards: usize) -> Result<Vec<Listener>, BootError> {
+    let listeners = options.listeners.iter();
+    let listeners = listeners.map(|wanted| listen(wanted, shards, options.backlog));
+    Ok(listeners.collect::<Result<_, _>>()?)
+}
+
+/// Names and actual addresses.
+fn addresses(listeners: &[Listener]) -> Vec<(String, SocketAddr)> {
+    let listeners = listeners.iter();
+    let addresses = listeners.map(|listener| (listener.name.clone(), listener.address));
+    addresses.collect()
 }
 
 /// The net driver of this process. What was chosen is told here, since the banner may be off.

@@ -33,7 +33,7 @@ pub(crate) struct Broker {
     kind: Kind,
     /// Name of the program.
     program: &'static str,
-    /// The command that installs it, a word each; `{root}` is where programs from the Rust registry go.
+    /// The commands that install it; `{root}` is where programs from the Rust registry go.
     install: &'static [&'static str],
 }
 
@@ -46,7 +46,7 @@ const fn shardmq(name: &'static str, driver: &'static str, gather_us: u32, shard
             shards,
         }),
         program: "shardmq",
-        install: &["cargo", "build", "--release", "-p", "shardmq"],
+        install: &["cargo build --release -p shardmq"],
     }
 }
 
@@ -61,25 +61,29 @@ pub(crate) const BROKERS: &[Broker] = &[
         name: "mosquitto",
         kind: Kind::Mosquitto,
         program: "mosquitto",
-        install: &["apt-get", "install", "-y", "mosquitto"],
+        install: &["apt-get install -y mosquitto"],
     },
     Broker {
         name: "rumqttd",
         kind: Kind::Rumqttd,
         program: "rumqttd",
-        install: &["cargo", "install", "--root", "{root}", "rumqttd"],
+        install: &["cargo install --root {root} rumqttd"],
     },
     Broker {
         name: "rmqttd",
         kind: Kind::Rmqttd,
         program: "rmqttd",
-        install: &["cargo", "install", "--root", "{root}", "rmqttd"],
+        install: &[
+            // Its build asks for protoc, and that of its Kafka bridge for cmake.
+            "apt-get install -y cmake protobuf-compiler",
+            "cargo install --root {root} rmqttd",
+        ],
     },
     Broker {
         name: "nats",
         kind: Kind::Nats,
         program: "nats-server",
-        install: &["apt-get", "install", "-y", "nats-server"],
+        install: &["apt-get install -y nats-server"],
     },
 ];
 
@@ -106,15 +110,19 @@ pub(crate) struct Place<'a> {
 }
 
 impl Broker {
-    /// The program: beside this one, where `--install` puts it, or on the path.
+    /// The program: of ShardMQ the one that `SHARDMQ_BIN` names or that is beside this one; otherwise
+    /// where `--install` puts it, or on the path.
     pub(crate) fn program(&self, root: &Path) -> Option<PathBuf> {
+        let ours = matches!(self.kind, Kind::ShardMq(_));
+        let named = env::var_os("SHARDMQ_BIN").map(PathBuf::from);
         let beside = env::current_exe()
             .ok()
-            .and_then(|own| Some(own.parent()?.join(self.program)))
-            .filter(|_| matches!(self.kind, Kind::ShardMq(_)));
+            .and_then(|own| Some(own.parent()?.join(self.program)));
         let path = env::var_os("PATH").unwrap_or_default();
-        beside
+        named
             .into_iter()
+            .chain(beside)
+            .filter(|_| ours)
             .chain([root.join("bin").join(self.program)])
             .chain(env::split_paths(&path).map(|directory| directory.join(self.program)))
             // Where Debian puts daemons, which is not on everybody's path.
@@ -122,12 +130,28 @@ impl Broker {
             .find(|path| path.is_file())
     }
 
-    /// The command that installs it.
-    pub(crate) fn install(&self, root: &Path) -> Vec<String> {
+    /// The commands that install it, each as its words.
+    pub(crate) fn install(&self, root: &Path) -> Vec<Vec<String>> {
+        let root = root.display().to_string();
         self.install
             .iter()
-            .map(|word| word.replace("{root}", &root.display().to_string()))
+            .map(|command| {
+                command
+                    .split(' ')
+                    .map(|word| word.replace("{root}", &root))
+                    .collect()
+            })
             .collect()
+    }
+
+    /// The same as a line for a shell.
+    pub(crate) fn install_line(&self, root: &Path) -> String {
+        let commands: Vec<String> = self
+            .install(root)
+            .iter()
+            .map(|words| words.join(" "))
+            .collect();
+        commands.join(" && ")
     }
 
     /// What it says about its version.
@@ -294,7 +318,7 @@ mod tests {
         assert_eq!(find("nats").unwrap().name, "nats");
         assert!(find("other").unwrap_err().contains("mosquitto"));
         assert_eq!(
-            find("rumqttd").unwrap().install(Path::new("/r")).join(" "),
+            find("rumqttd").unwrap().install_line(Path::new("/r")),
             "cargo install --root /r rumqttd"
         );
     }

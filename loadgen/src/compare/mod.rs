@@ -186,11 +186,13 @@ fn install(options: &Options, progress: &mut dyn Write) -> io::Result<()> {
             writeln!(progress, "{name}: {}", program.display())?;
             continue;
         }
-        let words = broker.install(&root);
-        writeln!(progress, "{name}: {}", words.join(" "))?;
-        let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-        if !Command::new(program).args(arguments).status()?.success() {
-            failed.push(name.as_str());
+        writeln!(progress, "{name}: {}", broker.install_line(&root))?;
+        for words in broker.install(&root) {
+            let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+            if !Command::new(program).args(arguments).status()?.success() {
+                failed.push(name.as_str());
+                break;
+            }
         }
     }
     if failed.is_empty() {
@@ -248,10 +250,8 @@ impl<'a> Session<'a> {
                     targets.push(Target::Started(broker, program));
                 }
                 None => {
-                    contender.missing = Some(format!(
-                        "not installed: {}",
-                        broker.install(&root).join(" ")
-                    ));
+                    contender.missing =
+                        Some(format!("not installed: {}", broker.install_line(&root)));
                 }
             }
             contenders.push(contender);

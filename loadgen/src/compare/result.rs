@@ -132,6 +132,7 @@ impl Run {
         set(Metric::P50, timed.map(|latency| as_f64(latency.p50)));
         set(Metric::P99, timed.map(|latency| as_f64(latency.p99)));
         set(Metric::P999, timed.map(|latency| as_f64(latency.p999)));
+        set(Metric::Max, timed.map(|latency| as_f64(latency.max)));
         set(Metric::Mean, timed.map(|latency| latency.mean));
         set(Metric::Connects, connects_per_s(document));
         set(Metric::Failed, Some(as_f64(counts.connect_failed)));

@@ -88,3 +88,78 @@ fn quantiles(histogram: &Histogram) -> Value {
         "p999": quantile(0.999),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::super::admin::Snapshot;
+    use super::super::super::clock::Clock;
+    use super::super::metrics;
+    use super::*;
+    use crate::shard::Loads;
+
+    fn facts() -> Facts {
+        Facts {
+            driver: "epoll",
+            driver_detail: String::from("epoll, \"as configured\""),
+            kernel: String::from("6.12"),
+            cpus: vec![0, 3],
+            listeners: vec![(String::from("local"), "127.0.0.1:1883".parse().unwrap())],
+            max_connections: 7,
+            clock: Clock::start(),
+        }
+    }
+
+    #[test]
+    fn a_shard_that_does_not_answer_is_told_as_down_and_the_others_as_they_are() {
+        let mut stats = Stats {
+            connections: 5,
+            ..Stats::default()
+        };
+        stats.publishes_received[1] = 9;
+        let mut meters = Meters::default();
+        meters.turn_time.record(100, 1_000);
+        let snapshot = Box::new(Snapshot {
+            stats,
+            meters,
+            loads: Loads::default(),
+        });
+        let answered = Answer {
+            snapshot,
+            took: Duration::from_micros(20),
+        };
+        let answers = [None, Some(answered)];
+        let status: Value = serde_json::from_str(&render(&answers, &facts())).unwrap();
+        assert_eq!(status["healthy"], false);
+        assert_eq!(
+            status["shards"][0],
+            json!({ "shard": 0, "cpu": 0, "up": false })
+        );
+        assert_eq!(status["shards"][1]["connections"], 5);
+        assert_eq!(status["all"]["turn_seconds"]["count"], 1_000);
+        let p99 = status["shards"][1]["turn_seconds"]["p99"].as_f64();
+        assert!(
+            p99.is_some_and(|p99| (1.0e-4..=1.25e-4).contains(&p99)),
+            "{p99:?}"
+        );
+
+        let text = metrics::render(&answers, &facts(), true);
+        for line in [
+            "shardmq_shard_up{shard=\"0\"} 0",
+            "shardmq_shard_up{shard=\"1\"} 1",
+            "shardmq_publishes_received_total{shard=\"1\",qos=\"1\"} 9",
+            "broker_publish_messages_received 9",
+        ] {
+            assert!(text.lines().any(|written| written == line), "{line}");
+        }
+        assert!(
+            !text.contains("connections{shard=\"0\""),
+            "what it did not say is not made up"
+        );
+        assert!(
+            text.contains("driver_detail=\"epoll, \\\"as configured\\\"\""),
+            "{text}"
+        );
+    }
+}
