@@ -46,7 +46,7 @@ fn start(mut command: Command, port: u16) -> Broker {
     let mut broker = Broker { child, port };
     let deadline = Instant::now() + START;
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        let ended = broker.child.try_wait().unwrap();
+        let ended = broker.child.try_wait().expect("a child can be waited for");
         assert!(ended.is_none(), "{command:?} ended with {ended:?}");
         assert!(
             Instant::now() < deadline,
@@ -61,7 +61,7 @@ fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     for _ in 0..10_000 {
         let offset = u32::from(NEXT.fetch_add(1, Ordering::Relaxed)) + std::process::id() * 53;
-        let port = u16::try_from(11_000 + offset % 20_000).unwrap();
+        let port = u16::try_from(11_000 + offset % 20_000).expect("below 31,000");
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
@@ -89,7 +89,7 @@ fn mosquitto(test: &str) -> Option<Broker> {
     let found = Command::new("sh")
         .args(["-c", "PATH=$PATH:/usr/sbin command -v mosquitto"])
         .output()
-        .unwrap();
+        .expect("a shell");
     let path = String::from_utf8_lossy(&found.stdout).trim().to_owned();
     if path.is_empty() {
         println!("SKIPPED: {test}: mosquitto is not installed");
@@ -106,7 +106,7 @@ fn loadgen(port: u16, arguments: &[&str]) -> Output {
         .args(arguments)
         .args(["-p", &port.to_string()])
         .output()
-        .unwrap()
+        .expect("the generator was built")
 }
 
 fn result(output: &Output) -> Value {
