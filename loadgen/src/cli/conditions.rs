@@ -123,7 +123,9 @@ fn quantile(text: &str) -> Option<f64> {
             .parse()
             .ok()?
     };
-    (0.0..=100.0).contains(&percent).then_some(percent / 100.0)
+    // Shifted as text: 99.99 / 100 is not the number nearest to 0.9999.
+    let quantile = format!("{percent}e-2").parse().ok()?;
+    (0.0..=1.0).contains(&quantile).then_some(quantile)
 }
 
 impl Conditions {
