@@ -166,7 +166,7 @@ impl Shard {
             client_id: assigned.as_deref().unwrap_or(connect.client_id).into(),
             username: connect.username.map(Into::into),
             password: connect.password.map(Into::into),
-            peer: connection.peer.clone(),
+            peer: connection.peer,
         });
         self.questions.insert(ticket, Asked { conn, assigned });
     }

@@ -123,9 +123,10 @@ fn quantile(text: &str) -> Option<f64> {
             .parse()
             .ok()?
     };
-    // Shifted as text: 99.99 / 100 is not the number nearest to 0.9999.
-    let quantile = format!("{percent}e-2").parse().ok()?;
-    (0.0..=1.0).contains(&quantile).then_some(quantile)
+    // Rounded, so that 99.99 is the number 0.9999 and not the one beside it.
+    (0.0..=100.0)
+        .contains(&percent)
+        .then(|| (percent * 1e6).round() / 1e8)
 }
 
 impl Conditions {

@@ -117,13 +117,13 @@ impl Fleet {
         let mut random = Random(mix(seed ^ 0xBACC));
         let interval = 1e9 / self.commands.max(1e-9);
         let mut at = self.at(0.25) as f64;
-        let mut count = 0;
+        let mut count = 0_u64;
         while (at as u64) < self.at(0.85) && self.vehicles > 0 {
             let vehicle = (random.part() * f64::from(self.vehicles)) as u32;
             steps.push(Step {
                 at_ns: at as u64,
                 vehicle: vehicle.min(self.vehicles - 1),
-                action: Action::Command(1 + count % 2),
+                action: Action::Command(if count.is_multiple_of(2) { 1 } else { 2 }),
             });
             count += 1;
             at += interval;
