@@ -66,13 +66,15 @@ pub(super) fn key(found: &str, place: &str, known: &[&'static str]) -> Option<St
     if let Some(name) = nearest(found, known.iter().copied()) {
         return Some(question(name));
     }
-    let everywhere = SECTIONS
-        .iter()
-        .map(|(name, keys)| (format!("in [{name}]"), *keys))
-        .chain([
-            ("at the top level".to_owned(), Config::KEYS),
-            ("in a [[listener]] table".to_owned(), Listener::KEYS),
-        ])
+    // A `bind` is more likely that of a listener than that of [http].
+    let everywhere = [("in a [[listener]] table".to_owned(), Listener::KEYS)]
+        .into_iter()
+        .chain(
+            SECTIONS
+                .iter()
+                .map(|(name, keys)| (format!("in [{name}]"), *keys)),
+        )
+        .chain([("at the top level".to_owned(), Config::KEYS)])
         .filter(|(name, _)| name != place);
     for (name, keys) in everywhere {
         if keys.iter().any(|key| key.name == found) {

@@ -106,6 +106,19 @@ fn defaults_lie_within_their_bounds_and_bounds_within_their_type() {
 }
 
 #[test]
+fn an_address_may_be_off() {
+    for off in ["''", "'off'"] {
+        let config = Config::parse(&format!("[http]\nbind = {off}\n"), "a.toml").unwrap();
+        assert_eq!(config.http.bind, None);
+        assert_eq!(Config::parse(&config.print(), "printed").unwrap(), config);
+    }
+    let config = Config::parse("[http]\nbind = '[::]:1'\n", "a.toml").unwrap();
+    assert_eq!(config.http.bind.map(|bind| bind.port()), Some(1));
+    let wrong = error("[http]\nbind = 'of'\n");
+    assert!(wrong.starts_with("a.toml:2:8: http.bind"), "{wrong}");
+}
+
+#[test]
 fn every_key_can_be_overridden_from_the_environment() {
     let printed = Config::default();
     for (full, key) in all_keys() {
@@ -117,6 +130,7 @@ fn every_key_can_be_overridden_from_the_environment() {
             None => printed.get(key.name),
             Some(("mqtt", name)) => printed.mqtt.get(name),
             Some(("net", name)) => printed.net.get(name),
+            Some(("http", name)) => printed.http.get(name),
             Some(("log", name)) => printed.log.get(name),
             Some(("listener", name)) => printed.listeners[0].get(name),
             Some(_) => panic!("{full} has a section that this test does not know"),

@@ -166,7 +166,7 @@ fn what_is_documented_is_what_is_told() {
     let mut told = metrics.types.clone();
     // Where the kernel does not count them.
     told.entry("process_open_fds".to_owned())
-        .or_insert("gauge".to_owned());
+        .or_insert_with(|| "gauge".to_owned());
     assert_eq!(told, documented);
     let with_compat = Metrics::parse(&broker.get("/metrics?compat=mosquitto").body);
     assert!(with_compat.types.len() > metrics.types.len() + 40);

@@ -202,7 +202,7 @@ pub(super) fn cpu_list(text: &str) -> BTreeSet<usize> {
         let (first, last) = range
             .trim()
             .split_once('-')
-            .unwrap_or((range.trim(), range.trim()));
+            .unwrap_or_else(|| (range.trim(), range.trim()));
         Some(first.parse::<usize>().ok()?..=last.parse::<usize>().ok()?)
     });
     ranges.flatten().collect()
