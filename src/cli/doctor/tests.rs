@@ -172,6 +172,10 @@ fn a_machine_of_which_nothing_can_be_read_is_not_judged() {
 
 /// Each with the file that spoils it, how bad that is, and what the fix and its undoing hold.
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one table: what is wrong, what is said"
+)]
 fn whatever_is_wrong_is_found_with_its_fix_and_how_to_undo_it() {
     let limits = |files: &str, locked: &str| {
         format!(
