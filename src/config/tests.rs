@@ -115,7 +115,10 @@ fn an_address_may_be_off() {
     let config = Config::parse("[http]\nbind = '[::]:1'\n", "a.toml").unwrap();
     assert_eq!(config.http.bind.map(|bind| bind.port()), Some(1));
     let wrong = error("[http]\nbind = 'of'\n");
-    assert!(wrong.starts_with("a.toml:2:8: http.bind"), "{wrong}");
+    assert!(
+        wrong.contains("`http.bind`: `of` is not an IP address"),
+        "{wrong}"
+    );
 }
 
 #[test]

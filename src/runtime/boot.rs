@@ -64,7 +64,7 @@ pub struct RuntimeOptions {
     pub shutdown_grace: Duration,
     /// Whether SIGTERM and SIGINT stop the broker.
     pub catch_signals: bool,
-    /// Called once, when every shard serves every listener.
+    /// Called once, when all listeners listen and every shard is about to serve them.
     pub ready: Box<dyn FnOnce(Started) + Send>,
 }
 
@@ -199,9 +199,6 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
         ),
         false => None,
     };
-    for _ in 0..shards {
-        let _ = go.send(());
-    }
     let http_address = http.as_ref().map(|bound| bound.address);
     let facts = Facts {
         driver: net.name(),
@@ -225,6 +222,11 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
         max_connections,
         stop: StopHandle { events },
     });
+    // Not before: an accept that a ring has taken keeps the limits that held then, and whoever is told may
+    // change them.
+    for _ in 0..shards {
+        let _ = go.send(());
+    }
     broker.serve(options.shutdown_grace)
 }
 
