@@ -11,6 +11,8 @@
 //! Allocations are counted as the program makes them, by mimalloc, unless `--no-default-features`
 //! leaves it out. Without valgrind, and in `cargo test`, every work is run for a few rounds and nothing is counted.
 
+#![expect(clippy::print_stdout, reason = "it prints what it counted")]
+
 #[path = "support/mod.rs"]
 mod support;
 

@@ -67,6 +67,16 @@ pub const BATCH_BYTES: usize = 64 * 1024;
 /// (crossbeam, recycled batches: 6 to 9 ns at 256).
 pub const BATCH_FRAMES: usize = 256;
 
+/// Bytes that a run of publishes to one topic is taken together for ([`crate::wire::Run`]): fifty
+/// messages of telemetry, from where on more of them save nothing, and few enough that a thousand
+/// receivers of them stay in the cache.
+pub const RUN_BYTES: usize = 4 * 1024;
+
+/// Bytes that a turn leaves in output buffers before it hands them to the kernel, instead of at its
+/// end. What one read brings may go to a thousand clients; more of it than fits the second-level
+/// cache costs page faults and latency.
+pub const TURN_OUTPUT_BYTES: usize = 1024 * 1024;
+
 /// Batches that wait between one ordered pair of shards and lane.
 pub const MESH_DEPTH: usize = 64;
 

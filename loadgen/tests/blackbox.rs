@@ -46,7 +46,7 @@ fn start(mut command: Command, port: u16) -> Broker {
     let mut broker = Broker { child, port };
     let deadline = Instant::now() + START;
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        let ended = broker.child.try_wait().unwrap();
+        let ended = broker.child.try_wait().expect("a child can be waited for");
         assert!(ended.is_none(), "{command:?} ended with {ended:?}");
         assert!(
             Instant::now() < deadline,
@@ -61,7 +61,7 @@ fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     for _ in 0..10_000 {
         let offset = u32::from(NEXT.fetch_add(1, Ordering::Relaxed)) + std::process::id() * 53;
-        let port = u16::try_from(11_000 + offset % 20_000).unwrap();
+        let port = u16::try_from(11_000 + offset % 20_000).expect("below 31,000");
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
@@ -89,7 +89,7 @@ fn mosquitto(test: &str) -> Option<Broker> {
     let found = Command::new("sh")
         .args(["-c", "PATH=$PATH:/usr/sbin command -v mosquitto"])
         .output()
-        .unwrap();
+        .expect("a shell");
     let path = String::from_utf8_lossy(&found.stdout).trim().to_owned();
     if path.is_empty() {
         println!("SKIPPED: {test}: mosquitto is not installed");
@@ -106,7 +106,7 @@ fn loadgen(port: u16, arguments: &[&str]) -> Output {
         .args(arguments)
         .args(["-p", &port.to_string()])
         .output()
-        .unwrap()
+        .expect("the generator was built")
 }
 
 fn result(output: &Output) -> Value {
@@ -244,6 +244,63 @@ fn a_condition_that_does_not_hold_is_exit_code_3() {
     assert_eq!(output.status.code(), Some(3));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("does not hold: p99<1ns: "), "{text}");
+}
+
+#[test]
+fn an_interrupted_run_ends_with_its_result() {
+    let Some(broker) = shardmq("an_interrupted_run_ends_with_its_result") else {
+        return;
+    };
+    let mut child = Command::new(env!("CARGO_BIN_EXE_shardmq-loadgen"))
+        .args([
+            "run",
+            "p2p",
+            "--rate",
+            "1k",
+            "--duration",
+            "10m",
+            "--warmup",
+            "0s",
+        ])
+        .args(["--format", "json", "-p", &broker.port.to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // It has begun once it has asked to be told of the signal rather than to be ended by it.
+    let status = format!("/proc/{}/status", child.id());
+    let deadline = Instant::now() + START;
+    while !catches_interrupts(&status) {
+        assert!(Instant::now() < deadline, "it does not catch SIGINT");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let kill = format!("kill -INT {}", child.id());
+    assert!(
+        Command::new("sh")
+            .args(["-c", &kill])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let deadline = Instant::now() + START;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            panic!("it goes on");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(result(&output)["measured_s"].as_f64().unwrap() < 600.0);
+}
+
+/// Whether a process has a handler for SIGINT, signal 2.
+fn catches_interrupts(status: &str) -> bool {
+    let text = std::fs::read_to_string(status).unwrap_or_default();
+    let mask = text.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 2 != 0)
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use socket2::SockRef;
 
-use crate::limits::MESH_BACKLOG_BYTES;
+use crate::limits::{MESH_BACKLOG_BYTES, TURN_OUTPUT_BYTES};
 use crate::policy::Policy;
 use crate::route::ShardId;
 use crate::shard::{CloseCause, ConnKey, Handoff, Identity, Outbox, Peer, Settings, Shard};
@@ -90,6 +90,8 @@ pub(super) struct Driver {
     /// Ends of receives that the core has not seen, the oldest first.
     arrivals: VecDeque<Completion>,
     parcels: Vec<(ShardId, Parcel)>,
+    /// What the shard had sent when its outputs were last handed over within a turn, or a turn began.
+    relieved: u64,
     /// Whether the last turn could not send everything to the other shards.
     behind: bool,
     /// When the broker stops, patience or not.
@@ -125,6 +127,7 @@ impl Driver {
             completions: Vec::new(),
             arrivals: VecDeque::new(),
             parcels: Vec::new(),
+            relieved: 0,
             behind: false,
             stops_at: None,
         })
@@ -272,9 +275,16 @@ impl Driver {
                 u64::from(completion.result == -libc::ENOBUFS);
             let end = self.sockets.received(conn, &completion);
             if let Some(received) = completion.received.take() {
-                let bytes = self.sockets.ring.bytes(&received);
-                if known && !bytes.is_empty() {
-                    self.shard.ingest(conn, bytes, now, &mut self.outbox);
+                let mut at = 0;
+                while known
+                    && let Some(bytes) = self.sockets.ring.bytes(&received).get(at..)
+                    && !bytes.is_empty()
+                {
+                    let out = &mut self.outbox;
+                    at += self
+                        .shard
+                        .ingest_within(conn, bytes, TURN_OUTPUT_BYTES, now, out);
+                    self.relieve(now);
                 }
                 self.sockets.ring.give_back(received);
             }
@@ -287,6 +297,20 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Hands what has gathered in output buffers to the kernel, if it is much.
+    fn relieve(&mut self, now: Time) {
+        if self.shard.bytes_sent() - self.relieved < TURN_OUTPUT_BYTES as u64 {
+            return;
+        }
+        self.relieved = self.shard.bytes_sent();
+        while let Some(conn) = self.outbox.touched() {
+            self.sockets.flush(conn, &mut self.outbox);
+        }
+        self.sockets.ring.submit();
+        self.sockets.ring.drain(&mut self.completions);
+        self.work_on_completions(now);
     }
 
     /// The other side ended a connection that the core knows.

@@ -53,7 +53,7 @@ use crate::route::{Retained, Routes, SessionKey, ShardId};
 use crate::session::{Connection, Phase, ReplayKey};
 use crate::stats::Stats;
 use crate::time::Time;
-use crate::wire::{Ack, AckKind, Framing, Packet, PacketType, Publish, Run, frame};
+use crate::wire::{Ack, AckKind, Framing, Packet, PacketType, Publish, Run, frame, missing};
 
 pub use crate::session::{ConnKey, Peer, Ticket};
 pub use batch::{Batch, Control, Frame, Target, home};
@@ -165,7 +165,7 @@ impl Shard {
     /// A socket came from another shard, with what was read from it there and counted.
     pub fn adopt(&mut self, conn: ConnKey, peer: Peer, unread: &[u8], now: Time, out: &mut Outbox) {
         self.begin(conn, peer, now);
-        self.take(conn, unread, now, out);
+        self.take(conn, unread, u64::MAX, now, out);
     }
 
     fn begin(&mut self, conn: ConnKey, peer: Peer, now: Time) {
@@ -180,27 +180,82 @@ impl Shard {
 
     /// Bytes came from the socket of `conn`. Packets may be split and joined at will.
     pub fn ingest(&mut self, conn: ConnKey, bytes: &[u8], now: Time, out: &mut Outbox) {
-        if self.take(conn, bytes, now, out) {
-            self.stats.bytes_received += bytes.len() as u64;
+        self.ingest_within(conn, bytes, usize::MAX, now, out);
+    }
+
+    /// The same, until about `budget` bytes were appended to the outputs of clients. Returns how many
+    /// of `bytes` were taken; the rest is given again once those outputs have left.
+    pub fn ingest_within(
+        &mut self,
+        conn: ConnKey,
+        bytes: &[u8],
+        budget: usize,
+        now: Time,
+        out: &mut Outbox,
+    ) -> usize {
+        let enough = self.stats.bytes_sent.saturating_add(budget as u64);
+        match self.take(conn, bytes, enough, now, out) {
+            Some(taken) => {
+                self.stats.bytes_received += taken as u64;
+                taken
+            }
+            None => bytes.len(),
         }
     }
 
-    /// Works on new bytes. `false` if nobody knows the connection.
-    #[inline]
-    fn take(&mut self, conn: ConnKey, bytes: &[u8], now: Time, out: &mut Outbox) -> bool {
-        let Some(connection) = self.connections.get_mut(conn) else {
-            return false;
-        };
-        if connection.partial.is_empty() && !is_held(connection) {
-            let used = self.work_off(conn, bytes, now, out);
-            if let Some(connection) = self.connections.get_mut(conn) {
-                connection.partial.extend_from_slice(&bytes[used..]);
+    /// Bytes that were appended to the outputs of clients since the start.
+    #[must_use]
+    pub fn bytes_sent(&self) -> u64 {
+        self.stats.bytes_sent
+    }
+
+    /// Works on new bytes until `enough` bytes were sent since the start; returns how many it took.
+    /// `None` if nobody knows the connection.
+    fn take(
+        &mut self,
+        conn: ConnKey,
+        bytes: &[u8],
+        enough: u64,
+        now: Time,
+        out: &mut Outbox,
+    ) -> Option<usize> {
+        let mut at = 0;
+        // The packet that has begun is completed first; what comes behind it is worked on where it is.
+        while let Some(connection) = self.connections.get_mut(conn)
+            && !connection.partial.is_empty()
+            && matches!(connection.phase, Phase::Connected(_))
+        {
+            let maximum = maximum_packet_size(connection, &self.settings);
+            if let Ok(Framing::Incomplete) = frame(&connection.partial, maximum) {
+                let rest = &bytes[at..];
+                let wanted = missing(&connection.partial).min(rest.len());
+                if wanted == 0 {
+                    return Some(at);
+                }
+                connection.partial.extend_from_slice(&rest[..wanted]);
+                at += wanted;
+            } else {
+                self.resume(conn, now, out);
             }
-        } else {
-            connection.partial.extend_from_slice(bytes);
-            self.resume(conn, now, out);
         }
-        true
+        let connection = self.connections.get_mut(conn);
+        let Some(connection) = connection else {
+            return (at > 0).then_some(bytes.len());
+        };
+        if !connection.partial.is_empty() || is_held(connection) {
+            // A CONNECT that moves to another shard takes along all that is behind it.
+            connection.partial.extend_from_slice(&bytes[at..]);
+            self.resume(conn, now, out);
+            return Some(bytes.len());
+        }
+        at += self.work_off(conn, &bytes[at..], enough, now, out);
+        if self.stats.bytes_sent < enough {
+            if let Some(connection) = self.connections.get_mut(conn) {
+                connection.partial.extend_from_slice(&bytes[at..]);
+            }
+            at = bytes.len();
+        }
+        Some(at)
     }
 
     /// The bytes that were kept back for `conn` are worked off, if nothing holds them any longer.
@@ -212,7 +267,7 @@ impl Shard {
             return;
         }
         let mut partial = std::mem::take(&mut connection.partial);
-        let used = self.work_off(conn, &partial, now, out);
+        let used = self.work_off(conn, &partial, u64::MAX, now, out);
         if used < partial.len()
             && let Some(connection) = self.connections.get_mut(conn)
         {
@@ -221,8 +276,16 @@ impl Shard {
         }
     }
 
-    /// Works off the complete packets at the start of `bytes`; returns how many bytes they were.
-    fn work_off(&mut self, conn: ConnKey, bytes: &[u8], now: Time, out: &mut Outbox) -> usize {
+    /// Works off the complete packets at the start of `bytes`, until `enough` bytes were sent since the
+    /// start; returns how many bytes they were.
+    fn work_off(
+        &mut self,
+        conn: ConnKey,
+        bytes: &[u8],
+        enough: u64,
+        now: Time,
+        out: &mut Outbox,
+    ) -> usize {
         let mut at = 0;
         let mut topic = "";
         while at < bytes.len() {
@@ -233,12 +296,7 @@ impl Shard {
             if is_held(connection) {
                 break;
             }
-            let maximum = match connection.phase {
-                Phase::Connected(_) => self.settings.maximum_packet_size,
-                Phase::Handshake | Phase::Authenticating(_) => {
-                    MAX_CONNECT_PACKET_SIZE.min(self.settings.maximum_packet_size)
-                }
-            };
+            let maximum = maximum_packet_size(connection, &self.settings);
             let offset = connection.consumed;
             let outcome = match frame(&bytes[at..], maximum) {
                 Ok(Framing::Incomplete) => break,
@@ -284,6 +342,7 @@ impl Shard {
                 Err(violation) => Err(violation.into()),
             };
             match outcome {
+                Ok(Flow::Next) if self.stats.bytes_sent >= enough => break,
                 Ok(Flow::Next) => {}
                 Ok(Flow::Hold) => break,
                 Err(fault) => {
@@ -420,6 +479,16 @@ impl Shard {
     fn next_serial(&mut self) -> u64 {
         self.serial += 1;
         self.serial
+    }
+}
+
+/// Bytes of the largest packet that may come now.
+fn maximum_packet_size(connection: &Connection, settings: &Settings) -> u32 {
+    match connection.phase {
+        Phase::Connected(_) => settings.maximum_packet_size,
+        Phase::Handshake | Phase::Authenticating(_) => {
+            MAX_CONNECT_PACKET_SIZE.min(settings.maximum_packet_size)
+        }
     }
 }
 

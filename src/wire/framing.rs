@@ -172,6 +172,21 @@ pub fn frame(bytes: &[u8], maximum_packet_size: u32) -> Result<Framing<'_>, Viol
     }
 }
 
+/// How many bytes are missing at least to the packet that `bytes` begin with: 0 if it is whole, or is
+/// refused.
+#[must_use]
+pub fn missing(bytes: &[u8]) -> usize {
+    match bytes {
+        [] => 2,
+        [_] => 1,
+        [_, rest @ ..] => match remaining_length(rest) {
+            Ok(Some((length, width))) => (1 + width + length as usize).saturating_sub(bytes.len()),
+            Ok(None) => 1,
+            Err(_) => 0,
+        },
+    }
+}
+
 /// A Remaining Length of two to four bytes, and how many they are; `None` if more must come.
 fn remaining_length(bytes: &[u8]) -> Result<Option<(u32, usize)>, Violation> {
     let mut value = 0;

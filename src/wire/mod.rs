@@ -43,7 +43,7 @@ pub use authenticate::Auth;
 pub use connack::{ConnAck, ConnAckProperties};
 pub use connect::{Connect, ConnectProperties, Will};
 pub use disconnect::Disconnect;
-pub use framing::{Framing, PacketType, frame};
+pub use framing::{Framing, PacketType, frame, missing};
 pub use packet::{Packet, encode_pingreq, encode_pingresp};
 pub use properties::Property;
 pub use publish::{Publish, PublishHead, PublishProperties};

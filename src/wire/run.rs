@@ -12,6 +12,7 @@
 
 use super::framing::{Framing, frame};
 use super::{PacketId, PacketType, Publish, QoS, Version};
+use crate::limits::RUN_BYTES;
 
 /// What is known of a run apart from its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +84,8 @@ impl<'a> Run<'a> {
     fn extend(&mut self, bytes: &'a [u8], fixed_header: usize, maximum_packet_size: u32) {
         let mut end = self.bytes.len();
         let head = &bytes[fixed_header..][..self.shape.variable_header as usize];
-        while let Some(rest) = bytes.get(end..)
+        while end < RUN_BYTES
+            && let Some(rest) = bytes.get(end..)
             && rest.first() == Some(&PLAIN)
             && let Ok(Framing::Packet { body, size, .. }) = frame(rest, maximum_packet_size)
             && body.starts_with(head)
@@ -217,7 +219,7 @@ mod tests {
     #[test]
     fn packets_to_one_topic_are_one_run() {
         for version in [Version::V3_1_1, Version::V5] {
-            let payloads = [&b"one"[..], b"", &[7; 200], &[9; 20_000], b"five"];
+            let payloads = [&b"one"[..], b"", &[7; 200], b"four", &[9; 20_000]];
             let mut bytes = Vec::new();
             for payload in payloads {
                 bytes.extend(encode(version, "a/b", QoS::AtMostOnce, payload));

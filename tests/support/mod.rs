@@ -180,9 +180,16 @@ impl World {
     /// Bytes from a client arrive at the broker.
     pub fn push(&mut self, link: Link, bytes: &[u8]) {
         if let Some((shard, conn)) = self.wires[link.0].at {
-            let node = &mut self.nodes[shard];
-            node.shard.ingest(conn, bytes, self.now, &mut node.out);
-            self.drain(shard);
+            // A budget so small that outputs are taken between packets of one read.
+            let mut at = 0;
+            while at < bytes.len() {
+                let node = &mut self.nodes[shard];
+                let rest = &bytes[at..];
+                at += node
+                    .shard
+                    .ingest_within(conn, rest, 100, self.now, &mut node.out);
+                self.drain(shard);
+            }
         } else if !self.wires[link.0].closed {
             self.wires[link.0].in_transit.extend_from_slice(bytes);
         }

@@ -198,18 +198,22 @@ fn free_ports() -> io::Result<(u16, u16)> {
     Ok((first.local_addr()?.port(), second.local_addr()?.port()))
 }
 
-/// The last line of a file that says something.
+/// The last lines of a file that say something, in one.
 pub(crate) fn last_words(path: &Path) -> String {
-    let text = fs::read(path).unwrap_or_default();
-    String::from_utf8_lossy(&text)
+    let bytes = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let mut lines: Vec<&str> = text
         .lines()
         .rev()
         .map(str::trim)
-        .find(|line| !line.is_empty())
-        .map_or_else(
-            || "it said nothing".to_owned(),
-            |line| line.chars().take(200).collect(),
-        )
+        .filter(|line| !line.is_empty())
+        .take(3)
+        .collect();
+    lines.reverse();
+    if lines.is_empty() {
+        return "it said nothing".to_owned();
+    }
+    lines.join(" | ").chars().take(300).collect()
 }
 
 /// Lets this process and its children have as many open files as it may: each connection is one.

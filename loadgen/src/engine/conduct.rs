@@ -199,23 +199,25 @@ impl Run {
                 .map_or(NEVER, |time| measure.saturating_add(nanoseconds(time)));
             self.control.set_start(start, measure, end);
         }
+        let mut ending = false;
         loop {
             self.take_cuts(LOOK, watch);
             let now = now_ns();
             let phases = self.control.phases();
             self.sample(now);
+            if now >= phases.end {
+                break;
+            }
             let finished = plan.message_limit.is_some()
                 && now > phases.measure
                 && self.total().unfinished == 0;
-            if finished {
-                // What was published is waited for within the measured phase: it is the run.
-                self.drain(watch);
-            }
-            if now < phases.end && (super::interrupted() || finished) {
+            if !ending && (super::interrupted() || finished) {
+                ending = true;
+                if finished {
+                    // What was published is waited for within the measured phase: it is the run.
+                    self.drain(watch);
+                }
                 self.control.set_end(now_ns() + AHEAD);
-            }
-            if now >= phases.end {
-                break;
             }
         }
         self.drain(watch);

@@ -47,6 +47,7 @@ pub use error::Error;
 /// There is no broker, or this machine cannot generate the load.
 pub fn run(plan: &Plan, watch: &mut dyn Watch) -> Result<Outcome, Error> {
     check(plan)?;
+    let _ = stop_flag();
     let broker = resolve(plan)?;
     let files = u64::from(plan.clients()) + 64 + 8 * plan.shards as u64;
     let limit = sys::raise_open_files(files).map_err(Error::Thread)?;
