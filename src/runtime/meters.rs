@@ -23,7 +23,8 @@ measured! {
         turn_time: Histogram = Histogram "turn_seconds";
         /// How long a PUBLISH was inside the broker: from the begin of the turn of this shard that took
         /// it, from a client or from another shard, to the end of the one that sent it; one for
-        /// each copy sent. The gathering before the turn is not in it.
+        /// each copy sent. The gathering before the turn is not in it; time in which the thread was off its
+        /// CPU is, so that one long turn counts for every copy it sent.
         publish_latency: Histogram = Histogram "publish_latency_seconds";
         /// How long a batch of messages was between two shards: from its push to the begin of the turn
         /// that took it.

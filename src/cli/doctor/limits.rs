@@ -9,7 +9,8 @@ const OTHER_DESCRIPTORS: u64 = 16;
 /// Bytes of locked memory for a shard, as the broker asks for when it starts, and some more.
 const LOCKED_PER_SHARD: u64 = 640 * 1024;
 
-/// Bytes that a connection with one subscription takes, and its socket in the kernel.
+/// Bytes that a connection with one subscription takes, and its socket in the kernel. With 5,000 of them
+/// 3.2 to 3.3 KB of the process and 3.3 to 5.4 KB of the kernel's slabs were measured, three runs.
 const BYTES_PER_CONNECTION: u64 = 8 * 1024;
 
 /// The kernel from which on a wait can gather, which saves most.

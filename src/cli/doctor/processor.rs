@@ -96,8 +96,8 @@ fn governor(machine: &Machine) -> Check {
 
 fn numa(machine: &Machine) -> Check {
     const NAME: &str = "numa";
-    const WHY: &str = "packets and buffers that cross between nodes cost a good part of what a message \
-                       costs; keep the broker on the node of the network card";
+    const WHY: &str = "packets and buffers that cross between nodes take longer; keep the broker on the \
+                       node of the network card";
     let (Some(allowed), false) = (&machine.cpus_allowed, machine.numa_nodes.is_empty()) else {
         return Check::unknown(NAME, WHY);
     };
