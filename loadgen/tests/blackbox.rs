@@ -145,12 +145,14 @@ fn verified(port: u16, arguments: &[&str]) {
     assert_eq!(expected.as_u64(), Some(2_000), "{arguments:?}");
 }
 
-fn every_message_arrives_once(broker: &Broker) {
+fn every_message_arrives_once(broker: &Broker, window: &str) {
     for version in ["3.1.1", "5"] {
         for qos in ["0", "1", "2"] {
             verified(
                 broker.port,
-                &["-V", version, "-q", qos, "--rate", "4k", "-L", "2000"],
+                &[
+                    "-V", version, "-q", qos, "-F", window, "--rate", "4k", "-L", "2000",
+                ],
             );
         }
     }
@@ -159,14 +161,16 @@ fn every_message_arrives_once(broker: &Broker) {
 #[test]
 fn every_message_arrives_once_in_order_and_whole() {
     if let Some(broker) = shardmq("every_message_arrives_once_in_order_and_whole") {
-        every_message_arrives_once(&broker);
+        every_message_arrives_once(&broker, "100");
     }
 }
 
 #[test]
 fn mosquitto_delivers_every_message_once_too() {
     if let Some(broker) = mosquitto("mosquitto_delivers_every_message_once_too") {
-        every_message_arrives_once(&broker);
+        // Its own bound is 20 in flight; of what is above it, version 2.0.11 loses QoS 2 messages of
+        // 3.1.1 clients when it is slow.
+        every_message_arrives_once(&broker, "10");
     }
 }
 
