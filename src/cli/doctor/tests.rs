@@ -381,10 +381,6 @@ const SPOILED: &[Spoiled] = &[
 ];
 
 #[test]
-#[expect(
-    clippy::too_many_lines,
-    reason = "one table: what is wrong, what is said"
-)]
 fn whatever_is_wrong_is_found_with_its_fix_and_how_to_undo_it() {
     for (name, path, text, level, fix, undo) in SPOILED {
         let checks = with(&[(path, text)]);
