@@ -90,7 +90,7 @@ pub(super) struct Driver {
     /// Ends of receives that the core has not seen, the oldest first.
     arrivals: VecDeque<Completion>,
     parcels: Vec<(ShardId, Parcel)>,
-    /// What the shard had sent when its outputs were last handed over within a turn, or a turn began.
+    /// What the shard had sent when its outputs were last handed over.
     relieved: u64,
     /// Whether the last turn could not send everything to the other shards.
     behind: bool,
@@ -299,15 +299,20 @@ impl Driver {
         }
     }
 
+    /// Queues a send for every connection with fresh output.
+    fn flush_touched(&mut self) {
+        self.relieved = self.shard.bytes_sent();
+        while let Some(conn) = self.outbox.touched() {
+            self.sockets.flush(conn, &mut self.outbox);
+        }
+    }
+
     /// Hands what has gathered in output buffers to the kernel, if it is much.
     fn relieve(&mut self, now: Time) {
         if self.shard.bytes_sent() - self.relieved < TURN_OUTPUT_BYTES as u64 {
             return;
         }
-        self.relieved = self.shard.bytes_sent();
-        while let Some(conn) = self.outbox.touched() {
-            self.sockets.flush(conn, &mut self.outbox);
-        }
+        self.flush_touched();
         self.sockets.ring.submit();
         self.sockets.ring.drain(&mut self.completions);
         self.work_on_completions(now);
@@ -363,9 +368,7 @@ impl Driver {
     // What a turn leaves behind.
 
     fn empty_outbox(&mut self, now: Time) {
-        while let Some(conn) = self.outbox.touched() {
-            self.sockets.flush(conn, &mut self.outbox);
-        }
+        self.flush_touched();
         self.sockets.flush_ready(now, &mut self.outbox);
         let mut established = std::mem::take(&mut self.outbox.established);
         for conn in established.drain(..) {
