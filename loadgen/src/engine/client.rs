@@ -21,6 +21,8 @@ pub(super) enum Phase {
     Subscribing,
     /// It does what it is there for.
     Ready,
+    /// DISCONNECT is on its way: that the broker closes now is no news, and neither is what it sends.
+    Leaving,
     /// It is over; the socket waits for the kernel to let go of it.
     Dying,
 }
