@@ -61,6 +61,8 @@ pub(super) struct Client {
     pub(super) receive: Receive,
     /// It is in the list of those that have something to send.
     pub(super) touched: bool,
+    /// It is in the list of those that may publish again.
+    pub(super) hungry: bool,
     /// Its connection ends with a reset.
     pub(super) resets: bool,
     /// It counted as ready.
@@ -98,6 +100,7 @@ impl Client {
             phase: Phase::Away,
             receive: Receive::Idle,
             touched: false,
+            hungry: false,
             resets: false,
             counted: false,
             number,

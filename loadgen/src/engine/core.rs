@@ -17,9 +17,8 @@ use crate::plan::{Pace, Plan, Publishing, Verify};
 use super::client::{Client, Phase};
 use super::control::Phases;
 use super::fleet::FleetState;
-use super::payload::{Filler, HandOvers, IDENTIFIED};
+use super::payload::{Filler, HandOvers, IDENTIFIED, TIMED};
 use super::publishing::MAX_BACKLOG;
-use super::sys::now_ns;
 use super::tally::Tally;
 use super::verify::Tracker;
 use super::window::Window;
@@ -30,7 +29,10 @@ pub(super) const SUBSCRIBE_ID: u16 = u16::MAX;
 /// A group as this thread has it.
 #[derive(Debug)]
 pub(super) struct Members {
-    pub(super) publishing: Option<Publishing>,
+    /// When they publish, if they do.
+    pub(super) pace: Option<Pace>,
+    /// Whom each message has to reach.
+    pub(super) receivers: u64,
     pub(super) interval: Interval,
     /// Publishers by their phases.
     pub(super) order: Vec<(f64, u32)>,
@@ -54,7 +56,7 @@ pub(super) struct Core {
     pub(super) corrupt: u64,
     /// Clients that have something to send.
     pub(super) touched: Vec<u32>,
-    /// Publishers of QoS 0 without a rate whose socket has taken everything.
+    /// Publishers that have something to send and room for it again; each is here once.
     pub(super) hungry: Vec<u32>,
     /// Clients whose connection is to end.
     pub(super) doomed: Vec<u32>,
@@ -71,6 +73,8 @@ pub(super) struct Core {
     pub(super) received: u64,
     pub(super) unacknowledged: u64,
     pub(super) unfinished: u64,
+    /// Whether messages that arrive need neither their topics nor an answer by the client.
+    pub(super) is_plain: bool,
     /// Whether some publisher of QoS 0 goes as fast as its socket.
     pub(super) is_saturating: bool,
     pub(super) fleet: Option<Box<FleetState>>,
@@ -109,6 +113,12 @@ impl Core {
             received: 0,
             unacknowledged: 0,
             unfinished: 0,
+            is_plain: plan.verify == Verify::None
+                && plan.payload_size >= TIMED
+                && plan.fleet.is_none()
+                && plan
+                    .publishings()
+                    .all(|publishing| publishing.pace != Pace::PingPong),
             is_saturating,
             fleet: None,
             started: false,
@@ -142,12 +152,15 @@ impl Core {
                 publisher += u32::from(group.publishing.is_some());
             }
             order.sort_by(|one, other| one.0.total_cmp(&other.0));
-            let rate = match group.publishing.as_ref().map(|publishing| publishing.pace) {
+            let publishing = group.publishing.as_ref();
+            let pace = publishing.map(|publishing| publishing.pace);
+            let rate = match pace {
                 Some(Pace::Rate(rate)) => rate,
                 _ => 1.0,
             };
             self.members.push(Members {
-                publishing: group.publishing.clone(),
+                pace,
+                receivers: publishing.map_or(0, |publishing| u64::from(publishing.receivers)),
                 interval: Interval::of(rate, group.count),
                 order,
                 cursor: 0,
@@ -233,34 +246,31 @@ impl Core {
     }
 
     /// `index` may publish from now on.
-    pub(super) fn went_on(&mut self, index: u32) {
+    pub(super) fn went_on(&mut self, index: u32, now: u64) {
         if self.started
             && self.members[usize::from(self.clients[index as usize].group)].plays_ping_pong()
         {
-            self.answer(index, now_ns());
+            self.answer(index, now);
         } else {
             self.room(index);
         }
     }
 
     /// There is room again in the socket or in the window of `index`.
+    #[inline]
     pub(super) fn room(&mut self, index: u32) {
-        let client = &self.clients[index as usize];
-        if !self.started || client.phase != Phase::Ready {
+        let client = &mut self.clients[index as usize];
+        if !self.started || client.hungry || client.phase != Phase::Ready {
             return;
         }
-        let Some(publishing) = &self.members[usize::from(client.group)].publishing else {
-            return;
+        let wants = match self.members[usize::from(client.group)].pace {
+            Some(Pace::Rate(_)) => client.sequence < client.due,
+            Some(Pace::Saturated) => true,
+            Some(Pace::PingPong) | None => false,
         };
-        match (publishing.pace, publishing.qos) {
-            (Pace::Rate(_), _) => {
-                if client.sequence < client.due {
-                    self.send_owed(index);
-                }
-            }
-            (Pace::Saturated, QoS::AtMostOnce) => self.hungry.push(index),
-            (Pace::Saturated, _) => self.fill_window(index),
-            (Pace::PingPong, _) => {}
+        if wants {
+            client.hungry = true;
+            self.hungry.push(index);
         }
     }
 
@@ -280,12 +290,12 @@ impl Core {
 
     /// The first messages of those who do not wait for a schedule.
     fn begin(&mut self, group: usize, now: u64) {
-        let Some(publishing) = self.members[group].publishing.clone() else {
+        let Some(pace) = self.members[group].pace else {
             return;
         };
         for at in 0..self.members[group].order.len() {
             let index = self.members[group].order[at].1;
-            match publishing.pace {
+            match pace {
                 Pace::Rate(_) => return,
                 Pace::Saturated => self.room(index),
                 Pace::PingPong => self.answer(index, now),
@@ -304,13 +314,7 @@ impl Members {
     /// Whether its clients answer each message with the next one.
     #[inline]
     pub(super) fn plays_ping_pong(&self) -> bool {
-        matches!(
-            self.publishing,
-            Some(Publishing {
-                pace: Pace::PingPong,
-                ..
-            })
-        )
+        self.pace == Some(Pace::PingPong)
     }
 }
 

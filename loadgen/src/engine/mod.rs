@@ -27,6 +27,7 @@ mod inbound;
 mod outcome;
 pub mod payload;
 mod publishing;
+mod runs;
 mod socket;
 mod sys;
 mod tally;

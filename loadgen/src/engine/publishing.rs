@@ -1,12 +1,12 @@
 //! What is published and when: schedules, windows, and the bytes of a PUBLISH.
 
+use crate::plan::Pace;
 use crate::plan::schedule::phase;
-use crate::plan::{Pace, Publishing};
 
 use super::client::Phase;
 use super::control::NEVER;
 use super::core::{Core, Members};
-use super::payload::{IDENTIFIED, Stamp, TIMED};
+use super::payload::Stamp;
 use super::sys::now_ns;
 
 /// Bytes of one client that may wait for its socket before it counts as full.
@@ -97,7 +97,7 @@ impl Core {
     }
 
     /// Sends what was due while the window or the socket was full.
-    pub(super) fn send_owed(&mut self, index: u32) {
+    fn send_owed(&mut self, index: u32) {
         let now = now_ns();
         let client = &self.clients[index as usize];
         let interval = self.members[usize::from(client.group)].interval;
@@ -111,28 +111,77 @@ impl Core {
         }
     }
 
-    /// Publishes until the window is full.
-    pub(super) fn fill_window(&mut self, index: u32) {
-        let now = now_ns();
-        while now < self.phases.end && self.may_send(index) {
-            self.publish(index, now, now);
-        }
-    }
-
-    /// A batch for each publisher of QoS 0 whose socket takes more.
+    /// Lets those publish who have room again.
     pub(super) fn feed_hungry(&mut self) {
         let mut hungry = std::mem::take(&mut self.hungry);
         for index in hungry.drain(..) {
-            let now = now_ns();
-            let frame = self.clients[index as usize].head.len() + self.plan.payload_size;
-            for _ in 0..(BATCH / frame.max(1)).max(1) {
-                if now >= self.phases.end || !self.may_send(index) {
-                    break;
-                }
-                self.publish(index, now, now);
+            let client = &mut self.clients[index as usize];
+            client.hungry = false;
+            if self.members[usize::from(client.group)].pace == Some(Pace::Saturated) {
+                self.publish_now(index);
+            } else {
+                self.send_owed(index);
             }
         }
         self.hungry = hungry;
+    }
+
+    /// Publishes what there is room for in the window and in the socket, all of it due now: what a
+    /// publisher without a schedule does. One look at everything serves the whole batch.
+    fn publish_now(&mut self, index: u32) {
+        let now = now_ns();
+        let client = &self.clients[index as usize];
+        let backlog = client.backlog();
+        if now >= self.phases.end || client.phase != Phase::Ready || backlog >= MAX_BACKLOG {
+            return;
+        }
+        let frame = client.head.len() + self.plan.payload_size;
+        let window = client.window.as_ref();
+        let count = window
+            .map_or_else(|| (BATCH / frame).max(1), |window| window.room())
+            .min((MAX_BACKLOG - backlog).div_ceil(frame))
+            .min((client.limit - client.sequence) as usize);
+        if count == 0 {
+            return;
+        }
+        let mut pending = std::mem::take(self.pending(index));
+        let start = pending.len();
+        pending.resize(start + count * frame, 0);
+        let client = &mut self.clients[index as usize];
+        let mut stamp = Stamp {
+            intended_ns: now,
+            sequence: client.sequence,
+            publisher: client.publisher,
+            sent_ns: now,
+        };
+        for packet in pending[start..].chunks_exact_mut(frame) {
+            let (head, payload) = packet.split_at_mut(client.head.len());
+            head.copy_from_slice(&client.head);
+            if let Some(window) = &mut client.window {
+                let packet_id = window.insert(now, stamp.sequence);
+                let at = usize::from(client.packet_id_at);
+                head[at..at + 2].copy_from_slice(&packet_id.to_be_bytes());
+            }
+            self.filler.write(&stamp, payload);
+            stamp.sequence += 1;
+        }
+        client.sequence = stamp.sequence;
+        client.pending = pending;
+        self.published(index, count as u64);
+    }
+
+    /// Counts messages that were put together.
+    #[inline]
+    fn published(&mut self, index: u32, count: u64) {
+        let client = &self.clients[index as usize];
+        self.unfinished -= u64::from(client.sequence == client.limit);
+        self.expected += self.members[usize::from(client.group)].receivers * count;
+        self.tally.counts.published += count;
+        if client.window.is_some() {
+            self.unacknowledged += count;
+        } else {
+            self.tally.counts.acknowledged += count;
+        }
     }
 
     /// PUBLISH the next message of `index`, which was due at `intended`. There must be room.
@@ -141,7 +190,6 @@ impl Core {
         let client = &mut self.clients[index as usize];
         let sequence = client.sequence;
         client.sequence += 1;
-        self.unfinished -= u64::from(client.sequence == client.limit);
         let stamp = Stamp {
             intended_ns: intended,
             sequence,
@@ -152,20 +200,8 @@ impl Core {
             .window
             .as_mut()
             .map(|window| window.insert(intended, sequence));
-        let group = usize::from(client.group);
         self.write_publish(index, &stamp, packet_id, false);
-        let members = &self.members[group];
-        let receivers = members
-            .publishing
-            .as_ref()
-            .map_or(0, |publishing| publishing.receivers);
-        self.expected += u64::from(receivers);
-        self.tally.counts.published += 1;
-        if packet_id.is_some() {
-            self.unacknowledged += 1;
-        } else {
-            self.tally.counts.acknowledged += 1;
-        }
+        self.published(index, 1);
         if let Some(hand_overs) = &self.hand_overs {
             hand_overs.put(stamp.publisher, sequence, now.saturating_sub(intended));
         }
@@ -178,25 +214,16 @@ impl Core {
         let client = &mut self.clients[index as usize];
         let pending = &mut client.pending;
         let start = pending.len();
-        pending.reserve(client.head.len() + size.max(TIMED));
+        pending.reserve(client.head.len() + size);
         pending.extend_from_slice(&client.head);
         if let Some(packet_id) = packet_id {
             let at = start + usize::from(client.packet_id_at);
             pending[at..at + 2].copy_from_slice(&packet_id.to_be_bytes());
             pending[start] |= u8::from(dup) << 3;
         }
-        let head = stamp.to_bytes();
-        if size >= TIMED {
-            pending.extend_from_slice(&head);
-            pending.extend_from_slice(self.filler.body(stamp));
-        } else {
-            pending.extend_from_slice(&head[..size]);
-            if size > IDENTIFIED {
-                // Between the two there is room for no whole field.
-                let end = pending.len();
-                pending[end + IDENTIFIED - size..].fill(0);
-            }
-        }
+        let payload = pending.len();
+        pending.resize(payload + size, 0);
+        self.filler.write(stamp, &mut pending[payload..]);
     }
 
     /// Sends again what the broker has not acknowledged, after a session was resumed.
@@ -244,13 +271,7 @@ impl Members {
     /// When the next message of the group is due.
     #[inline]
     fn due(&self, start: u64) -> Option<u64> {
-        let scheduled = matches!(
-            self.publishing,
-            Some(Publishing {
-                pace: Pace::Rate(_),
-                ..
-            })
-        );
+        let scheduled = matches!(self.pace, Some(Pace::Rate(_)));
         let &(phase, _) = self.order.get(self.cursor)?;
         scheduled.then(|| start + self.interval.due(phase, self.round))
     }

@@ -167,14 +167,14 @@ impl Worker {
     }
 
     fn turn(&mut self, now: u64) {
-        self.work_on_completions();
+        self.work_on_completions(now);
         self.settle();
         self.connect_due(now);
         self.act(now);
         self.expire(now);
         self.look_for_idle(now);
-        self.core.run_schedules();
         self.core.feed_hungry();
+        self.core.run_schedules();
         self.bury_doomed();
         self.flush(now);
         self.stop_reading(now);
@@ -189,7 +189,8 @@ impl Worker {
 
     // What has completed.
 
-    fn work_on_completions(&mut self) {
+    /// `now` was read when they had been fetched: whatever arrived was there by then.
+    fn work_on_completions(&mut self, now: u64) {
         let mut completions = std::mem::take(&mut self.completions);
         for mut completion in completions.drain(..) {
             let index = completion.token.index();
@@ -198,7 +199,7 @@ impl Worker {
                     let received = completion.received.take();
                     if let Some(received) = received {
                         let bytes = self.net.bytes(&received);
-                        self.core.ingest(index, bytes, now_ns());
+                        self.core.ingest(index, bytes, now);
                         self.net.give_back(received);
                     }
                     self.receive_ended(index, &completion);
@@ -420,7 +421,7 @@ impl Worker {
             }
             self.net.submit();
             self.net.drain(&mut self.completions);
-            self.work_on_completions();
+            self.work_on_completions(now_ns());
         }
     }
 
