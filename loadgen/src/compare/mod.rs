@@ -30,7 +30,7 @@ use session::Session;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Brokers to start, from shardmq, shardmq-epoll, shardmq-0 and shardmq-epoll-0 (without
-    /// gathering), shardmq-2-shards, mosquitto, rumqttd, rmqttd, nats.
+    /// gathering), shardmq-2-shards, mosquitto, rumqttd, rmqttd, nats; '' for none (see --extra).
     #[arg(
         long,
         value_delimiter = ',',

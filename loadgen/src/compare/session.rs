@@ -56,7 +56,8 @@ impl<'a> Session<'a> {
             .map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text))?;
         let root = root(options);
         let (mut targets, mut contenders) = (Vec::new(), Vec::new());
-        for name in &options.brokers {
+        // An empty list is a list of one empty name.
+        for name in options.brokers.iter().filter(|name| !name.is_empty()) {
             let broker = find(name)?;
             let mut contender = Contender {
                 name: name.clone(),
@@ -83,7 +84,12 @@ impl<'a> Session<'a> {
             targets.push(Target::Extra(extra.clone()));
         }
         if targets.is_empty() {
-            let mut text = "none of the brokers is installed".to_owned();
+            let mut text = if contenders.is_empty() {
+                "there is nothing to compare: --brokers is empty, and there is no --extra"
+                    .to_owned()
+            } else {
+                "none of the brokers is installed".to_owned()
+            };
             for contender in &contenders {
                 let missing = contender.missing.as_deref().unwrap_or_default();
                 text += &format!("\n  {}: {missing}", contender.name);

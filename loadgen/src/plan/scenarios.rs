@@ -88,9 +88,9 @@ pub const NAMED: &[Named] = &[
     named("qos2-100-100", "100 pairs, QoS 2, 10 in flight each"),
     named(
         "idle-15000",
-        "15,000 connections with a subscription each, idle (--broker-pid for their memory)",
+        "15,000 connections with a subscription each, idle (--broker-pid for their memory); any number",
     ),
-    named("storm-10000", "10,000 clients connect at once"),
+    named("storm-10000", "10,000 clients connect at once; any number"),
     named(
         "slow-reader",
         "100 pairs at 10,000 per second, and a subscriber to everything that stops reading",
@@ -245,13 +245,22 @@ fn own(name: &str) -> Option<Plan> {
         "pingpong" => ping_pong(),
         "qos2-1-1" => saturated(1, QoS::ExactlyOnce, 50),
         "qos2-100-100" => saturated(100, QoS::ExactlyOnce, 10),
-        "idle-15000" => idle(15_000),
-        "storm-10000" => storm(10_000),
         "fleet" => fleet(1_000, Duration::from_secs(30)),
         "slow-reader" => slow_reader(true),
         "slow-reader-none" => slow_reader(false),
-        _ => return None,
+        _ => return any_number(name),
     })
+}
+
+/// Those of which there is one for every number of clients.
+fn any_number(name: &str) -> Option<Plan> {
+    let (kind, count) = name.split_once('-')?;
+    let count = count.parse().ok().filter(|&count| count > 0)?;
+    match kind {
+        "idle" => Some(idle(count)),
+        "storm" => Some(storm(count)),
+        _ => None,
+    }
 }
 
 fn ping_pong() -> Plan {
@@ -370,6 +379,8 @@ mod tests {
             "conn-tls-1-1",
             "x",
             "saturate-x0.5",
+            "idle-0",
+            "storm-",
             "p2p-1K-1K-1K-1K-x2",
         ] {
             assert!(find(unknown).is_none(), "{unknown}");
@@ -388,6 +399,9 @@ mod tests {
         assert_eq!((plan.clients(), plan.rate()), (2_000, Some(20_000.0)));
         plan.set_rate(50_000.0);
         assert_eq!(plan.rate(), Some(50_000.0));
+        assert_eq!(find("idle-7").unwrap().clients(), 7);
+        let plan = find("storm-20000").unwrap();
+        assert_eq!((plan.clients(), plan.connect_rate), (20_000, None));
         let plan = find("slow-reader").unwrap();
         assert_eq!(
             plan.groups
