@@ -317,7 +317,7 @@ impl Shard {
         // behind that one, what is published after it with the same QoS [MQTT-4.6.0-6].
         let queues = match &connection {
             Some(_) => {
-                session.queued_at_most_once > 0
+                session.queue.at_most_once() > 0
                     || waits && (self.settings.queue_qos0 || fanout.message.retain)
             }
             None => self.settings.queue_qos0,
@@ -372,13 +372,13 @@ impl Shard {
         let size = delivery.message.size() as u64;
         let settings = &self.settings;
         while session.queue.len() >= settings.max_queued_messages as usize
-            || session.queue_bytes + size > settings.max_queued_bytes
+            || session.queue.bytes() + size > settings.max_queued_bytes
         {
             self.stats.drop_messages(DropReason::QueueFull, 1);
             match settings.queue_overflow {
                 QueueOverflow::Reject => return Outcome::Refused,
                 QueueOverflow::DropNew => return Outcome::Dropped,
-                QueueOverflow::DropOldest => match session.dequeue() {
+                QueueOverflow::DropOldest => match session.queue.pop() {
                     Some(oldest) => {
                         self.stats.queued -= 1;
                         self.stats.queued_bytes -= oldest.message.size() as u64;
@@ -387,7 +387,7 @@ impl Shard {
                 },
             }
         }
-        session.enqueue(delivery);
+        session.queue.push(delivery);
         self.stats.queued += 1;
         self.stats.queued_bytes += size;
         self.update_availability(key, out);
@@ -396,7 +396,7 @@ impl Shard {
 
     /// Takes the oldest message from the queue of a session.
     fn dequeue(&mut self, key: SessionKey) -> Option<Delivery> {
-        let delivery = self.sessions.get_mut(key)?.dequeue()?;
+        let delivery = self.sessions.get_mut(key)?.queue.pop()?;
         self.stats.queued -= 1;
         self.stats.queued_bytes -= delivery.message.size() as u64;
         Some(delivery)
