@@ -88,17 +88,22 @@ impl Worker {
         }
     }
 
-    /// Ends connections that got no CONNACK in time.
+    /// Ends connections that got no CONNACK, or no SUBACK, in time.
     pub(super) fn expire(&mut self, now: u64) {
         while let Some(&(deadline, index, generation)) = self.deadlines.front()
             && deadline <= now
         {
             self.deadlines.pop_front();
             let client = &self.core.clients[index as usize];
-            if client.generation == generation && client.phase == Phase::Connecting {
+            let missing = match client.phase {
+                Phase::Connecting => "CONNACK",
+                Phase::Subscribing => "SUBACK",
+                Phase::Away | Phase::Ready | Phase::Leaving | Phase::Dying => continue,
+            };
+            if client.generation == generation {
                 let seconds = CONNECT_TIMEOUT.as_secs();
                 self.core
-                    .fail(index, format!("no CONNACK within {seconds} s"));
+                    .fail(index, format!("no {missing} within {seconds} s"));
             }
         }
     }

@@ -19,7 +19,7 @@ use shardmq::wire::{QoS, Version};
 
 pub use pattern::Pattern;
 
-/// How long a connection may take from its SYN to its CONNACK.
+/// How long a connection may take from its SYN to its CONNACK, and to its SUBACK.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the last messages of a run are waited for.

@@ -22,7 +22,7 @@ const SHOWN: &str = "\x1b[?25h";
 struct Terminal {
     keyboard: File,
     /// Kept open, so that what was written can be read after the generator has ended.
-    line: OwnedFd,
+    line: Option<OwnedFd>,
     shown: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
     child: Child,
@@ -30,8 +30,8 @@ struct Terminal {
 
 impl Terminal {
     fn with(arguments: &[&str]) -> Self {
-        let master =
-            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal can be had");
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+            .expect("a pseudo-terminal can be had");
         grantpt(&master).expect("a pseudo-terminal can be had");
         unlockpt(&master).expect("a pseudo-terminal can be had");
         let name = ptsname(&master, Vec::new()).expect("a pseudo-terminal can be had");
@@ -68,7 +68,7 @@ impl Terminal {
         });
         Self {
             keyboard,
-            line,
+            line: Some(line),
             shown,
             reader: Some(reader),
             child,
@@ -91,12 +91,11 @@ impl Terminal {
     /// Waits until the generator has ended; its exit code and everything that it has shown.
     fn end(mut self) -> (Option<i32>, String) {
         let status = ended(&mut self.child);
-        let modes = tcgetattr(&self.line)
-            .expect("a pseudo-terminal can be had")
-            .local_modes;
+        let line = self.line.take().expect("it was not ended before");
+        let modes = tcgetattr(&line).expect("a terminal").local_modes;
         assert!(modes.contains(LocalModes::ECHO | LocalModes::ICANON));
         // With its last holder the terminal ends, and with it what its reader gets.
-        drop(self.line);
+        drop(line);
         self.reader
             .take()
             .expect("a pseudo-terminal can be had")
@@ -104,6 +103,14 @@ impl Terminal {
             .expect("a pseudo-terminal can be had");
         let shown = self.shown.lock().expect("nobody panics with it").clone();
         (status.code(), shown)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Only this child; one that has ended by itself is past killing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
