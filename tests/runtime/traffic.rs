@@ -31,7 +31,7 @@ fn a_shard_that_spins_misses_nothing() {
     for run in Run::ALL {
         for gather_us in [0, 200] {
             let broker = Broker::start_with(run, |options| {
-                options.spin_us = 1_000;
+                options.spin_us = 100;
                 options.gather_us = gather_us;
             });
             // These names live on both shards where there are two.
@@ -41,7 +41,7 @@ fn a_shard_that_spins_misses_nothing() {
                     client.subscribe(&format!("to/{index}"))
                 })
                 .collect();
-            for round in 0..200_usize {
+            for round in 0..80_usize {
                 let text = round.to_string();
                 let (from, to) = (round % 4, (round / 4) % 4);
                 clients[from].send(&publish(&format!("to/{to}"), text.as_bytes()));

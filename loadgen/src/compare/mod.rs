@@ -29,8 +29,10 @@ use session::Session;
 /// What is compared, and how.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Brokers to start, from shardmq, shardmq-epoll, shardmq-0 and shardmq-epoll-0 (without
-    /// gathering), shardmq-2-shards, mosquitto, rumqttd, rmqttd, nats; '' for none (see --extra).
+    /// Brokers to start, from shardmq, shardmq-epoll, shardmq-2-shards, mosquitto, rumqttd, rmqttd,
+    /// nats, and for works B and E shardmq-0 and shardmq-epoll-0 (without gathering), for E
+    /// shardmq-spin and shardmq-epoll-spin (which look for 50 us before they sleep); '' for none (see
+    /// --extra)
     #[arg(
         long,
         value_delimiter = ',',
