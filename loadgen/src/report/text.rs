@@ -35,7 +35,7 @@ pub(crate) fn text(document: &Document) -> String {
 }
 
 fn row(out: &mut String, name: &str, value: &str) {
-    let _ = writeln!(out, "{name:<14}{value}");
+    let _ = writeln!(out, "{name:<13} {value}");
 }
 
 fn head(out: &mut String, document: &Document) {
