@@ -192,6 +192,7 @@ impl Items {
             }
             session.messages = restored.messages.iter().copied().collect();
         }
+        settled.end_exchanges();
         let retained = self.place(&settled, index, found);
         let numbers = settled.sessions.len();
         let mut sessions = Vec::with_capacity(numbers);
@@ -287,6 +288,25 @@ impl Settled {
         }
         self.sessions[number] = Some((Box::new(Session::new(begun, id)), restored));
         self.counts.insert(id.0, 1);
+    }
+
+    /// An exchange that PUBREC has not come for ends with its message.
+    fn end_exchanges(&mut self) {
+        let counts = &mut self.counts;
+        for (session, restored) in self.sessions.iter_mut().flatten() {
+            let messages = &restored.messages;
+            let goes_on = |exchange: &Exchange| {
+                exchange.received || messages.binary_search(&exchange.message).is_ok()
+            };
+            session.exchanges.retain(|(_, exchange, item)| {
+                let stays = goes_on(exchange);
+                if !stays {
+                    counts.remove(&item.0);
+                }
+                stays
+            });
+            restored.exchanges.retain(goes_on);
+        }
     }
 
     /// The session that has `id`, if both live. Asked for again, `None`: what was being moved was read

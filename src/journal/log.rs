@@ -84,10 +84,14 @@ pub(super) struct Log {
     position: Position,
     /// Where the open frame will stand: in the last segment, from here on.
     offset: u32,
+    /// Bytes up to which the open frame is not closed: what is appended together.
+    whole: usize,
     /// Whether the open frame is written although there is no record in it.
     wanted: bool,
     /// Whether there is no record in the frame before the open one.
     last_was_empty: bool,
+    /// Whether the frame before the open one is synced.
+    last_was_synced: bool,
     sealed: VecDeque<Sealed>,
     in_flight: Option<(Position, bool)>,
     durable: Position,
@@ -135,8 +139,10 @@ impl Log {
             next_item: item,
             position: Position(found.position.0 + 1),
             offset,
+            whole: 0,
             wanted: false,
             last_was_empty: found.position.0 == 0,
+            last_was_synced: true,
             sealed: VecDeque::new(),
             in_flight: None,
             durable: found.position,
@@ -167,6 +173,31 @@ impl Log {
         self.settings.segment_bytes as usize - HEADER_BYTES - BLOCK
     }
 
+    /// `bytes` more go into the open frame.
+    pub(super) fn reserve(&mut self, bytes: usize) -> Result<(), Refused> {
+        if bytes > self.largest_record() {
+            return Err(Refused::TooLarge);
+        }
+        let len = self.open.len();
+        if self.failure.is_some() {
+            return Ok(());
+        }
+        let fits = self.fits(len + bytes);
+        if len > HEADER_BYTES && (!fits || len + bytes > self.settings.frame_bytes as usize) {
+            self.seal(false);
+        }
+        if !self.fits(self.open.len() + bytes) {
+            self.roll();
+        }
+        self.whole = self.open.len() + bytes;
+        Ok(())
+    }
+
+    /// Whether an open frame of `len` bytes leaves the last block of its segment free.
+    fn fits(&self, len: usize) -> bool {
+        self.offset as usize + padded(len) <= self.settings.segment_bytes as usize - BLOCK
+    }
+
     /// Appends what `encode` writes, relative to the item it is given. `encode` may be called twice.
     pub(super) fn append(
         &mut self,
@@ -177,22 +208,21 @@ impl Log {
         }
         let mut at = self.open.len();
         encode(self.base, self.open.records());
-        let limit = self.settings.segment_bytes as usize - BLOCK;
-        let fits = |offset: u32, len: usize| offset as usize + padded(len) <= limit;
-        let full = at > HEADER_BYTES && self.open.len() > self.settings.frame_bytes as usize;
-        if full || !fits(self.offset, self.open.len()) {
+        let most = self.whole.max(self.settings.frame_bytes as usize);
+        let full = at > HEADER_BYTES && self.open.len() > most;
+        if full || !self.fits(self.open.len()) {
             if self.open.len() - at > self.largest_record() {
                 self.open.truncate(at);
                 return Err(Refused::TooLarge);
             }
             self.open.truncate(at);
-            if at > HEADER_BYTES || self.wanted {
+            if at > HEADER_BYTES {
                 self.seal(false);
             }
             self.base = self.next_item;
             at = HEADER_BYTES;
             encode(self.base, self.open.records());
-            if !fits(self.offset, self.open.len()) {
+            if !self.fits(self.open.len()) {
                 self.open.truncate(at);
                 self.roll();
                 encode(self.base, self.open.records());
@@ -236,7 +266,9 @@ impl Log {
             base: self.base,
             sync: sync || self.wanted,
         });
+        self.last_was_synced = sync || self.wanted;
         self.wanted = false;
+        self.whole = 0;
         if let Some(last) = self.segments.back_mut() {
             last.used = self.offset + size;
             last.last = self.position;
@@ -249,7 +281,7 @@ impl Log {
     /// The last segment is full. Its last frame is synced: where that was given away without, an
     /// empty one takes the block that is left for it.
     fn roll(&mut self) {
-        if self.settings.sync == Sync::OnDemand && self.offset > 0 {
+        if self.settings.sync == Sync::OnDemand && !self.last_was_synced {
             match self.sealed.back_mut() {
                 Some(last) => last.sync = true,
                 None => self.seal(true),
@@ -266,6 +298,9 @@ impl Log {
             return None;
         }
         if self.sealed.is_empty() && (self.open.len() > HEADER_BYTES || self.wanted) {
+            if self.offset == self.settings.segment_bytes {
+                self.roll(); // there is an empty frame in the last block
+            }
             self.seal(false);
         }
         let next = self.sealed.front()?;

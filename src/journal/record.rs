@@ -63,7 +63,7 @@ pub enum Record<'a> {
         /// The sessions it waits for.
         receivers: Receivers<'a>,
     },
-    /// A message is no concern of a session any longer.
+    /// A message is no concern of a session any longer; nor is the record that it was sent.
     Acknowledged {
         /// Which session.
         session: SessionNumber,

@@ -202,7 +202,7 @@ proptest! {
         }
         let mut reader = Reader::new(&bytes);
         for record in &written {
-            prop_assert_eq!(Record::decode(base, &mut reader).as_ref(), Ok(record));
+            prop_assert_eq!(Record::decode(base, &mut reader), Ok(*record));
         }
         prop_assert!(reader.is_empty());
     }

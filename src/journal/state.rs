@@ -153,6 +153,17 @@ impl Journal {
 
     // Mutators.
 
+    /// What is appended from here on stands in one frame, so it is on disk wholly or not at all, if it
+    /// is no more than `bytes` and [`Journal::next_write`] is not called meanwhile. Each call by itself is
+    /// whole in any case. `bytes` counts payloads, topics, filters and the like; 64 each for all else
+    /// of a call is plenty.
+    ///
+    /// # Errors
+    /// So much does not fit a segment.
+    pub fn together(&mut self, bytes: usize) -> Result<(), Refused> {
+        self.log.reserve(bytes)
+    }
+
     /// A session begins.
     ///
     /// # Errors
@@ -370,8 +381,7 @@ impl Journal {
         self.append(&Record::Acknowledged { session, message })?;
         self.end_item(message);
         if let Some(item) = exchange {
-            self.append(&Record::Removed { id: item })?;
-            self.end_item(item);
+            self.end_item(item); // a message that was sent ends with it
         }
         Ok(())
     }
