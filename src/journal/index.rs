@@ -127,6 +127,13 @@ impl Index {
 
     /// There is a chunk with that number, if it is no older than the oldest.
     fn advance(&mut self, number: u64) {
+        if number.saturating_sub(self.first) >= 2 * MAX_CHUNKS as u64 {
+            // Far away from everything there is.
+            for position in 0..self.chunks.len() {
+                self.dissolve(position);
+            }
+            self.chunks.clear();
+        }
         while self.first + (self.chunks.len() as u64) <= number {
             // The newest one grows old.
             if let Some(Some(chunk)) = self.chunks.back()

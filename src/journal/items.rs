@@ -8,12 +8,14 @@ use super::codec::Malformed;
 use super::frame::Header;
 use super::index::{Index, Place};
 use super::log::Found;
-use super::record::Record;
+use super::reading::for_each_record;
+use super::record::{MAX_ITEM, Record};
 use super::restored::{Recovered, RestoredSession, RestoredSubscription, RestoredWill};
-use super::state::{Session, for_each_record};
+use super::state::Session;
 use super::types::{Exchange, ItemId, SessionNumber};
 
 type Numbers = HashSet<u64, foldhash::fast::FixedState>;
+type BySession<V> = HashMap<SessionNumber, V, foldhash::fast::FixedState>;
 type Counts = HashMap<u64, u32, foldhash::fast::FixedState>;
 
 /// What was appended and what was ended, in no order.
@@ -32,7 +34,7 @@ pub(super) struct Items {
     exchanges: Vec<(SessionNumber, ItemId, Exchange)>,
     wills: Vec<(SessionNumber, ItemId, RestoredWill)>,
     /// For each session number, messages that were appended and that were acknowledged.
-    waiting: Vec<(Vec<ItemId>, Vec<ItemId>)>,
+    waiting: BySession<(Vec<ItemId>, Vec<ItemId>)>,
 }
 
 impl Items {
@@ -44,6 +46,9 @@ impl Items {
         segment: u64,
         offset: usize,
     ) -> Result<u32, Malformed> {
+        if header.base.0 >= MAX_ITEM {
+            return Err(Malformed);
+        }
         let before = self.appended.len();
         self.next = self.next.max(header.base.0);
         for_each_record(header, records, |at, record| {
@@ -158,11 +163,7 @@ impl Items {
     }
 
     fn waiting(&mut self, session: SessionNumber) -> &mut (Vec<ItemId>, Vec<ItemId>) {
-        let number = session.0 as usize;
-        if number >= self.waiting.len() {
-            self.waiting.resize_with(number + 1, Default::default);
-        }
-        &mut self.waiting[number]
+        self.waiting.entry(session).or_default()
     }
 
     /// Appended minus ended: fills `index` and counts what lives in `found`.
@@ -181,9 +182,8 @@ impl Items {
             }
         }
         self.settle_owned(&mut settled);
-        let waiting = std::mem::take(&mut self.waiting);
-        for (number, (appended, acknowledged)) in waiting.into_iter().enumerate() {
-            let Some(Some((session, restored))) = settled.sessions.get_mut(number) else {
+        for (number, (appended, acknowledged)) in std::mem::take(&mut self.waiting) {
+            let Some((session, restored)) = settled.sessions.get_mut(&number) else {
                 continue;
             };
             restored.messages = subtract(appended, acknowledged, session.begun);
@@ -194,16 +194,18 @@ impl Items {
         }
         settled.end_exchanges();
         let retained = self.place(&settled, index, found);
-        let numbers = settled.sessions.len();
-        let mut sessions = Vec::with_capacity(numbers);
+        let mut sorted: Vec<_> = settled.sessions.into_iter().collect();
+        sorted.sort_unstable_by_key(|(number, _)| *number);
+        let last = sorted.last().map_or(0, |(number, _)| number.0 as usize + 1);
+        let mut sessions = Vec::new();
+        sessions.resize_with(last, || None);
         let mut recovered = Recovered {
             retained,
             ..Recovered::default()
         };
-        for slot in settled.sessions {
-            let (session, restored) = slot.unzip();
-            sessions.push(session);
-            recovered.sessions.extend(restored);
+        for (number, (session, restored)) in sorted {
+            sessions[number.0 as usize] = Some(session);
+            recovered.sessions.push(restored);
         }
         (sessions, recovered)
     }
@@ -260,7 +262,7 @@ impl Items {
                 restored.will = Some(will);
             }
         }
-        for (session, restored) in settled.sessions.iter_mut().flatten() {
+        for (session, restored) in settled.sessions.values_mut() {
             session.held.sort_unstable();
             session
                 .exchanges
@@ -275,25 +277,22 @@ impl Items {
 #[derive(Default)]
 struct Settled {
     removed: Numbers,
-    sessions: Vec<Option<(Box<Session>, RestoredSession)>>,
+    sessions: BySession<(Box<Session>, RestoredSession)>,
     /// How many want an item, retention apart.
     counts: Counts,
 }
 
 impl Settled {
     fn add_session(&mut self, begun: ItemId, id: ItemId, restored: RestoredSession) {
-        let number = restored.session.0 as usize;
-        if number >= self.sessions.len() {
-            self.sessions.resize_with(number + 1, || None);
-        }
-        self.sessions[number] = Some((Box::new(Session::new(begun, id)), restored));
+        let session = Box::new(Session::new(begun, id));
+        self.sessions.insert(restored.session, (session, restored));
         self.counts.insert(id.0, 1);
     }
 
     /// An exchange that PUBREC has not come for ends with its message.
     fn end_exchanges(&mut self) {
         let counts = &mut self.counts;
-        for (session, restored) in self.sessions.iter_mut().flatten() {
+        for (session, restored) in self.sessions.values_mut() {
             let messages = &restored.messages;
             let goes_on = |exchange: &Exchange| {
                 exchange.received || messages.binary_search(&exchange.message).is_ok()
@@ -316,9 +315,9 @@ impl Settled {
         number: SessionNumber,
         id: ItemId,
     ) -> Option<(&mut Session, &mut RestoredSession)> {
-        let (session, restored) = self.sessions.get_mut(number.0 as usize)?.as_mut()?;
+        let (session, restored) = self.sessions.get_mut(&number)?;
         let lives = id > session.begun && !self.removed.contains(&id.0);
-        (lives && self.counts.insert(id.0, 1).is_none()).then_some((session, restored))
+        (lives && self.counts.insert(id.0, 1).is_none()).then_some((&mut **session, restored))
     }
 }
 

@@ -34,6 +34,7 @@ pub struct Write {
     /// Whether `fdatasync` of the file follows the write.
     pub sync: bool,
     position: Position,
+    segment: u64,
     frame: FrameBuffer,
 }
 
@@ -93,7 +94,9 @@ pub(super) struct Log {
     /// Whether the frame before the open one is synced.
     last_was_synced: bool,
     sealed: VecDeque<Sealed>,
-    in_flight: Option<(Position, bool)>,
+    in_flight: Option<Position>,
+    /// Segment and offset of the first byte that is not written.
+    written: (u64, u32),
     durable: Position,
     /// The number of the oldest segment.
     pub(super) first: u64,
@@ -129,6 +132,8 @@ impl Log {
         }
         let offset = segments.back().map_or(0, |segment| segment.used);
         let item = ItemId(found.next_item.max(1));
+        let first = found.first.max(1);
+        let written = (first + segments.len() as u64 - 1, offset);
         let frame_bytes = settings.frame_bytes as usize;
         Self {
             identity,
@@ -145,8 +150,9 @@ impl Log {
             last_was_synced: true,
             sealed: VecDeque::new(),
             in_flight: None,
+            written,
             durable: found.position,
-            first: found.first.max(1),
+            first,
             segments,
             free: found.free,
             releasing: VecDeque::new(),
@@ -326,12 +332,13 @@ impl Log {
             durable: self.durable,
             base: sealed.base,
         });
-        self.in_flight = Some((sealed.position, sync));
+        self.in_flight = Some(sealed.position);
         Some(Write {
             file,
             offset: sealed.offset,
             sync,
             position: sealed.position,
+            segment: sealed.segment,
             frame: sealed.frame,
         })
     }
@@ -339,12 +346,14 @@ impl Log {
     pub(super) fn completed(&mut self, write: Write, result: Result<(), Failure>) {
         let in_flight = self.in_flight.take();
         assert_eq!(
-            in_flight.map(|(position, _)| position),
+            in_flight,
             Some(write.position),
             "the write that is given back is the one that was given"
         );
         match result {
             Ok(()) => {
+                let size = write.bytes().len() as u32;
+                self.written = (write.segment, write.offset + size);
                 if write.sync {
                     self.durable = write.position;
                     self.release();
@@ -468,6 +477,12 @@ impl Log {
 
     pub(super) fn durable(&self) -> Position {
         self.durable
+    }
+
+    /// Whether what stands at `place` was written, synced or not.
+    pub(super) fn is_written(&self, place: Place) -> bool {
+        let segment = self.first + self.segment_index(place.segment) as u64;
+        (segment, place.offset) < self.written
     }
 
     pub(super) fn failure(&self) -> Option<Failure> {

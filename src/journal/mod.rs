@@ -59,6 +59,8 @@ mod frame;
 mod index;
 mod items;
 mod log;
+mod moving;
+mod reading;
 mod receivers;
 mod record;
 mod recovery;
@@ -69,11 +71,12 @@ mod types;
 pub use codec::Malformed;
 pub use frame::{HEADER_BYTES, Header, NoFrame, VERSION};
 pub use log::Write;
+pub use reading::{Body, Read};
 pub use receivers::Receivers;
 pub use record::Record;
 pub use recovery::Recovery;
 pub use restored::{Recovered, RestoredSession, RestoredSubscription, RestoredWill};
-pub use state::{Journal, Read, Retention};
+pub use state::{Journal, Retention};
 pub use types::{
     BLOCK, Copied, Damage, Deadline, Defect, Exchange, Failure, FileId, Identity, ItemId,
     MAX_SEGMENT_BYTES, MAX_SESSIONS, Position, Recipient, Refused, SessionDetails, SessionNumber,
@@ -89,7 +92,7 @@ pub fn records<'a>(
     records: &'a [u8],
     mut each: impl FnMut(Record<'a>),
 ) -> Result<(), Malformed> {
-    state::for_each_record(header, records, |_, record| {
+    reading::for_each_record(header, records, |_, record| {
         each(record);
         Ok(())
     })

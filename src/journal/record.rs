@@ -12,8 +12,8 @@ use crate::wire::{PacketId, QoS, RetainHandling, SubscriptionOptions, Version};
 use super::codec::{Malformed, Reader, put_bytes, put_number, put_signed};
 use super::receivers::Receivers;
 use super::types::{
-    Deadline, ItemId, MAX_SESSIONS, SessionDetails, SessionNumber, StoredMessage,
-    SubscriptionDetails, WillDetails,
+    Deadline, ItemId, MAX_SEGMENT_BYTES, MAX_SESSIONS, SessionDetails, SessionNumber,
+    StoredMessage, SubscriptionDetails, WillDetails,
 };
 
 /// One record.
@@ -267,6 +267,7 @@ impl<'a> Record<'a> {
 
     /// Reads the next record of a frame whose header names `base`.
     pub(super) fn decode(base: ItemId, reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        let base = item(base.0)?;
         let kind = reader.byte()?;
         Ok(match kind {
             SESSION => {
@@ -355,6 +356,7 @@ impl<'a> Record<'a> {
         let mut ahead = reader;
         let length: usize = ahead.narrow()?;
         let wanted = (bytes.len() - ahead.rest().len()).checked_add(length);
+        let wanted = wanted.filter(|&wanted| wanted <= MAX_SEGMENT_BYTES as usize);
         let wanted = wanted.ok_or(Malformed)?;
         if wanted > bytes.len() {
             return Ok(Err(wanted));
@@ -434,12 +436,20 @@ fn distance(base: ItemId, id: ItemId) -> i64 {
     id.0.wrapping_sub(base.0).cast_signed()
 }
 
+/// Numbers beyond are none that were given away; so there is always a next one.
+pub(super) const MAX_ITEM: u64 = 1 << 62;
+
+fn item(number: u64) -> Result<ItemId, Malformed> {
+    if (1..MAX_ITEM).contains(&number) {
+        Ok(ItemId(number))
+    } else {
+        Err(Malformed)
+    }
+}
+
 fn take_id(base: ItemId, reader: &mut Reader<'_>) -> Result<ItemId, Malformed> {
-    let id = base
-        .0
-        .checked_add_signed(reader.signed()?)
-        .ok_or(Malformed)?;
-    Ok(ItemId(id))
+    let number = base.0.checked_add_signed(reader.signed()?);
+    item(number.ok_or(Malformed)?)
 }
 
 fn take_session(reader: &mut Reader<'_>) -> Result<SessionNumber, Malformed> {
@@ -461,10 +471,10 @@ fn put_replaced(id: ItemId, replaces: Option<ItemId>, out: &mut Vec<u8>) {
 }
 
 fn take_replaced(id: ItemId, reader: &mut Reader<'_>) -> Result<Option<ItemId>, Malformed> {
-    Ok(match reader.number()? {
-        0 => None,
-        distance => Some(ItemId(id.0.checked_sub(distance).ok_or(Malformed)?)),
-    })
+    match reader.number()? {
+        0 => Ok(None),
+        distance => item(id.0.checked_sub(distance).ok_or(Malformed)?).map(Some),
+    }
 }
 
 /// Never is 0, because nobody has a deadline in 1970; a deadline is one more than its milliseconds.

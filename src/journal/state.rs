@@ -4,19 +4,15 @@ use std::collections::VecDeque;
 
 use crate::wire::PacketId;
 
-use super::codec::{Malformed, Reader};
-use super::frame::Header;
 use super::index::{Index, Place};
-use super::log::{Log, Write};
+use super::log::Log;
+use super::moving::Moving;
 use super::receivers::{Receivers, put_recipients};
 use super::record::{MESSAGE_OVERHEAD, Record};
 use super::types::{
-    BLOCK, Damage, Defect, Exchange, Failure, FileId, ItemId, MAX_SESSIONS, Position, Recipient,
-    Refused, SessionDetails, SessionNumber, StoredMessage, SubscriptionDetails, WillDetails,
+    Damage, Exchange, Failure, FileId, ItemId, MAX_SESSIONS, Position, Recipient, Refused,
+    SessionDetails, SessionNumber, StoredMessage, SubscriptionDetails, WillDetails,
 };
-
-/// Bytes that one step of moving the oldest segment reads, at least.
-const MOVE_BYTES: usize = 256 * 1024;
 
 /// The journal of one shard. See [`super`] for which call comes before which packet.
 ///
@@ -28,17 +24,17 @@ const MOVE_BYTES: usize = 256 * 1024;
 ///   [`Journal::next_removal`], which needs no answer; [`Journal::seal`] when idle.
 /// - Getters: [`Journal::durable`] above all.
 pub struct Journal {
-    log: Log,
-    index: Index,
-    sessions: Vec<Option<Box<Session>>>,
+    pub(super) log: Log,
+    pub(super) index: Index,
+    pub(super) sessions: Vec<Option<Box<Session>>>,
     free_numbers: Vec<u32>,
     session_count: usize,
-    moving: Option<Moving>,
+    pub(super) moving: Option<Moving>,
     /// Segments that are too many.
-    excess: usize,
+    pub(super) excess: usize,
     /// The segments that there were when they were counted: the first, and how many.
-    counted: (u64, usize),
-    damage: Option<Damage>,
+    pub(super) counted: (u64, usize),
+    pub(super) damage: Option<Damage>,
     scratch: Vec<u8>,
 }
 
@@ -57,27 +53,6 @@ pub(super) struct Session {
     /// Sorted by packet identifier; the item is the record that says so.
     pub(super) exchanges: Vec<(PacketId, Exchange, ItemId)>,
     pub(super) will: Option<ItemId>,
-}
-
-/// How far the oldest segment was moved.
-#[derive(Clone, Copy, Debug)]
-struct Moving {
-    segment: u64,
-    offset: u32,
-    /// Bytes to read at a time: no less than a frame.
-    length: u32,
-    asked: bool,
-}
-
-/// A part of a file to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Read {
-    /// Which file.
-    pub file: FileId,
-    /// From which byte on, a multiple of [`BLOCK`].
-    pub offset: u32,
-    /// How many bytes, a multiple of [`BLOCK`].
-    pub length: u32,
 }
 
 /// What retains a message.
@@ -126,7 +101,7 @@ impl Session {
         true
     }
 
-    fn waits_for(&self, id: ItemId) -> bool {
+    pub(super) fn waits_for(&self, id: ItemId) -> bool {
         self.messages.binary_search(&id).is_ok()
     }
 }
@@ -566,126 +541,6 @@ impl Journal {
         Ok(())
     }
 
-    // For the driver.
-
-    /// A file that has to be made, with the size of a segment allocated.
-    pub fn next_allocation(&mut self) -> Option<FileId> {
-        self.log.next_allocation()
-    }
-
-    /// The file that [`Journal::next_allocation`] gave is there, or there is no space for it. It is not
-    /// asked for again before [`Journal::space_returned`].
-    pub fn allocated(&mut self, file: FileId, succeeded: bool) {
-        self.log.allocated(file, succeeded);
-    }
-
-    /// There may be space again.
-    pub fn space_returned(&mut self) {
-        self.log.retry_allocation();
-    }
-
-    /// What is to be written next: all that was appended since the last one. `None` while one is on
-    /// its way, while there is no file for it, or after a failure.
-    pub fn next_write(&mut self) -> Option<Write> {
-        self.log.next_write()
-    }
-
-    /// A write has ended, with its sync where it asked for one. After a failure nothing becomes durable
-    /// any more.
-    ///
-    /// # Panics
-    /// If it is not the write that was given last.
-    pub fn completed(&mut self, write: Write, result: Result<(), Failure>) {
-        self.log.completed(write, result);
-    }
-
-    /// Nothing was appended for a while: what follows tells the last frame from the tail of a write that
-    /// never ended. With [`super::Sync::OnDemand`] it is the sync.
-    pub fn seal(&mut self) {
-        self.log.want_seal();
-    }
-
-    /// A file that is not needed any longer.
-    pub fn next_removal(&mut self) -> Option<FileId> {
-        self.log.next_removal()
-    }
-
-    /// A part of the oldest segment that is to be read, so that what lives in it is written again and its
-    /// file becomes free. Asked for when there are too many segments for what lives in them.
-    pub fn next_move(&mut self) -> Option<Read> {
-        self.count_excess();
-        let log = &self.log;
-        let oldest = log.segments.front()?;
-        let mostly_dead = u64::from(oldest.live) * 2 < u64::from(oldest.items);
-        let wanted = self.excess > 0 || (log.is_full() && mostly_dead);
-        let blocked = self.damage.is_some() || log.failure().is_some();
-        let step = (MOVE_BYTES as u32).min(log.settings.segment_bytes / 4);
-        if !wanted
-            || blocked
-            || log.segments.len() < 3
-            || oldest.live == 0
-            || oldest.last > log.durable()
-            || log.backlog() > step as usize
-            || log.room() < 2 * u64::from(step)
-        {
-            return None;
-        }
-        let (segment, file, used) = (log.first, oldest.file?, oldest.used);
-        let begin = Moving {
-            segment,
-            offset: 0,
-            length: step,
-            asked: false,
-        };
-        let moving = self.moving.get_or_insert(begin);
-        if moving.asked {
-            return None;
-        }
-        if moving.segment != segment {
-            *moving = begin; // the other one has died
-        }
-        if moving.offset >= used {
-            return None;
-        }
-        moving.asked = true;
-        let length = moving.length.min(used - moving.offset);
-        Some(Read {
-            file,
-            offset: moving.offset,
-            length,
-        })
-    }
-
-    /// What [`Journal::next_move`] asked for was read.
-    ///
-    /// # Errors
-    /// It is not what was written there. The segment stays, and nothing is moved any more.
-    pub fn moved(&mut self, read: Read, bytes: &[u8]) -> Result<(), Damage> {
-        let Some(mut moving) = self.moving.take() else {
-            return Ok(());
-        };
-        moving.asked = false;
-        if moving.segment != self.log.first || moving.offset != read.offset {
-            self.moving = Some(moving);
-            return Ok(()); // it died meanwhile
-        }
-        match self.move_frames(&mut moving, read, bytes) {
-            Ok(()) => {
-                self.moving = Some(moving);
-                Ok(())
-            }
-            Err((offset, what)) => {
-                let damage = Damage {
-                    file: read.file,
-                    offset,
-                    what,
-                };
-                self.damage = Some(damage);
-                Err(damage)
-            }
-        }
-    }
-
     // Getters.
 
     /// Everything up to here is on disk.
@@ -750,130 +605,21 @@ impl Journal {
         self.index.memory() + lists.sum::<usize>()
     }
 
-    /// The messages that wait for a session, oldest first.
-    pub fn messages(&self, session: SessionNumber) -> impl Iterator<Item = ItemId> {
-        let known = self.session(session);
-        known
-            .into_iter()
-            .flat_map(|known| known.messages.iter().copied())
-    }
-
-    /// Where a message can be read that is on disk: blocks that hold at least its beginning. What is
-    /// read goes to [`Journal::message`].
-    #[must_use]
-    pub fn locate(&self, message: ItemId) -> Option<Read> {
-        let (place, _) = self.index.get(message)?;
-        let segment = self
-            .log
-            .segments
-            .get(self.log.segment_index(place.segment))?;
-        let offset = place.offset - place.offset % BLOCK as u32;
-        (place.offset < segment.used).then_some(())?;
-        Some(Read {
-            file: segment.file?,
-            offset,
-            length: (segment.used - offset).min(2 * BLOCK as u32),
-        })
-    }
-
-    /// Reads a message from what [`Journal::locate`] named. `Ok(Err(read))` asks for more of the same.
-    ///
-    /// # Errors
-    /// It is not what was written there.
-    pub fn message<'a>(
-        &self,
-        message: ItemId,
-        read: Read,
-        bytes: &'a [u8],
-    ) -> Result<Result<StoredMessage<'a>, Read>, Damage> {
-        let damage = Damage {
-            file: read.file,
-            offset: read.offset,
-            what: Defect::Record,
-        };
-        let place = self
-            .index
-            .get(message)
-            .map_or(u32::MAX, |(place, _)| place.offset);
-        let skip = place.checked_sub(read.offset).ok_or(damage)? as usize;
-        let bytes = bytes.get(skip..).ok_or(damage)?;
-        match Record::decode_alone(message, bytes) {
-            Ok(Ok(message)) => Ok(Ok(message)),
-            Ok(Err(wanted)) => {
-                let length = (skip + wanted).next_multiple_of(BLOCK);
-                let length = u32::try_from(length).map_err(|_| damage)?;
-                Ok(Err(Read { length, ..read }))
-            }
-            Err(Malformed) => Err(damage),
-        }
-    }
-
-    /// Calls `each` for the messages that live in the frames that `bytes`, all of `file`, begin with: the
-    /// message, whether it is retained, and the sessions that it waits for. Once for each of
-    /// [`Journal::files`], this brings back the bodies after a start.
-    ///
-    /// # Errors
-    /// It is not what was written there.
-    pub fn each_message(
-        &self,
-        file: FileId,
-        bytes: &[u8],
-        mut each: impl FnMut(ItemId, StoredMessage<'_>, bool, &[Recipient<'_>]),
-    ) -> Result<(), Damage> {
-        let position = self
-            .log
-            .segments
-            .iter()
-            .position(|segment| segment.file == Some(file));
-        let Some(index) = position else { return Ok(()) };
-        let used = self.log.segments[index].used as usize;
-        let segment = self.log.first + index as u64;
-        let mut offset = 0;
-        while offset < used {
-            let rest = bytes.get(offset..used).unwrap_or_default();
-            let damage = |what| Damage {
-                file,
-                offset: offset as u32,
-                what,
-            };
-            let (header, records) = self.expect(segment, offset, file, rest).map_err(damage)?;
-            for_each_record(&header, records, |at, record| {
-                if let Record::Message {
-                    id,
-                    message,
-                    receivers,
-                    ..
-                } = record
-                    && let Some((place, count)) = self.index.get(id)
-                    && place == Place::new(segment, offset + at)
-                {
-                    self.with_living(id, receivers, |living| {
-                        each(id, message, count as usize > living.len(), living);
-                    });
-                }
-                Ok(())
-            })
-            .map_err(|Malformed| damage(Defect::Record))?;
-            offset += header.size();
-        }
-        Ok(())
-    }
-
     // Inside.
 
-    fn session(&self, session: SessionNumber) -> Option<&Session> {
+    pub(super) fn session(&self, session: SessionNumber) -> Option<&Session> {
         self.sessions.get(session.0 as usize)?.as_deref()
     }
 
-    fn session_mut(&mut self, session: SessionNumber) -> Option<&mut Session> {
+    pub(super) fn session_mut(&mut self, session: SessionNumber) -> Option<&mut Session> {
         self.sessions.get_mut(session.0 as usize)?.as_deref_mut()
     }
 
-    fn append(&mut self, record: &Record<'_>) -> Result<Place, Refused> {
+    pub(super) fn append(&mut self, record: &Record<'_>) -> Result<Place, Refused> {
         self.log.append(|base, out| record.encode(base, out))
     }
 
-    fn begin_item(&mut self, id: ItemId, record: &Record<'_>) -> Result<(), Refused> {
+    pub(super) fn begin_item(&mut self, id: ItemId, record: &Record<'_>) -> Result<(), Refused> {
         let place = self.append(record)?;
         self.index.insert(id, place, 1);
         self.log.born(place);
@@ -881,189 +627,9 @@ impl Journal {
     }
 
     /// One less wants the item.
-    fn end_item(&mut self, id: ItemId) {
+    pub(super) fn end_item(&mut self, id: ItemId) {
         if let Some(place) = self.index.release(id) {
             self.log.died(place);
         }
     }
-
-    /// The receivers among `receivers` that the message still waits for.
-    fn with_living<R>(
-        &self,
-        id: ItemId,
-        receivers: Receivers<'_>,
-        then: impl FnOnce(&[Recipient<'_>]) -> R,
-    ) -> R {
-        // Identifiers live as long as one call of the closure, so they are copied.
-        let mut living = Vec::new();
-        let mut identifiers: Vec<u32> = Vec::new();
-        receivers.for_each(|recipient| {
-            if self
-                .session(recipient.session)
-                .is_some_and(|known| known.waits_for(id))
-            {
-                let start = identifiers.len();
-                identifiers.extend_from_slice(recipient.copy.identifiers);
-                let group: Box<str> = recipient.copy.group.into();
-                living.push((
-                    recipient.session,
-                    recipient.copy.qos,
-                    recipient.copy.retain,
-                    group,
-                    start..identifiers.len(),
-                ));
-            }
-        });
-        let living: Vec<_> = living
-            .iter()
-            .map(|(session, qos, retain, group, range)| Recipient {
-                session: *session,
-                copy: super::types::Copied {
-                    qos: *qos,
-                    retain: *retain,
-                    identifiers: &identifiers[range.clone()],
-                    group,
-                },
-            })
-            .collect();
-        then(&living)
-    }
-
-    /// Counts the segments that are too many, once for each that comes or goes.
-    fn count_excess(&mut self) {
-        let log = &self.log;
-        let now = (log.first, log.segments.len());
-        if self.counted == now {
-            return;
-        }
-        self.counted = now;
-        let living = log.segments.iter().filter(|segment| segment.items > 0);
-        let living: u64 = living
-            .map(|segment| {
-                u64::from(segment.used) * u64::from(segment.live) / u64::from(segment.items)
-            })
-            .sum();
-        let needed = living.div_ceil(u64::from(log.settings.segment_bytes)) as usize;
-        let allowed = 2 * needed + log.settings.slack_segments as usize;
-        self.excess = log.segments.len().saturating_sub(allowed);
-    }
-
-    /// The frame that stands at a place where one was written.
-    fn expect<'a>(
-        &self,
-        segment: u64,
-        offset: usize,
-        file: FileId,
-        bytes: &'a [u8],
-    ) -> Result<(Header, &'a [u8]), Defect> {
-        match Header::open(self.log.identity(), bytes) {
-            Ok((header, records)) => {
-                let here = header.segment == segment
-                    && header.file == file
-                    && header.offset as usize == offset;
-                if here {
-                    Ok((header, records))
-                } else {
-                    Err(Defect::FrameMisplaced)
-                }
-            }
-            Err(_) => Err(Defect::FrameLost),
-        }
-    }
-
-    fn move_frames(
-        &mut self,
-        moving: &mut Moving,
-        read: Read,
-        bytes: &[u8],
-    ) -> Result<(), (u32, Defect)> {
-        let used = self.log.segments.front().map_or(0, |segment| segment.used);
-        let mut at = 0;
-        while at < bytes.len() {
-            let offset = read.offset as usize + at;
-            let opened = self.expect(moving.segment, offset, read.file, &bytes[at..]);
-            let (header, records) = match opened {
-                Ok(opened) => opened,
-                // It may be cut off by what was asked for; the next step reads it.
-                Err(_) if read.offset as usize + bytes.len() < used as usize => {
-                    if at == 0 {
-                        moving.length = moving.length.saturating_mul(2);
-                    }
-                    break;
-                }
-                Err(defect) => return Err((offset as u32, defect)),
-            };
-            let segment = moving.segment;
-            for_each_record(&header, records, |within, record| {
-                self.move_record(Place::new(segment, offset + within), record)
-            })
-            .map_err(|Malformed| (offset as u32, Defect::Record))?;
-            at += header.size();
-        }
-        moving.offset = read.offset + at as u32;
-        Ok(())
-    }
-
-    /// Writes a record of the oldest segment again, if it is the one that the index names.
-    fn move_record(&mut self, from: Place, record: Record<'_>) -> Result<(), Malformed> {
-        let (Record::Session { id, .. }
-        | Record::Subscription { id, .. }
-        | Record::Message { id, .. }
-        | Record::Held { id, .. }
-        | Record::Sent { id, .. }
-        | Record::Received { id, .. }
-        | Record::Will { id, .. }) = record
-        else {
-            return Ok(());
-        };
-        let Some((place, count)) = self.index.get(id) else {
-            return Ok(());
-        };
-        if place != from {
-            return Ok(());
-        }
-        // What it took the place of is in no younger segment.
-        let moved = match record {
-            Record::Message {
-                message, receivers, ..
-            } => {
-                let mut encoded = Vec::new();
-                let retained = self.with_living(id, receivers, |living| {
-                    let mut living = living.to_vec();
-                    put_recipients(&mut living, &mut encoded);
-                    count as usize > living.len()
-                });
-                let receivers = Receivers::trusted(&encoded);
-                let copy = Record::Message {
-                    id,
-                    retained,
-                    replaces: None,
-                    message,
-                    receivers,
-                };
-                self.log.append(|base, out| copy.encode(base, out))
-            }
-            record => self.append(&record.without_replaced()),
-        };
-        // It fitted a segment before.
-        let place = moved.map_err(|_| Malformed)?;
-        self.index.set_place(id, place);
-        self.log.died(from);
-        self.log.born(place);
-        Ok(())
-    }
-}
-
-/// Calls `each` with every record of a frame and where in the frame it begins.
-pub(super) fn for_each_record<'a>(
-    header: &Header,
-    records: &'a [u8],
-    mut each: impl FnMut(usize, Record<'a>) -> Result<(), Malformed>,
-) -> Result<(), Malformed> {
-    let mut reader = Reader::new(records);
-    while !reader.is_empty() {
-        let at = super::frame::HEADER_BYTES + records.len() - reader.rest().len();
-        each(at, Record::decode(header.base, &mut reader)?)?;
-    }
-    Ok(())
 }

@@ -445,18 +445,14 @@ impl Machine {
     /// Bodies can be read one by one.
     fn check_bodies(&mut self) -> Result<(), String> {
         for (&id, body) in self.current.bodies.iter().take(3) {
-            let mut read = self.journal.locate(id).ok_or("a body has no place")?;
+            let mut found = self.journal.locate(id).ok_or("a body has no place")?;
             loop {
-                let bytes = &self.disk.read(read.file.0)[read.offset as usize..];
-                let bytes = &bytes[..read.length as usize];
-                match self
-                    .journal
-                    .message(id, read, bytes)
-                    .map_err(|damage| damage.to_string())?
-                {
+                let bytes = &self.disk.read(found.read.file.0)[found.read.offset as usize..];
+                let bytes = &bytes[..found.read.length as usize];
+                match found.message(bytes).map_err(|damage| damage.to_string())? {
                     Ok(message) if message == body.message.borrowed() => break,
                     Ok(_) => return Err("another body".into()),
-                    Err(more) => read = more,
+                    Err(more) => found = more,
                 }
             }
         }

@@ -15,6 +15,9 @@ mod operation;
 #[path = "../simulation/random.rs"]
 mod random;
 
+use proptest::prelude::*;
+use shardmq::journal::{BLOCK, FileId, HEADER_BYTES, Header, Recovery};
+
 use disk::Chance;
 use machine::{Fault, Machine, Summary};
 use mutation::Bug;
@@ -144,4 +147,43 @@ fn a_write_that_goes_astray_is_never_silent() {
     }
     println!("{told} told");
     assert!(number("SHARDMQ_SEED").is_some() || told > 100);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever a frame with the right checksum holds, it is read or refused.
+    #[test]
+    fn any_records_are_read_or_refused(
+        parts in prop::collection::vec((1..11_u8, prop::collection::vec(any::<u8>(), 0..12)), 0..20),
+        cut: prop::sample::Index,
+    ) {
+        let mut machine = Machine::new(1, None);
+        machine.operate();
+        let file = machine.journal.next_allocation().expect("the first file");
+        machine.journal.allocated(file, true);
+        let write = machine.journal.next_write().expect("a session was opened");
+        let (mut header, real) =
+            Header::open(machine::IDENTITY, write.bytes()).expect("it was sealed");
+        let mut records = real.to_vec();
+        records.truncate(cut.index(real.len() + 1));
+        parts.iter().for_each(|(kind, rest)| {
+            records.push(*kind);
+            records.extend_from_slice(rest);
+        });
+        header.length = records.len() as u32;
+        let mut bytes = vec![0; machine.settings.segment_bytes as usize];
+        bytes[HEADER_BYTES..][..records.len()].copy_from_slice(&records);
+        header.seal(&mut bytes);
+        let mut recovery = Recovery::new(machine::IDENTITY, machine.settings);
+        recovery.look(FileId(0), &bytes[..BLOCK]);
+        prop_assert_eq!(recovery.next_file(), Some(FileId(0)));
+        if recovery.read(FileId(0), &bytes).is_ok() {
+            let (journal, recovered) = recovery.finish().expect("nothing is missing");
+            let mut messages = 0;
+            let each = journal.each_message(FileId(0), &bytes, |_, _, _, _| messages += 1);
+            prop_assert!(each.is_ok());
+            prop_assert!(messages + recovered.sessions.len() <= journal.items());
+        }
+    }
 }
