@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | [`limits`] | every bound, with unit, reason and compile-time relations |
 //! | [`time`] | a point on the monotonic clock, as the core is given it |
+//! | `chunks` | a table of slots that grows without moving them |
 //! | [`topic`] | topic names, topic filters and `$share`, checked once into a type |
 //! | [`wire`] | bytes to borrowed packets and back, versions 3.1, 3.1.1 and 5.0 |
 //! | [`message`] | an application message, borrowed while it passes and owned once it stays |
@@ -18,6 +19,7 @@
 //! | [`config`] | every key once: name, documentation, unit, default, bounds |
 //! | [`runtime`] | everything that touches the operating system |
 
+mod chunks;
 pub mod config;
 pub mod journal;
 pub mod limits;

@@ -61,14 +61,18 @@ impl<'a> MessageView<'a> {
         let topic = self.topic.as_str().as_bytes();
         let topic_length = u16::try_from(topic.len()).unwrap_or(u16::MAX);
         let properties_length = u32::try_from(self.properties.len()).unwrap_or(u32::MAX);
+        let mut head = [0; HEAD];
+        head[..PROPERTIES_LENGTH].copy_from_slice(&self.expires_at.as_micros().to_le_bytes());
+        head[PROPERTIES_LENGTH..TOPIC_LENGTH].copy_from_slice(&properties_length.to_le_bytes());
+        head[TOPIC_LENGTH..FLAGS].copy_from_slice(&topic_length.to_le_bytes());
+        head[FLAGS] = self.qos.bits() << 1 | u8::from(self.retain);
         scratch.clear();
         scratch.reserve(HEAD + self.size());
-        scratch.extend_from_slice(&self.expires_at.as_micros().to_le_bytes());
-        scratch.extend_from_slice(&properties_length.to_le_bytes());
-        scratch.extend_from_slice(&topic_length.to_le_bytes());
-        scratch.push(self.qos.bits() << 1 | u8::from(self.retain));
+        scratch.extend_from_slice(&head);
         scratch.extend_from_slice(topic);
-        scratch.extend_from_slice(self.properties);
+        if !self.properties.is_empty() {
+            scratch.extend_from_slice(self.properties);
+        }
         scratch.extend_from_slice(self.payload);
         Message(Rc::from(scratch.as_slice()))
     }

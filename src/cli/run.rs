@@ -47,6 +47,7 @@ fn options(config: &Config) -> RuntimeOptions {
         shards: config.shards,
         settings: config.mqtt.settings(),
         gather_us: net.gather_us,
+        spin_us: net.spin_us,
         max_connections: net.max_connections,
         // A file that `print-config` wrote has the default in it, which nobody counts on.
         counts_on_max_connections: net.max_connections != Net::default().max_connections,
@@ -88,7 +89,7 @@ mod tests {
 
     #[test]
     fn every_key_reaches_the_runtime() {
-        let text = "shards = 3\n[mqtt]\nmax_inflight = 5\n[net]\ndriver = 'epoll'\ngather_us = 7\n\
+        let text = "shards = 3\n[mqtt]\nmax_inflight = 5\n[net]\ndriver = 'epoll'\ngather_us = 7\nspin_us = 3\n\
                     max_connections = 11\nbacklog = 13\nshutdown_grace = 17\n\
                     [http]\nbind = '127.0.0.1:23'\n\
                     [[listener]]\nname = 'a'\nbind = '127.0.0.1:19'\n";
@@ -101,6 +102,7 @@ mod tests {
             (options.gather_us, options.max_connections, options.backlog),
             (7, 11, 13)
         );
+        assert_eq!(options.spin_us, 3);
         assert_eq!(options.shutdown_grace, Duration::from_secs(17));
         let http = options.http.unwrap();
         assert_eq!((http.address.port(), http.required), (23, true));

@@ -223,6 +223,11 @@ section! {
         /// 0 for the lowest latency.
         gather_us: u32 = 200,
             Kind::Number(Unit::Microseconds, Bounds { least: 0, greatest: 10_000 }), restart;
+        /// How long a shard that does not gather looks for the next event before it sleeps, in
+        /// microseconds. Answers come some microseconds sooner, and the CPU is busy while clients
+        /// are: for a CPU of its own only. 0 to sleep at once.
+        spin_us: u32 = 0,
+            Kind::Number(Unit::Microseconds, Bounds { least: 0, greatest: 1_000 }), restart;
         /// Connections at a time, all listeners and shards together; what is more is closed at once
         /// and counted. The open files limit of the process may allow fewer.
         max_connections: usize = 1_000_000, count(1, U32), restart;

@@ -16,10 +16,8 @@ use super::receiver::{Receiver, SessionKey};
 use super::shards::ShardSet;
 use super::sorted::Sorted;
 use super::wildcards::{Wildcards, covers};
+use crate::chunks::Chunks;
 use crate::topic::{Filter, Name};
-
-/// Entries of one chunk: growing copies nothing, it adds a chunk of 64 KiB.
-const CHUNK: usize = 1024;
 
 /// Bytes of a filter that fit into its entry.
 const INLINE: usize = 32;
@@ -54,7 +52,7 @@ struct Crowd {
 
 /// All filters.
 pub(super) struct Filters {
-    chunks: Vec<Vec<Entry>>,
+    entries: Chunks<Entry>,
     vacant: Vec<u32>,
     exact: Index,
     wild: Index,
@@ -65,7 +63,7 @@ pub(super) struct Filters {
 impl Filters {
     pub(super) fn new() -> Self {
         Self {
-            chunks: Vec::new(),
+            entries: Chunks::default(),
             vacant: Vec::new(),
             exact: Index::new(),
             wild: Index::new(),
@@ -86,15 +84,11 @@ impl Filters {
     }
 
     pub(super) fn get(&self, id: u32) -> Option<&Entry> {
-        self.chunks
-            .get(id as usize / CHUNK)?
-            .get(id as usize % CHUNK)
+        self.entries.get(id as usize)
     }
 
     pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut Entry> {
-        self.chunks
-            .get_mut(id as usize / CHUNK)?
-            .get_mut(id as usize % CHUNK)
+        self.entries.get_mut(id as usize)
     }
 
     fn is(&self, id: u32, text: &str) -> bool {
@@ -151,17 +145,7 @@ impl Filters {
             }
             return id;
         }
-        if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
-            // The first chunk grows as it is used, so that a small broker stays small.
-            let capacity = if self.chunks.is_empty() { 0 } else { CHUNK };
-            self.chunks.push(Vec::with_capacity(capacity));
-        }
-        let chunk = self.chunks.len() - 1;
-        let Some(last) = self.chunks.last_mut() else {
-            return u32::MAX;
-        };
-        last.push(entry);
-        u32::try_from(chunk * CHUNK + last.len() - 1).unwrap_or(u32::MAX)
+        u32::try_from(self.entries.push(entry)).unwrap_or(u32::MAX)
     }
 
     /// Drops the entry if nobody is in it any more.

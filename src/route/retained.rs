@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use super::hash::Hashing;
 use super::index::Index;
 use super::sorted::{Position, Sorted};
+use crate::chunks::Chunks;
 use crate::message::Message;
 use crate::time::Time;
 use crate::topic::{Filter, Name};
@@ -27,7 +28,7 @@ const STEPS_BEFORE_SEEK: usize = 8;
 pub struct Retained {
     hashing: Hashing,
     index: Index,
-    slots: Vec<Option<Message>>,
+    slots: Chunks<Option<Message>>,
     vacant: Vec<u32>,
     order: Sorted<u32>,
     expiring: BTreeSet<(Time, u32)>,
@@ -74,7 +75,7 @@ impl Retained {
         Self {
             hashing: Hashing::new(seed),
             index: Index::new(),
-            slots: Vec::new(),
+            slots: Chunks::default(),
             vacant: Vec::new(),
             order: Sorted::default(),
             expiring: BTreeSet::new(),
@@ -121,10 +122,7 @@ impl Retained {
                 }
                 id
             }
-            None => {
-                self.slots.push(Some(message));
-                u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
-            }
+            None => u32::try_from(self.slots.push(Some(message))).unwrap_or(u32::MAX),
         };
         self.order.insert(at, id);
         self.index.insert(hash, id);

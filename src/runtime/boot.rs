@@ -52,6 +52,8 @@ pub struct RuntimeOptions {
     pub policy: Arc<dyn Fn(ShardId) -> Box<dyn Policy> + Send + Sync>,
     /// Microseconds that a shard under load waits at most to gather messages; 0 for the lowest latency.
     pub gather_us: u32,
+    /// Microseconds that a shard which does not gather looks for the next event before it sleeps.
+    pub spin_us: u32,
     /// Connections at a time, if the open files limit leaves room for so many, and fewer otherwise.
     pub max_connections: usize,
     /// Whether somebody counts on that many, and is to be warned if there is no room for them.
@@ -77,6 +79,7 @@ impl Default for RuntimeOptions {
             settings: Settings::default(),
             policy: Arc::new(|_| Box::new(Open)),
             gather_us: 200,
+            spin_us: 0,
             max_connections: 1_000_000,
             counts_on_max_connections: false,
             backlog: 4096,
@@ -181,6 +184,7 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
             policy: Arc::clone(&options.policy),
             net: net.clone(),
             gather_us: options.gather_us,
+            spin_us: options.spin_us,
             max_connections,
             shutdown_grace: options.shutdown_grace,
             listeners: sockets,

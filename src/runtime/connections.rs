@@ -7,6 +7,7 @@
 
 use std::os::fd::OwnedFd;
 
+use crate::chunks::Chunks;
 use crate::shard::ConnKey;
 
 use super::net::{Output, Token};
@@ -73,7 +74,7 @@ struct Slot {
 /// All connections of a shard.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
-    slots: Vec<Slot>,
+    slots: Chunks<Slot>,
     free: Vec<u32>,
 }
 
@@ -93,7 +94,9 @@ impl Connections {
                 _ => return Err(socket),
             },
         };
-        let slot = &mut self.slots[index as usize];
+        let Some(slot) = self.slots.get_mut(index as usize) else {
+            return Err(socket);
+        };
         slot.connection = Some(Connection {
             socket,
             output: Output::default(),
@@ -141,7 +144,7 @@ impl Connections {
     /// All of them.
     pub(super) fn keys(&self) -> Vec<ConnKey> {
         (0_u32..)
-            .zip(&self.slots)
+            .zip(self.slots.iter())
             .filter(|(_, slot)| slot.connection.is_some())
             .map(|(index, slot)| ConnKey {
                 index,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::route::SessionKey;
 use crate::time::Time;
-use crate::wire::{AckKind, PacketId, ReasonCode, Version};
+use crate::wire::{Ack, AckKind, PacketId, ReasonCode, Version};
 
 use super::{IncomingAliases, OutgoingAliases};
 
@@ -120,6 +120,12 @@ impl Connection {
             outgoing_aliases: None,
             peer,
         }
+    }
+
+    /// Whether an acknowledgement without reasons is within the client's Maximum Packet Size.
+    #[must_use]
+    pub fn takes_acknowledgements(&self) -> bool {
+        self.maximum_packet_size as usize >= Ack::SHORTEST
     }
 
     /// The session, once CONNECT was accepted.

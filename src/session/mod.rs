@@ -6,10 +6,10 @@
 
 mod aliases;
 mod connection;
+mod queue;
 mod received;
 mod window;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -21,6 +21,7 @@ use crate::wire::{QoS, SubscriptionOptions};
 
 pub use aliases::{IncomingAliases, Named, OutgoingAliases};
 pub use connection::{Acknowledgement, ConnKey, Connection, Peer, Phase, Ticket};
+pub use queue::Queue;
 pub use received::Received;
 pub use window::{Acknowledged, Slot, Window};
 
@@ -42,12 +43,8 @@ pub struct Session {
     pub timer: Time,
     /// Sent and not acknowledged.
     pub window: Window,
-    /// Not sent yet, oldest first.
-    pub queue: VecDeque<Delivery>,
-    /// Bytes of the messages in `queue`.
-    pub queue_bytes: u64,
-    /// How many of the messages in `queue` are QoS 0.
-    pub queued_at_most_once: u32,
+    /// Not sent yet.
+    pub queue: Queue,
     /// QoS 2 messages from the client that PUBREL has not released.
     pub received: Received,
     /// What the client subscribed to, sorted by filter: a SUBSCRIBE may name 100,000 of them.
@@ -119,9 +116,7 @@ impl Session {
             expires_at: Time::NEVER,
             timer: Time::NEVER,
             window: Window::default(),
-            queue: VecDeque::new(),
-            queue_bytes: 0,
-            queued_at_most_once: 0,
+            queue: Queue::default(),
             received: Received::default(),
             subscriptions: Vec::new(),
             replays: SmallVec::new(),
@@ -130,24 +125,6 @@ impl Session {
             shared: 0,
             available: false,
         }
-    }
-
-    /// Appends to the queue.
-    pub fn enqueue(&mut self, delivery: Delivery) {
-        self.queue_bytes += delivery.message.size() as u64;
-        self.queued_at_most_once += u32::from(delivery.qos == QoS::AtMostOnce);
-        self.queue.push_back(delivery);
-    }
-
-    /// Takes the oldest from the queue.
-    pub fn dequeue(&mut self) -> Option<Delivery> {
-        let delivery = self.queue.pop_front()?;
-        self.queue_bytes -= delivery.message.size() as u64;
-        self.queued_at_most_once -= u32::from(delivery.qos == QoS::AtMostOnce);
-        if self.queue.is_empty() {
-            self.queue = VecDeque::new(); // an idle session holds no memory for messages
-        }
-        Some(delivery)
     }
 
     /// Where the subscription to `filter`, as the client wrote it, is or would be.
@@ -188,18 +165,5 @@ pub(crate) mod tests {
             identifiers: Identifiers::new(),
             group: None,
         }
-    }
-
-    #[test]
-    fn a_queue_knows_its_bytes() {
-        let mut session = Session::new("c");
-        session.enqueue(delivery(QoS::AtLeastOnce));
-        session.enqueue(delivery(QoS::ExactlyOnce));
-        assert_eq!(session.queue_bytes, 4);
-        assert_eq!(session.dequeue().unwrap().qos, QoS::AtLeastOnce);
-        assert_eq!(session.queue_bytes, 2);
-        assert_eq!(session.dequeue().unwrap().qos, QoS::ExactlyOnce);
-        assert_eq!(session.queue.capacity(), 0);
-        assert!(session.dequeue().is_none());
     }
 }

@@ -21,6 +21,18 @@ impl Received {
         }
     }
 
+    /// Notes identifiers that ascend and lie behind [`Received::last`].
+    pub fn extend(&mut self, identifiers: impl Iterator<Item = PacketId>) {
+        self.0.extend(identifiers);
+        debug_assert!(self.0.is_sorted_by(|a, b| a < b));
+    }
+
+    /// The greatest one that was noted.
+    #[must_use]
+    pub fn last(&self) -> Option<PacketId> {
+        self.0.last().copied()
+    }
+
     /// Forgets `identifier`; `false` if it was not noted.
     pub fn remove(&mut self, identifier: PacketId) -> bool {
         match self.0.binary_search(&identifier) {

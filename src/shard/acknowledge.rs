@@ -3,99 +3,101 @@
 use crate::route::SessionKey;
 use crate::session::Acknowledged;
 use crate::time::Time;
-use crate::wire::{Ack, AckKind, QoS, ReasonCode};
+use crate::wire::{Ack, AckKind, AckRun, PacketId, QoS, ReasonCode};
 
 use super::deliver::send_ack;
 use super::{ConnKey, Outbox, Shard};
 
 impl Shard {
-    /// PUBACK: a QoS 1 message has arrived [MQTT-4.3.2-3], or was refused, which is the same to us
-    /// [MQTT-4.4.0-2]: it goes to nobody else [MQTT-4.8.2-6].
-    pub(super) fn on_puback(
-        &mut self,
-        key: SessionKey,
-        ack: &Ack<'_>,
-        now: Time,
-        out: &mut Outbox,
-    ) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        session.window.finish(ack.packet_id, QoS::AtLeastOnce);
-        self.pump(key, now, out);
-    }
-
-    /// PUBREC: the client owns a QoS 2 message, or refuses it, which ends the exchange
-    /// [MQTT-4.3.3-4] [MQTT-4.4.0-2] [MQTT-4.8.2-6]. PUBRELs leave in the order of the PUBRECs
-    /// [MQTT-4.6.0-4], with their identifiers [MQTT-2.2.1-5].
-    pub(super) fn on_pubrec(
+    /// One acknowledgement, whatever it says.
+    pub(super) fn on_ack(
         &mut self,
         conn: ConnKey,
         key: SessionKey,
+        kind: AckKind,
         ack: &Ack<'_>,
         now: Time,
         out: &mut Outbox,
     ) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        if ack.reason.is_error() {
-            session.window.finish(ack.packet_id, QoS::ExactlyOnce);
+        if kind == AckKind::PubRec && ack.reason.is_error() {
+            // The client refuses the message, which ends the exchange
+            // [MQTT-4.3.3-4] [MQTT-4.4.0-2] [MQTT-4.8.2-6].
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.window.finish(ack.packet_id, QoS::ExactlyOnce);
+            }
             return self.pump(key, now, out);
         }
-        let reason = match session.window.receive(ack.packet_id) {
-            Acknowledged::Release => ReasonCode::Success,
-            Acknowledged::Unknown | Acknowledged::Completed(_) => {
-                ReasonCode::PacketIdentifierNotFound
-            }
-        };
-        self.send_ack(conn, AckKind::PubRel, Ack::new(ack.packet_id, reason), out);
+        let one = std::iter::once(ack.packet_id);
+        self.on_packet_ids(conn, key, kind, one, now, out);
     }
 
-    /// PUBREL: the identifier of a QoS 2 message is free again [MQTT-4.3.3-11] [MQTT-4.3.3-12],
-    /// whether the message has expired meanwhile or not [MQTT-4.3.3-13].
-    pub(super) fn on_pubrel(
+    /// A row of acknowledgements that say success.
+    pub(super) fn on_acks(
         &mut self,
         conn: ConnKey,
         key: SessionKey,
-        ack: &Ack<'_>,
-        out: &mut Outbox,
-    ) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let reason = if session.received.remove(ack.packet_id) {
-            ReasonCode::Success
-        } else {
-            ReasonCode::PacketIdentifierNotFound
-        };
-        self.send_ack(conn, AckKind::PubComp, Ack::new(ack.packet_id, reason), out);
-    }
-
-    /// PUBCOMP: a QoS 2 message has arrived, and both sides know.
-    pub(super) fn on_pubcomp(
-        &mut self,
-        key: SessionKey,
-        ack: &Ack<'_>,
+        acks: &AckRun<'_>,
         now: Time,
         out: &mut Outbox,
     ) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        session.window.complete(ack.packet_id);
-        self.pump(key, now, out);
+        self.on_packet_ids(conn, key, acks.kind(), acks.packet_ids(), now, out);
     }
 
-    pub(super) fn send_ack(
+    fn on_packet_ids(
         &mut self,
         conn: ConnKey,
+        key: SessionKey,
         kind: AckKind,
-        ack: Ack<'_>,
+        packet_ids: impl Iterator<Item = PacketId>,
+        now: Time,
         out: &mut Outbox,
     ) {
-        if let Some(connection) = self.connections.get(conn) {
-            send_ack(connection, kind, &ack, &mut self.stats, out);
+        let (Some(session), Some(connection)) =
+            (self.sessions.get_mut(key), self.connections.get(conn))
+        else {
+            return;
+        };
+        let stats = &mut self.stats;
+        match kind {
+            // A QoS 1 message has arrived [MQTT-4.3.2-3], or was refused, which is the same to us
+            // [MQTT-4.4.0-2]: it goes to nobody else [MQTT-4.8.2-6].
+            AckKind::PubAck => packet_ids.for_each(|packet_id| {
+                session.window.finish(packet_id, QoS::AtLeastOnce);
+            }),
+            // The client owns a QoS 2 message [MQTT-4.3.3-4]. PUBRELs leave in the order of the PUBRECs
+            // [MQTT-4.6.0-4], with their identifiers [MQTT-2.2.1-5].
+            AckKind::PubRec => {
+                for packet_id in packet_ids {
+                    let reason = match session.window.receive(packet_id) {
+                        Acknowledged::Release => ReasonCode::Success,
+                        Acknowledged::Unknown | Acknowledged::Completed(_) => {
+                            ReasonCode::PacketIdentifierNotFound
+                        }
+                    };
+                    let release = Ack::new(packet_id, reason);
+                    send_ack(connection, AckKind::PubRel, &release, stats, out);
+                }
+                return; // nothing is free yet
+            }
+            // The identifier of a QoS 2 message is free again [MQTT-4.3.3-11] [MQTT-4.3.3-12], whether
+            // the message has expired meanwhile or not [MQTT-4.3.3-13].
+            AckKind::PubRel => {
+                for packet_id in packet_ids {
+                    let reason = if session.received.remove(packet_id) {
+                        ReasonCode::Success
+                    } else {
+                        ReasonCode::PacketIdentifierNotFound
+                    };
+                    let complete = Ack::new(packet_id, reason);
+                    send_ack(connection, AckKind::PubComp, &complete, stats, out);
+                }
+                return;
+            }
+            // A QoS 2 message has arrived, and both sides know.
+            AckKind::PubComp => packet_ids.for_each(|packet_id| {
+                session.window.complete(packet_id);
+            }),
         }
+        self.pump(key, now, out);
     }
 }

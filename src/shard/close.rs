@@ -261,10 +261,10 @@ impl Shard {
             .timers
             .move_to(TimerKey::Session(key), session.timer, Time::NEVER);
         self.stats.queued -= session.queue.len() as u64;
-        self.stats.queued_bytes -= session.queue_bytes;
+        self.stats.queued_bytes -= session.queue.bytes();
         let mut discarded = 0;
         let unacknowledged = session.window.drain().map(|delivery| (true, delivery));
-        let queued = session.queue.drain(..).map(|delivery| (false, delivery));
+        let queued = session.queue.take().map(|delivery| (false, delivery));
         for (sent, delivery) in unacknowledged.chain(queued) {
             if !self.redeliver(&delivery, sent, now, out) {
                 discarded += 1;

@@ -136,12 +136,12 @@ impl<'a> Fanout<'a> {
         self.message.and_those_of(self.run)
     }
 
-    /// Calls `each` for every message of a run by itself.
-    pub(super) fn one_by_one(&mut self, mut each: impl FnMut(&mut Fanout<'_>)) {
-        if self.count() == 1 {
+    /// Calls `each` for every message of a run by itself, from the one of number `first` on.
+    pub(super) fn one_by_one(&mut self, first: usize, mut each: impl FnMut(&mut Fanout<'_>)) {
+        if self.count() == 1 && first == 0 {
             return each(self);
         }
-        for message in self.messages() {
+        for message in self.messages().skip(first) {
             each(&mut Fanout::new(message, self.encoder, 1, self.now));
         }
     }
@@ -221,7 +221,7 @@ impl Shard {
     pub(super) fn deliver(
         &mut self,
         key: SessionKey,
-        matched: Matched,
+        matched: &Matched,
         fanout: &mut Fanout<'_>,
         out: &mut Outbox,
     ) -> bool {
@@ -236,7 +236,7 @@ impl Shard {
     fn hand_out(
         &mut self,
         key: SessionKey,
-        matched: Matched,
+        matched: &Matched,
         fanout: &mut Fanout<'_>,
         out: &mut Outbox,
     ) -> Outcome {
@@ -256,6 +256,15 @@ impl Shard {
         };
         if copy.qos == QoS::AtMostOnce {
             return self.deliver_at_most_once(key, &copy, matched.group, fanout, out);
+        }
+        if fanout.count() > 1 {
+            let sent = self.send_run(key, &copy, fanout, out);
+            if sent < fanout.count() as usize {
+                fanout.one_by_one(sent, |fanout| {
+                    self.hand_out(key, matched, fanout, out);
+                });
+            }
+            return Outcome::Taken; // nobody asks what became of each
         }
         let Some(session) = self.sessions.get_mut(key) else {
             return Outcome::Dropped;
@@ -298,6 +307,66 @@ impl Shard {
         }
     }
 
+    /// Sends so many messages of a run of QoS 1 or 2 as the client and its output take at once, and
+    /// returns how many.
+    fn send_run(
+        &mut self,
+        key: SessionKey,
+        copy: &Copy<'_>,
+        fanout: &mut Fanout<'_>,
+        out: &mut Outbox,
+    ) -> usize {
+        let (Some(run), Some(session)) = (fanout.run, self.sessions.get_mut(key)) else {
+            return 0;
+        };
+        let conn = session.connection;
+        let Some(connection) = conn.and_then(|conn| self.connections.get_mut(conn)) else {
+            return 0;
+        };
+        let maximum = self.settings.max_output_bytes;
+        let room = maximum.saturating_sub(out.backlog(connection.key));
+        if room == 0
+            || !session.queue.is_empty()
+            || !copy.identifiers.is_empty()
+            || connection.outgoing_aliases.is_some()
+            || !run.fits(connection.version, copy.qos)
+            || !fanout.is_within(connection.maximum_packet_size)
+        {
+            return 0;
+        }
+        let output = out.write(connection.key);
+        let before = output.len();
+        let (mut sent, mut payload_bytes) = (0, 0);
+        for packet in run.packets() {
+            if !session.window.takes_new()
+                || session.window.in_flight() >= connection.receive_maximum // [MQTT-3.3.4-9]
+                || output.len() - before >= room
+            {
+                break;
+            }
+            let message = MessageView {
+                payload: packet.payload,
+                ..fanout.message
+            };
+            // [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-4.9.0-2]
+            let packet_id = session.window.send(Delivery {
+                message: message.to_message_by(&mut fanout.encoder.scratch),
+                qos: copy.qos,
+                retain: copy.retain,
+                identifiers: Identifiers::new(),
+                group: None,
+            });
+            let packet_id = Some(packet_id);
+            packet.run.append(copy.qos, copy.retain, packet_id, output);
+            sent += 1;
+            payload_bytes += packet.payload.len();
+        }
+        self.stats.publishes_sent[copy.qos as usize] += sent as u64;
+        self.stats.publish_bytes_sent[copy.qos as usize] += payload_bytes as u64;
+        self.stats.bytes_sent += (output.len() - before) as u64;
+        sent
+    }
+
     fn deliver_at_most_once(
         &mut self,
         key: SessionKey,
@@ -317,14 +386,14 @@ impl Shard {
         // behind that one, what is published after it with the same QoS [MQTT-4.6.0-6].
         let queues = match &connection {
             Some(_) => {
-                session.queued_at_most_once > 0
+                session.queue.at_most_once() > 0
                     || waits && (self.settings.queue_qos0 || fanout.message.retain)
             }
             None => self.settings.queue_qos0,
         };
         if queues {
             let mut outcome = Outcome::Taken;
-            fanout.one_by_one(|fanout| {
+            fanout.one_by_one(0, |fanout| {
                 let delivery = Delivery {
                     message: fanout.keep(),
                     qos: copy.qos,
@@ -359,7 +428,7 @@ impl Shard {
         if fits {
             send(fanout);
         } else {
-            fanout.one_by_one(send);
+            fanout.one_by_one(0, send);
         }
         outcome
     }
@@ -372,13 +441,13 @@ impl Shard {
         let size = delivery.message.size() as u64;
         let settings = &self.settings;
         while session.queue.len() >= settings.max_queued_messages as usize
-            || session.queue_bytes + size > settings.max_queued_bytes
+            || session.queue.bytes() + size > settings.max_queued_bytes
         {
             self.stats.drop_messages(DropReason::QueueFull, 1);
             match settings.queue_overflow {
                 QueueOverflow::Reject => return Outcome::Refused,
                 QueueOverflow::DropNew => return Outcome::Dropped,
-                QueueOverflow::DropOldest => match session.dequeue() {
+                QueueOverflow::DropOldest => match session.queue.pop() {
                     Some(oldest) => {
                         self.stats.queued -= 1;
                         self.stats.queued_bytes -= oldest.message.size() as u64;
@@ -387,7 +456,7 @@ impl Shard {
                 },
             }
         }
-        session.enqueue(delivery);
+        session.queue.push(delivery);
         self.stats.queued += 1;
         self.stats.queued_bytes += size;
         self.update_availability(key, out);
@@ -396,7 +465,7 @@ impl Shard {
 
     /// Takes the oldest message from the queue of a session.
     fn dequeue(&mut self, key: SessionKey) -> Option<Delivery> {
-        let delivery = self.sessions.get_mut(key)?.dequeue()?;
+        let delivery = self.sessions.get_mut(key)?.queue.pop()?;
         self.stats.queued -= 1;
         self.stats.queued_bytes -= delivery.message.size() as u64;
         Some(delivery)
@@ -527,6 +596,24 @@ fn resend(
     }
 }
 
+/// Sends acknowledgements that say success, to a client that takes packets of 4 bytes.
+pub(super) fn send_successes(
+    connection: &Connection,
+    kind: AckKind,
+    packet_ids: impl Iterator<Item = PacketId>,
+    stats: &mut Stats,
+    out: &mut Outbox,
+) {
+    let output = out.write(connection.key);
+    let before = output.len();
+    for packet_id in packet_ids {
+        Ack::new(packet_id, ReasonCode::Success).encode(kind, connection.version, output);
+    }
+    let bytes = (output.len() - before) as u64;
+    stats.packets_sent[kind.packet_type() as usize] += bytes / Ack::SHORTEST as u64;
+    stats.bytes_sent += bytes;
+}
+
 /// Sends an acknowledgement.
 pub(super) fn send_ack(
     connection: &Connection,
@@ -537,7 +624,7 @@ pub(super) fn send_ack(
 ) {
     let output = out.write(connection.key);
     let before = output.len();
-    if ack.reason == ReasonCode::Success && connection.maximum_packet_size >= 4 {
+    if ack.reason == ReasonCode::Success && connection.takes_acknowledgements() {
         ack.encode(kind, connection.version, output);
         return stats.sent(&output[before..]);
     }

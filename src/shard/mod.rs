@@ -53,7 +53,9 @@ use crate::route::{Retained, Routes, SessionKey, ShardId};
 use crate::session::{Connection, Phase, ReplayKey};
 use crate::stats::Stats;
 use crate::time::Time;
-use crate::wire::{Ack, AckKind, Framing, Packet, PacketType, Publish, Run, frame, missing};
+use crate::wire::{
+    Ack, AckKind, AckRun, Framing, Packet, PacketType, Publish, Run, frame, missing,
+};
 
 pub use crate::session::{ConnKey, Peer, Ticket};
 pub use batch::{Batch, Control, Frame, Target, home};
@@ -319,12 +321,24 @@ impl Shard {
                                 .map_err(Fault::from)
                                 .and_then(|publish| {
                                     topic = publish.topic;
-                                    let run = Run::of(version, &publish, packet, size, maximum);
+                                    let most = match packet.get(size) {
+                                        Some(&next) if next == first_byte => {
+                                            self.most_together(conn, session, &publish)
+                                        }
+                                        _ => 1,
+                                    };
+                                    let run =
+                                        Run::of(version, &publish, packet, size, maximum, most);
                                     at += self.count_run(conn, run.as_ref(), size);
                                     let incoming = Incoming { publish, run };
                                     self.on_publish(conn, session, &incoming, now, out)
                                 })
                                 .map(|()| Flow::Next)
+                        }
+                        Phase::Connected(session) if let Some(acks) = AckRun::of(packet) => {
+                            at += self.count_acks(conn, &acks);
+                            self.on_acks(conn, session, &acks, now, out);
+                            Ok(Flow::Next)
                         }
                         Phase::Connected(session) => self
                             .packet(conn, session, first_byte, body, now, out)
@@ -370,12 +384,7 @@ impl Shard {
         };
         if let Some(kind) = AckKind::from_first_byte(first_byte) {
             let ack = Ack::decode(kind, connection.version, body)?;
-            match kind {
-                AckKind::PubAck => self.on_puback(session, &ack, now, out),
-                AckKind::PubRec => self.on_pubrec(conn, session, &ack, now, out),
-                AckKind::PubRel => self.on_pubrel(conn, session, &ack, out),
-                AckKind::PubComp => self.on_pubcomp(session, &ack, now, out),
-            }
+            self.on_ack(conn, session, kind, &ack, now, out);
             return Ok(());
         }
         match Packet::decode(connection.version, first_byte, body)? {
@@ -411,6 +420,17 @@ impl Shard {
         };
         let more = run.bytes().len() - size;
         self.stats.packets_received[PacketType::Publish as usize] += u64::from(run.count() - 1);
+        if let Some(connection) = self.connections.get_mut(conn) {
+            connection.consumed += more as u64;
+        }
+        more
+    }
+
+    /// The same for acknowledgements in a row.
+    fn count_acks(&mut self, conn: ConnKey, acks: &AckRun<'_>) -> usize {
+        let others = acks.count() - 1;
+        let more = acks.size() - acks.size() / acks.count();
+        self.stats.packets_received[acks.kind().packet_type() as usize] += others as u64;
         if let Some(connection) = self.connections.get_mut(conn) {
             connection.consumed += more as u64;
         }

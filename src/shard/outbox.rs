@@ -4,6 +4,7 @@
 //! its lane or with the runtime, never both; the outbox knows of each connection how many bytes wait
 //! for its socket, those that the driver has already taken included.
 
+use crate::chunks::Chunks;
 use crate::limits::MAX_EVENTS_PER_TURN;
 use crate::route::ShardId;
 use crate::session::{ConnKey, Peer, Ticket};
@@ -59,7 +60,7 @@ struct Output {
 /// Everything that a turn leaves behind.
 #[derive(Debug)]
 pub struct Outbox {
-    outputs: Vec<Output>,
+    outputs: Chunks<Output>,
     touched: VecDeque<ConnKey>,
     spare_outputs: Vec<Vec<u8>>,
     live: Vec<LiveLane>,
@@ -106,7 +107,7 @@ impl Outbox {
     #[must_use]
     pub fn new(shards: usize) -> Self {
         Self {
-            outputs: Vec::new(),
+            outputs: Chunks::default(),
             touched: VecDeque::new(),
             spare_outputs: Vec::new(),
             live: (0..shards).map(|_| LiveLane::default()).collect(),
@@ -250,11 +251,7 @@ impl Outbox {
 
     /// Where to append bytes for `conn`; marks it as touched.
     pub(super) fn write(&mut self, conn: ConnKey) -> &mut Vec<u8> {
-        let index = conn.index as usize;
-        if index >= self.outputs.len() {
-            self.outputs.resize_with(index + 1, Output::default);
-        }
-        let output = &mut self.outputs[index];
+        let output = self.outputs.get_or_grow(conn.index as usize);
         if !output.touched {
             output.touched = true;
             self.touched.push_back(conn);
@@ -313,10 +310,6 @@ impl Outbox {
     }
 
     fn output(&mut self, conn: ConnKey) -> &mut Output {
-        let index = conn.index as usize;
-        if index >= self.outputs.len() {
-            self.outputs.resize_with(index + 1, Output::default);
-        }
-        &mut self.outputs[index]
+        self.outputs.get_or_grow(conn.index as usize)
     }
 }

@@ -2,15 +2,16 @@
 
 use crate::message::MessageView;
 use crate::route::{Matches, SessionKey, ShardId};
-use crate::session::{Acknowledgement, Identifiers};
+use crate::session::{Acknowledgement, Connection, Identifiers, Session};
+use crate::stats::Stats;
 use crate::time::Time;
 use crate::topic::Name;
 use crate::wire::{Ack, AckKind, PacketId, Publish, QoS, ReasonCode, Run};
 
 use super::batch::{Control, home};
-use super::deliver::{Fanout, Matched};
+use super::deliver::{Fanout, Matched, send_ack, send_successes};
 use super::mesh::Waiter;
-use super::{ConnKey, Fault, Outbox, Shard};
+use super::{ConnKey, Fault, Outbox, QueueOverflow, Shard};
 
 /// Who publishes, as far as routing has to know.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +47,27 @@ pub(super) struct Published {
     pub(super) refused: bool,
     /// Shards that have to answer.
     pub(super) waiting: u32,
+}
+
+impl Published {
+    /// What its publisher is told.
+    const fn reason(self) -> ReasonCode {
+        match self {
+            Self { refused: true, .. } => ReasonCode::QuotaExceeded,
+            Self { matched: false, .. } => ReasonCode::NoMatchingSubscribers,
+            _ => ReasonCode::Success,
+        }
+    }
+}
+
+impl<'a> Incoming<'a> {
+    /// The packet identifiers of all messages; none with QoS 0.
+    fn packet_ids(&self) -> impl Iterator<Item = PacketId> + use<'a> {
+        let several = self.run.filter(|run| run.count() > 1);
+        let single = self.publish.packet_id.filter(|_| several.is_none());
+        let packets = several.into_iter().flat_map(|run| run.packets());
+        packets.filter_map(|packet| packet.packet_id).chain(single)
+    }
 }
 
 impl Shard {
@@ -112,6 +134,7 @@ impl Shard {
         result
     }
 
+    /// A PUBLISH, or a run, whose topic is known.
     fn publish_from(
         &mut self,
         conn: ConnKey,
@@ -121,42 +144,18 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) -> Result<(), Fault> {
-        let publish = &incoming.publish;
-        let kind = match publish.qos {
-            QoS::AtMostOnce => None,
-            QoS::AtLeastOnce => Some(AckKind::PubAck), // [MQTT-4.3.2-4]
-            QoS::ExactlyOnce => Some(AckKind::PubRec), // [MQTT-4.3.3-8]
-        };
-        let acknowledge = kind.zip(publish.packet_id);
-        if let Some((kind, packet_id)) = acknowledge
-            && !self.take_packet_id(conn, key, kind, packet_id)?
-        {
+        if !self.take_packet_ids(conn, key, incoming)? {
             // A QoS 2 message that came before: answered, not delivered again [MQTT-4.3.3-10].
-            let before = Published {
-                matched: true,
-                ..Published::default()
-            };
-            self.acknowledge(conn, key, kind, packet_id, before, out);
+            self.owe(conn, key, incoming, ReasonCode::Success, 0, out);
             return Ok(());
         }
+        let publish = &incoming.publish;
         let Some(session) = self.sessions.get(key) else {
             return Ok(());
         };
         if !self.policy.publish(&session.client_id, topic) {
             // 3.1.1 cannot be told: a positive acknowledgement [MQTT-3.3.5-2 3.1.1].
-            if let Some((kind, packet_id)) = acknowledge {
-                self.owe(
-                    conn,
-                    key,
-                    Acknowledgement {
-                        kind,
-                        packet_id,
-                        reason: ReasonCode::NotAuthorized,
-                        waiting: 0,
-                    },
-                    out,
-                );
-            }
+            self.owe(conn, key, incoming, ReasonCode::NotAuthorized, 0, out);
             return Ok(());
         }
         let mut stitched = Vec::new();
@@ -179,99 +178,150 @@ impl Shard {
                 .message_expiry_interval
                 .map_or(Time::NEVER, |seconds| now.plus_secs(seconds.into())),
         };
-        let waiter = acknowledge.and_then(|_| {
+        let waiter = publish.packet_id.and_then(|packet_id| {
             let connection = self.connections.get(conn)?;
             let waiting = connection.acknowledgements.len() as u64;
-            let exchange = (connection.version.is_v5() && publish.qos == QoS::ExactlyOnce)
-                .then_some(publish.packet_id?);
+            let exchange = connection.version.is_v5() && publish.qos == QoS::ExactlyOnce;
             Some(Waiter::Publish {
                 conn,
                 number: connection.first_acknowledgement + waiting,
-                exchange: exchange.map(|packet_id| (key, packet_id)),
+                exchange: exchange.then_some((key, packet_id)),
             })
         });
-        let published = self.publish(
-            &message,
-            incoming.run,
-            Publisher {
-                session: Some(key),
-                waiter,
-            },
-            now,
-            out,
-        );
-        if let Some((kind, packet_id)) = acknowledge {
-            self.acknowledge(conn, key, kind, packet_id, published, out);
-        }
+        let publisher = Publisher {
+            session: Some(key),
+            waiter,
+        };
+        let published = self.publish(&message, incoming.run, publisher, now, out);
+        let (reason, waiting) = (published.reason(), published.waiting);
+        self.owe(conn, key, incoming, reason, waiting, out);
         Ok(())
     }
 
-    /// Takes the packet identifier of a QoS 1 or 2 message: `false` if the message came before. With
-    /// QoS 1 every PUBLISH is a new message, DUP or not [MQTT-4.3.2-5].
-    fn take_packet_id(
+    /// How many messages that begin with `publish` may be taken together. Of QoS 0: all that nobody
+    /// gets by a group, since who is in it gets them in turns. Of QoS 1 and 2: more than one only if all
+    /// are sure to be new, to go to one session of this shard at most, and to be acknowledged alike and
+    /// at once.
+    pub(super) fn most_together(
         &mut self,
         conn: ConnKey,
         key: SessionKey,
-        kind: AckKind,
-        packet_id: PacketId,
+        publish: &Publish<'_>,
+    ) -> u32 {
+        if publish.properties.topic_alias.is_some() {
+            return 1; // nor could they be passed on as they came
+        }
+        let matches = self.routes.matches(Name::trusted(publish.topic));
+        if !matches.groups.is_empty() {
+            return 1;
+        }
+        if publish.qos == QoS::AtMostOnce {
+            return u32::MAX;
+        }
+        if matches.local.len() > 1
+            || !matches.remote.is_empty()
+            || self.settings.queue_overflow == QueueOverflow::Reject
+        {
+            return 1;
+        }
+        let (Some(connection), Some(session)) =
+            (self.connections.get(conn), self.sessions.get(key))
+        else {
+            return 1;
+        };
+        let room = usize::from(self.settings.receive_maximum);
+        let room = room.saturating_sub(session.received.len());
+        if room == 0 || !connection.acknowledgements.is_empty() {
+            1
+        } else if publish.qos == QoS::AtLeastOnce {
+            u32::MAX
+        } else if session.received.last() < publish.packet_id {
+            u32::try_from(room).unwrap_or(u32::MAX)
+        } else {
+            1
+        }
+    }
+
+    /// Takes the packet identifiers of QoS 1 and 2 messages: `false` if the message came before. With
+    /// QoS 1 every PUBLISH is a new message, DUP or not [MQTT-4.3.2-5].
+    fn take_packet_ids(
+        &mut self,
+        conn: ConnKey,
+        key: SessionKey,
+        incoming: &Incoming<'_>,
     ) -> Result<bool, Fault> {
+        let Some(packet_id) = incoming.publish.packet_id else {
+            return Ok(true); // QoS 0
+        };
         let (Some(connection), Some(session)) =
             (self.connections.get(conn), self.sessions.get_mut(key))
         else {
             return Ok(false);
         };
-        if kind == AckKind::PubRec && session.received.contains(packet_id) {
+        let exactly_once = incoming.publish.qos == QoS::ExactlyOnce;
+        if exactly_once && session.received.contains(packet_id) {
             return Ok(false);
         }
         // What is unacknowledged: QoS 1 that waits for its PUBACK, QoS 2 until PUBREL. 3.1.1 knows no
-        // Receive Maximum; identifiers bound it.
+        // Receive Maximum; identifiers bound it. A run was made to keep within it.
         if connection.version.is_v5() {
             let unacknowledged = connection.owed_pubacks as usize + session.received.len();
             if unacknowledged >= self.settings.receive_maximum.into() {
                 return Err(Fault::ReceiveMaximumExceeded); // [MQTT-3.3.4-7]
             }
         }
-        if kind == AckKind::PubRec {
-            session.received.insert(packet_id);
+        match incoming.run.filter(|run| run.count() > 1) {
+            _ if !exactly_once => {}
+            Some(_) => session.received.extend(incoming.packet_ids()),
+            None => _ = session.received.insert(packet_id),
         }
         Ok(true)
     }
 
-    fn acknowledge(
+    /// Queues the acknowledgements of `incoming`, and sends what is ready: in the order of the
+    /// PUBLISHes [MQTT-4.6.0-2] [MQTT-4.6.0-3].
+    fn owe(
         &mut self,
         conn: ConnKey,
         session: SessionKey,
-        kind: AckKind,
-        packet_id: PacketId,
-        published: Published,
+        incoming: &Incoming<'_>,
+        reason: ReasonCode,
+        waiting: u32,
         out: &mut Outbox,
     ) {
-        let reason = match published {
-            Published { refused: true, .. } => ReasonCode::QuotaExceeded,
-            Published { matched: false, .. } => ReasonCode::NoMatchingSubscribers,
-            _ => ReasonCode::Success,
+        let kind = match incoming.publish.qos {
+            QoS::AtMostOnce => return,
+            QoS::AtLeastOnce => AckKind::PubAck, // [MQTT-4.3.2-4]
+            QoS::ExactlyOnce => AckKind::PubRec, // [MQTT-4.3.3-8]
         };
-        let owed = Acknowledgement {
-            kind,
-            packet_id,
-            reason,
-            waiting: published.waiting,
-        };
-        self.owe(conn, session, owed, out);
-    }
-
-    /// Queues an acknowledgement, and sends what is ready: in the order of the PUBLISHes
-    /// [MQTT-4.6.0-2] [MQTT-4.6.0-3].
-    fn owe(&mut self, conn: ConnKey, session: SessionKey, owed: Acknowledgement, out: &mut Outbox) {
         let Some(connection) = self.connections.get_mut(conn) else {
             return;
         };
-        if connection.acknowledgements.is_empty() && owed.waiting == 0 {
-            connection.first_acknowledgement += 1;
-            self.send_acknowledgement(conn, session, owed, out);
-        } else {
-            connection.owed_pubacks += u32::from(owed.kind == AckKind::PubAck);
-            connection.acknowledgements.push_back(owed);
+        if waiting == 0
+            && reason == ReasonCode::Success
+            && connection.acknowledgements.is_empty()
+            && connection.takes_acknowledgements()
+        {
+            let count = incoming.run.map_or(1, |run| run.count());
+            connection.first_acknowledgement += u64::from(count);
+            let packet_ids = incoming.packet_ids();
+            return send_successes(connection, kind, packet_ids, &mut self.stats, out);
+        }
+        for packet_id in incoming.packet_ids() {
+            let owed = Acknowledgement {
+                kind,
+                packet_id,
+                reason,
+                waiting,
+            };
+            if connection.acknowledgements.is_empty() && waiting == 0 {
+                connection.first_acknowledgement += 1;
+                let session = self.sessions.get_mut(session);
+                send_acknowledgement(connection, session, owed, &mut self.stats, out);
+            } else {
+                connection.owed_pubacks += u32::from(kind == AckKind::PubAck);
+                connection.acknowledgements.push_back(owed);
+            }
         }
     }
 
@@ -310,30 +360,9 @@ impl Shard {
         {
             connection.first_acknowledgement += 1;
             connection.owed_pubacks -= u32::from(owed.kind == AckKind::PubAck);
-            self.send_acknowledgement(conn, session, owed, out);
+            let session = self.sessions.get_mut(session);
+            send_acknowledgement(connection, session, owed, &mut self.stats, out);
         }
-    }
-
-    fn send_acknowledgement(
-        &mut self,
-        conn: ConnKey,
-        session: SessionKey,
-        owed: Acknowledgement,
-        out: &mut Outbox,
-    ) {
-        // A 3.1.1 client cannot be told: to it the exchange goes on until PUBREL.
-        let told = self
-            .connections
-            .get(conn)
-            .is_some_and(|connection| connection.version.is_v5());
-        if owed.kind == AckKind::PubRec
-            && owed.reason.is_error()
-            && told
-            && let Some(session) = self.sessions.get_mut(session)
-        {
-            session.received.remove(owed.packet_id); // the identifier is free [MQTT-4.3.3-9]
-        }
-        self.send_ack(conn, owed.kind, Ack::new(owed.packet_id, owed.reason), out);
     }
 
     /// Brings `message`, or all of the run that it begins, to everybody on every shard who wants it.
@@ -362,9 +391,7 @@ impl Shard {
             self.expect_answer(shard, message.qos, publisher.waiter, &mut published);
         }
         if !matches.groups.is_empty() {
-            fanout.one_by_one(|fanout| {
-                self.publish_shared(&matches, publisher, fanout, &mut published, out);
-            });
+            self.publish_shared(&matches, publisher, &mut fanout, &mut published, out);
         }
         self.encoder = Some(encoder);
         if message.retain {
@@ -427,7 +454,7 @@ impl Shard {
                 }
             }
             if let Some(matched) = wanted {
-                refused |= !self.deliver(session, matched, fanout, out);
+                refused |= !self.deliver(session, &matched, fanout, out);
             }
         }
         refused
@@ -477,4 +504,23 @@ impl Shard {
             self.retained.set(message.to_message());
         }
     }
+}
+
+fn send_acknowledgement(
+    connection: &Connection,
+    session: Option<&mut Session>,
+    owed: Acknowledgement,
+    stats: &mut Stats,
+    out: &mut Outbox,
+) {
+    // A 3.1.1 client cannot be told: to it the exchange goes on until PUBREL.
+    if owed.kind == AckKind::PubRec
+        && owed.reason.is_error()
+        && connection.version.is_v5()
+        && let Some(session) = session
+    {
+        session.received.remove(owed.packet_id); // the identifier is free [MQTT-4.3.3-9]
+    }
+    let ack = Ack::new(owed.packet_id, owed.reason);
+    send_ack(connection, owed.kind, &ack, stats, out);
 }

@@ -353,7 +353,7 @@ impl Shard {
         if let Some(session) = self.sessions.get_mut(key) {
             self.stats.queued += 1;
             self.stats.queued_bytes += delivery.message.size() as u64;
-            session.enqueue(delivery);
+            session.queue.push(delivery);
         }
     }
 }

@@ -55,7 +55,7 @@ impl Shard {
             return false;
         };
         if shard == self.identity.shard {
-            let refused = !self.deliver(receiver.session, share_of(&receiver, group), fanout, out);
+            let refused = !self.deliver(receiver.session, &share_of(&receiver, group), fanout, out);
             published.refused |= refused;
             return true;
         }
@@ -95,7 +95,7 @@ impl Shard {
             .find(|member| (member.shard, member.receiver.session) == me)
             .map(|member| member.receiver);
         if let Some(receiver) = member {
-            return self.deliver(session, share_of(&receiver, group), fanout, out);
+            return self.deliver(session, &share_of(&receiver, group), fanout, out);
         }
         let choice = self.choice(None, fanout.message.topic);
         let mut published = Published::default();

@@ -6,21 +6,19 @@ use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
 
+use crate::chunks::Chunks;
 use crate::route::SessionKey;
 use crate::session::{ConnKey, Connection, Session};
 use crate::time::Time;
 
 /// Connections, in the slots that the driver gave them.
 #[derive(Debug, Default)]
-pub(super) struct Connections(Vec<Option<Box<Connection>>>);
+pub(super) struct Connections(Chunks<Option<Box<Connection>>>);
 
 impl Connections {
     pub(super) fn insert(&mut self, connection: Connection) {
         let index = connection.key.index as usize;
-        if index >= self.0.len() {
-            self.0.resize_with(index + 1, || None);
-        }
-        self.0[index] = Some(Box::new(connection));
+        *self.0.get_or_grow(index) = Some(Box::new(connection));
     }
 
     pub(super) fn get(&self, key: ConnKey) -> Option<&Connection> {
@@ -39,7 +37,7 @@ impl Connections {
 
     pub(super) fn remove(&mut self, key: ConnKey) -> Option<Box<Connection>> {
         self.get(key)?;
-        self.0[key.index as usize].take()
+        self.0.get_mut(key.index as usize)?.take()
     }
 
     pub(super) fn keys(&self) -> Vec<ConnKey> {
@@ -54,7 +52,7 @@ impl Connections {
 /// Sessions. The client id is stored once, in the session; the index by client id holds keys.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    slots: Vec<(u32, Option<Box<Session>>)>,
+    slots: Chunks<(u32, Option<Box<Session>>)>,
     free: Vec<u32>,
     by_client: HashTable<SessionKey>,
     hasher: foldhash::fast::FixedState,
@@ -63,7 +61,7 @@ pub(super) struct Sessions {
 impl Sessions {
     pub(super) fn new(seed: u64) -> Self {
         Self {
-            slots: Vec::new(),
+            slots: Chunks::default(),
             free: Vec::new(),
             by_client: HashTable::new(),
             hasher: foldhash::fast::FixedState::with_seed(seed),
@@ -96,12 +94,12 @@ impl Sessions {
 
     /// Adds a session whose client id is not there yet.
     pub(super) fn insert(&mut self, session: Session) -> SessionKey {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push((0, None));
-            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
-        });
+        let index = self
+            .free
+            .pop()
+            .unwrap_or_else(|| u32::try_from(self.slots.push((0, None))).unwrap_or(u32::MAX));
         let hash = self.hasher.hash_one(&*session.client_id);
-        let slot = &mut self.slots[index as usize];
+        let slot = self.slots.get_or_grow(index as usize);
         let key = SessionKey {
             index,
             generation: slot.0,
@@ -119,7 +117,7 @@ impl Sessions {
         if let Ok(entry) = self.by_client.find_entry(hash, |&other| other == key) {
             entry.remove();
         }
-        let slot = &mut self.slots[key.index as usize];
+        let slot = self.slots.get_mut(key.index as usize)?;
         slot.0 = slot.0.wrapping_add(1);
         self.free.push(key.index);
         slot.1.take()
@@ -130,7 +128,7 @@ impl Sessions {
     }
 }
 
-fn lookup(slots: &[(u32, Option<Box<Session>>)], key: SessionKey) -> Option<&Session> {
+fn lookup(slots: &Chunks<(u32, Option<Box<Session>>)>, key: SessionKey) -> Option<&Session> {
     match slots.get(key.index as usize) {
         Some((generation, Some(session))) if *generation == key.generation => Some(session),
         _ => None,

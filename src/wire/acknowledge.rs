@@ -61,6 +61,9 @@ pub struct Ack<'a> {
 }
 
 impl<'a> Ack<'a> {
+    /// Bytes of the shortest form, which says success.
+    pub const SHORTEST: usize = 4;
+
     /// An acknowledgement with nothing but its reason.
     #[must_use]
     #[inline]
@@ -122,6 +125,53 @@ impl<'a> Ack<'a> {
         }
         .written_size();
         1 + variable_byte_integer_size(body) + body
+    }
+}
+
+/// Acknowledgements of one kind in a row, each in its shortest form, which says success: what a busy
+/// client answers to most of what it gets, and worth taking together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AckRun<'a> {
+    kind: AckKind,
+    packets: &'a [[u8; Ack::SHORTEST]],
+}
+
+impl<'a> AckRun<'a> {
+    /// Those at the start of `bytes`, `None` if there is none.
+    #[must_use]
+    pub fn of(bytes: &'a [u8]) -> Option<Self> {
+        let &first_byte = bytes.first()?;
+        let kind = AckKind::from_first_byte(first_byte)?;
+        let (packets, _) = bytes.as_chunks();
+        let end = packets.iter().position(|&[first, length, high, low]| {
+            first != first_byte || length != 2 || (high, low) == (0, 0)
+        });
+        let packets = &packets[..end.unwrap_or(packets.len())];
+        (!packets.is_empty()).then_some(Self { kind, packets })
+    }
+
+    /// Which of the four they are.
+    #[must_use]
+    pub const fn kind(&self) -> AckKind {
+        self.kind
+    }
+
+    /// How many they are, at least 1.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// How many bytes they are.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.packets.as_flattened().len()
+    }
+
+    /// What they acknowledge.
+    pub fn packet_ids(&self) -> impl Iterator<Item = PacketId> + use<'a> {
+        let identifiers = self.packets.iter();
+        identifiers.filter_map(|&[_, _, high, low]| PacketId::new(u16::from_be_bytes([high, low])))
     }
 }
 

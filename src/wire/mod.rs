@@ -38,7 +38,7 @@ mod types;
 mod unsubscribe;
 mod violation;
 
-pub use acknowledge::{Ack, AckKind};
+pub use acknowledge::{Ack, AckKind, AckRun};
 pub use authenticate::Auth;
 pub use connack::{ConnAck, ConnAckProperties};
 pub use connect::{Connect, ConnectProperties, Will};
@@ -48,7 +48,7 @@ pub use packet::{Packet, encode_pingreq, encode_pingresp};
 pub use properties::Property;
 pub use publish::{Publish, PublishHead, PublishProperties};
 pub use reason::ReasonCode;
-pub use run::{Run, RunShape};
+pub use run::{Run, RunPacket, RunShape};
 pub use selection::{Forwarded, SubscriptionIdentifiers, UserProperties, UserPropertiesBuf};
 pub use subscribe::{RetainHandling, SubAck, Subscribe, SubscribeFilters, SubscriptionOptions};
 pub use types::{PacketId, QoS, Version};

@@ -3,12 +3,13 @@
 //!
 //! A receiver of the same version gets the very bytes that the publisher sent, but for flags and
 //! packet identifier; so they are copied, not encoded again. And a busy publisher sends to one topic
-//! many times in a row: such packets of QoS 0 are routed once and copied together, which takes a
-//! tenth of the work of taking them one by one.
+//! many times in a row: such packets are routed once, and those of QoS 0 copied together, which takes
+//! a tenth of the work of taking them one by one.
 //!
-//! Invariants: `bytes` are whole packets of one version; all begin, behind their fixed header, with
-//! the same variable header, so what was checked of the first holds for all; with more than one of
-//! them, each has QoS 0 and no other flag.
+//! Invariants: `bytes` are whole packets of one version; all have, behind their fixed header, the
+//! same variable header but for the packet identifier, which is none or not 0 in all of them, so what
+//! was checked of the first holds for all; with more than one of them, all have the same QoS and no
+//! other flag.
 
 use super::framing::{Framing, frame};
 use super::{PacketId, PacketType, Publish, QoS, Version};
@@ -36,12 +37,20 @@ pub struct Run<'a> {
     bytes: &'a [u8],
 }
 
-/// The first byte of a packet that others may follow in a run: QoS 0, no flags.
+/// The first byte of a PUBLISH of QoS 0 without flags.
 const PLAIN: u8 = PacketType::Publish.first_byte();
 
+/// Bytes of a packet identifier where packets of this QoS have one.
+const fn identifier_bytes(qos: QoS) -> usize {
+    match qos {
+        QoS::AtMostOnce => 0,
+        QoS::AtLeastOnce | QoS::ExactlyOnce => 2,
+    }
+}
+
 impl<'a> Run<'a> {
-    /// The packet that `publish` was decoded from, the first `size` of `bytes`, and what continues it.
-    /// `None` if the packet cannot be passed on as it is, because something in it is the
+    /// The packet that `publish` was decoded from, the first `size` of `bytes`, and what continues it,
+    /// `most` packets in all. Those of QoS 2 ascend by packet identifier, so none comes twice. `None` if the packet cannot be passed on as it is, because something in it is the
     /// connection's own or changes with time.
     #[must_use]
     pub fn of(
@@ -50,6 +59,7 @@ impl<'a> Run<'a> {
         bytes: &'a [u8],
         size: usize,
         maximum_packet_size: u32,
+        most: u32,
     ) -> Option<Self> {
         let properties = &publish.properties;
         if properties.topic_alias.is_some()
@@ -74,29 +84,79 @@ impl<'a> Run<'a> {
             },
             bytes: first,
         };
-        if first[0] == PLAIN {
-            run.extend(bytes, fixed_header, maximum_packet_size);
+        if first[0] == PLAIN | publish.qos.bits() << 1 {
+            run.extend(bytes, fixed_header, maximum_packet_size, most);
         }
         Some(run)
     }
 
     /// Takes in the packets behind the first one that begin as it does.
-    fn extend(&mut self, bytes: &'a [u8], fixed_header: usize, maximum_packet_size: u32) {
-        let mut end = self.bytes.len();
+    fn extend(
+        &mut self,
+        bytes: &'a [u8],
+        fixed_header: usize,
+        maximum_packet_size: u32,
+        most: u32,
+    ) {
         let head = &bytes[fixed_header..][..self.shape.variable_header as usize];
-        while end < RUN_BYTES
+        let (topic, rest) = head.split_at(self.topic_field());
+        let (identifier, properties) = rest.split_at(identifier_bytes(self.shape.qos));
+        let identifier_of = |body: &'a [u8]| {
+            let (topic_too, rest) = body.split_at_checked(topic.len())?;
+            let (identifier, rest) = rest.split_at_checked(identifier.len())?;
+            (topic_too == topic && rest.starts_with(properties)).then_some(identifier)
+        };
+        match self.shape.qos {
+            QoS::AtMostOnce => {
+                self.extend_while(bytes, maximum_packet_size, most, |body| {
+                    body.starts_with(head)
+                });
+            }
+            QoS::AtLeastOnce => self.extend_while(bytes, maximum_packet_size, most, |body| {
+                identifier_of(body).is_some_and(|identifier| identifier != [0, 0])
+            }),
+            QoS::ExactlyOnce => {
+                let mut last = identifier;
+                self.extend_while(bytes, maximum_packet_size, most, |body| {
+                    let next = identifier_of(body).filter(|&next| next > last);
+                    last = next.unwrap_or(last);
+                    next.is_some()
+                });
+            }
+        }
+    }
+
+    /// Takes in packets as long as they are `alike` behind their fixed header.
+    #[inline]
+    fn extend_while(
+        &mut self,
+        bytes: &'a [u8],
+        maximum_packet_size: u32,
+        most: u32,
+        mut alike: impl FnMut(&'a [u8]) -> bool,
+    ) {
+        let first_byte = bytes[0];
+        let (mut end, mut shape) = (self.bytes.len(), self.shape);
+        while shape.count < most
+            && end < RUN_BYTES
             && let Some(rest) = bytes.get(end..)
-            && rest.first() == Some(&PLAIN)
+            && rest.first() == Some(&first_byte)
             && let Ok(Framing::Packet { body, size, .. }) = frame(rest, maximum_packet_size)
-            && body.starts_with(head)
+            && alike(body)
         {
             end += size;
-            self.shape.count += 1;
+            shape.count += 1;
             // A packet is smaller than 2^28 bytes, and so is what is read at a time.
-            self.shape.largest = self.shape.largest.max(size as u32);
-            self.shape.payload_bytes += (body.len() - head.len()) as u32;
+            shape.largest = shape.largest.max(size as u32);
+            shape.payload_bytes += body.len() as u32 - shape.variable_header;
         }
+        self.shape = shape;
         self.bytes = &bytes[..end];
+    }
+
+    /// Bytes of the topic with its length, where the packet identifier begins if there is one.
+    const fn topic_field(&self) -> usize {
+        2 + self.shape.topic_length as usize
     }
 
     /// A run that was taken apart by [`Run::shape`] and [`Run::bytes`].
@@ -115,6 +175,12 @@ impl<'a> Run<'a> {
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {
         self.bytes
+    }
+
+    /// The QoS of its packets.
+    #[must_use]
+    pub const fn qos(&self) -> QoS {
+        self.shape.qos
     }
 
     /// How many packets it is, at least 1.
@@ -137,14 +203,43 @@ impl<'a> Run<'a> {
 
     /// The payloads, in the order of the packets.
     pub fn payloads(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let skip = self.shape.variable_header as usize;
+        self.packets().map(|packet| packet.payload)
+    }
+
+    /// The packets, each a run by itself.
+    pub fn packets(&self) -> impl Iterator<Item = RunPacket<'a>> + Clone + use<'a> {
+        let shape = self.shape;
+        let identifier = self.topic_field();
         let mut rest = self.bytes;
-        std::iter::from_fn(move || match frame(rest, u32::MAX) {
-            Ok(Framing::Packet { body, size, .. }) => {
-                rest = &rest[size..];
-                body.get(skip..)
-            }
-            _ => None,
+        std::iter::from_fn(move || {
+            let Ok(Framing::Packet { body, size, .. }) = frame(rest, u32::MAX) else {
+                return None;
+            };
+            let (bytes, others) = rest.split_at(size);
+            rest = others;
+            let payload = body.get(shape.variable_header as usize..)?;
+            let packet_id = match shape.qos {
+                QoS::AtMostOnce => None,
+                QoS::AtLeastOnce | QoS::ExactlyOnce => {
+                    let bytes = body.get(identifier..identifier + 2)?;
+                    PacketId::new(u16::from_be_bytes([bytes[0], bytes[1]]))
+                }
+            };
+            let run = Self {
+                shape: RunShape {
+                    fixed_header: (size - body.len()) as u8, // 2 to 5
+                    count: 1,
+                    largest: size as u32,
+                    payload_bytes: payload.len() as u32,
+                    ..shape
+                },
+                bytes,
+            };
+            Some(RunPacket {
+                packet_id,
+                payload,
+                run,
+            })
         })
     }
 
@@ -156,7 +251,8 @@ impl<'a> Run<'a> {
             && (qos == QoS::AtMostOnce) == (self.shape.qos == QoS::AtMostOnce)
     }
 
-    /// Appends the packets as this receiver gets them; asked only where [`Run::fits`].
+    /// Appends the packets as this receiver gets them; asked only where [`Run::fits`], and of a run
+    /// of several only where they have no packet identifiers.
     #[inline]
     pub fn append(
         &self,
@@ -170,11 +266,21 @@ impl<'a> Run<'a> {
         // A run of several is plain, and so is what everybody gets of it.
         output[start] = PLAIN | qos.bits() << 1 | u8::from(retain);
         if let Some(packet_id) = packet_id {
-            let topic = 2 + usize::from(self.shape.topic_length);
-            let offset = start + usize::from(self.shape.fixed_header) + topic;
+            let offset = start + usize::from(self.shape.fixed_header) + self.topic_field();
             output[offset..offset + 2].copy_from_slice(&packet_id.get().to_be_bytes());
         }
     }
+}
+
+/// One packet of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct RunPacket<'a> {
+    /// There if and only if the QoS is not 0.
+    pub packet_id: Option<PacketId>,
+    /// The application message.
+    pub payload: &'a [u8],
+    /// The packet as a run of one.
+    pub run: Run<'a>,
 }
 
 /// Bytes of the fixed header of a packet that is whole.
@@ -213,7 +319,7 @@ mod tests {
             panic!("a whole packet");
         };
         let publish = Publish::decode(version, first_byte, body).unwrap();
-        Run::of(version, &publish, bytes, size, 1 << 20).unwrap()
+        Run::of(version, &publish, bytes, size, 1 << 20, u32::MAX).unwrap()
     }
 
     #[test]
@@ -248,11 +354,15 @@ mod tests {
         described.splice(8..8, [1, 1]); // Payload Format Indicator
         let longer = encode(Version::V5, "a/bc", QoS::AtMostOnce, b"x");
         let acknowledged = encode(Version::V5, "a/b", QoS::AtLeastOnce, b"x");
+        let mut cut = first.clone();
+        cut.truncate(7);
+        cut[1] = 5;
         for other in [
             &retained,
             &described,
             &longer,
             &acknowledged,
+            &cut,
             &first[..4].to_vec(),
             &vec![0xC0, 0],
         ] {
@@ -264,20 +374,50 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_an_acknowledgement_is_alone_and_gets_its_own_identifier() {
-        let one = encode(Version::V5, "a/b", QoS::AtLeastOnce, b"x");
-        let bytes = [&one[..], &one].concat();
-        let run = run(Version::V5, &bytes);
-        assert_eq!(run.count(), 1);
-        assert!(run.fits(Version::V5, QoS::ExactlyOnce));
-        assert!(
-            !run.fits(Version::V5, QoS::AtMostOnce) && !run.fits(Version::V3_1_1, QoS::AtLeastOnce)
-        );
-        let mut copy = Vec::new();
-        run.append(QoS::AtLeastOnce, true, PacketId::new(0x1234), &mut copy);
-        assert_eq!(copy[0], 0x33);
-        assert_eq!(copy[7..9], [0x12, 0x34]);
-        assert_eq!(copy[9..], one[9..]);
+    fn what_needs_acknowledgements_keeps_and_gets_its_own_identifiers() {
+        for version in [Version::V3_1_1, Version::V5] {
+            let mut bytes = Vec::new();
+            for (identifier, payload) in [(9, &b"one"[..]), (7, &[7; 200]), (0x1234, b"")] {
+                let start = bytes.len();
+                bytes.extend(encode(version, "a/b", QoS::AtLeastOnce, payload));
+                let fixed = fixed_header(&bytes[start..]);
+                bytes[start + fixed + 5..][..2].copy_from_slice(&u16::to_be_bytes(identifier));
+            }
+            let whole = bytes.len();
+            // An identifier of 0 is a fault, which only the packet itself may be told of.
+            bytes.extend(encode(version, "a/b", QoS::AtLeastOnce, b""));
+            bytes[whole + 7..][..2].fill(0);
+            let run = run(version, &bytes);
+            assert_eq!((run.count(), run.bytes().len()), (3, whole));
+            assert!(run.fits(version, QoS::ExactlyOnce) && !run.fits(version, QoS::AtMostOnce));
+            let identifiers = run.packets().map(|packet| packet.packet_id.unwrap().get());
+            assert_eq!(identifiers.collect::<Vec<_>>(), [9, 7, 0x1234]);
+            let mut copies = Vec::new();
+            for (packet, identifier) in run.packets().zip(1..) {
+                let start = copies.len();
+                let identifier = PacketId::new(identifier);
+                packet
+                    .run
+                    .append(QoS::AtLeastOnce, true, identifier, &mut copies);
+                let Ok(Framing::Packet { body, .. }) = frame(&copies[start..], 1 << 20) else {
+                    panic!("a whole packet");
+                };
+                let copy = Publish::decode(version, copies[start], body).unwrap();
+                assert_eq!(copies[start], 0x33);
+                assert_eq!((copy.packet_id, copy.payload), (identifier, packet.payload));
+            }
+        }
+    }
+
+    #[test]
+    fn of_qos_2_no_identifier_comes_twice_in_a_run() {
+        let mut bytes = Vec::new();
+        for identifier in [7, 8, 300, 300] {
+            let start = bytes.len();
+            bytes.extend(encode(Version::V5, "a/b", QoS::ExactlyOnce, b"x"));
+            bytes[start + 7..][..2].copy_from_slice(&u16::to_be_bytes(identifier));
+        }
+        assert_eq!(run(Version::V5, &bytes).count(), 3);
     }
 
     #[test]
@@ -304,7 +444,8 @@ mod tests {
             let mut bytes = Vec::new();
             Packet::Publish(publish).encode(Version::V5, &mut bytes);
             let size = bytes.len();
-            assert!(Run::of(Version::V5, &publish, &bytes, size, 1 << 20).is_none());
+            let run = Run::of(Version::V5, &publish, &bytes, size, 1 << 20, u32::MAX);
+            assert!(run.is_none());
         }
     }
 }

@@ -25,6 +25,32 @@ fn a_connect_may_come_byte_by_byte() {
     }
 }
 
+/// Looking for the next event instead of sleeping finds what clients and other shards send.
+#[test]
+fn a_shard_that_spins_misses_nothing() {
+    for run in Run::ALL {
+        for gather_us in [0, 200] {
+            let broker = Broker::start_with(run, |options| {
+                options.spin_us = 100;
+                options.gather_us = gather_us;
+            });
+            // These names live on both shards where there are two.
+            let mut clients: Vec<Client> = (0..4)
+                .map(|index| {
+                    let client = broker.client().connect(&format!("spins-{index}"));
+                    client.subscribe(&format!("to/{index}"))
+                })
+                .collect();
+            for round in 0..80_usize {
+                let text = round.to_string();
+                let (from, to) = (round % 4, (round / 4) % 4);
+                clients[from].send(&publish(&format!("to/{to}"), text.as_bytes()));
+                assert_eq!(clients[to].payload(), text.as_bytes());
+            }
+        }
+    }
+}
+
 #[test]
 fn what_comes_behind_connect_in_the_same_segment_counts() {
     for run in Run::ALL {

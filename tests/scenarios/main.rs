@@ -30,6 +30,7 @@ mod qos;
 mod replay;
 mod resume;
 mod retained;
+mod runs;
 mod session;
 mod shared;
 mod subscribe;

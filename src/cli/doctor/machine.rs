@@ -75,6 +75,8 @@ pub(super) struct Machine {
     pub(super) numa_nodes: BTreeMap<usize, BTreeSet<usize>>,
     pub(super) huge_pages: Option<String>,
     pub(super) clock_source: Option<String>,
+    /// Nanoseconds that an idle CPU of a virtual machine polls before it halts, where it can.
+    pub(super) halt_poll_ns: Option<u64>,
     /// Thousandths of a CPU that the cgroup may use.
     pub(super) cpu_quota: Option<u64>,
     pub(super) memory_limit: Option<u64>,
@@ -145,6 +147,7 @@ impl Machine {
                 .and_then(|text| chosen(&text)),
             clock_source: reader
                 .text("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+            halt_poll_ns: halt_poll(&reader),
             cpu_quota,
             memory_limit,
             memory_total: reader.text("/proc/meminfo").and_then(|text| {
@@ -173,6 +176,13 @@ impl Machine {
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.trim())
+}
+
+/// What the governor `haltpoll` is set to, if it is in charge.
+fn halt_poll(reader: &Reader<'_>) -> Option<u64> {
+    let governor = reader.text("/sys/devices/system/cpu/cpuidle/current_governor")?;
+    let nanoseconds = reader.text("/sys/module/haltpoll/parameters/guest_halt_poll_ns")?;
+    (governor == "haltpoll").then(|| nanoseconds.parse().ok())?
 }
 
 /// A line of `/proc/self/limits`.

@@ -10,6 +10,7 @@ pub(super) fn checks(machine: &Machine, plan: &Plan) -> Vec<Check> {
         governor(machine),
         numa(machine),
         clock_source(machine),
+        guest_halt_poll(machine),
         huge_pages(machine),
         swapping(machine),
         overcommit(machine),
@@ -150,6 +151,27 @@ fn clock_source(machine: &Machine) -> Check {
         why: WHY,
         fix: (!fine).then(|| format!("echo tsc > {FOLDER}")),
         undo: (!fine).then(|| format!("echo {found} > {FOLDER}")),
+    }
+}
+
+fn guest_halt_poll(machine: &Machine) -> Check {
+    const NAME: &str = "guest_halt_poll";
+    const FILE: &str = "/sys/module/haltpoll/parameters/guest_halt_poll_ns";
+    const WHY: &str = "a CPU of a virtual machine that halts leaves it, and is back tens of microseconds after \
+                       the next message; one that polls first answers at once";
+    let Some(found) = machine.halt_poll_ns else {
+        let found = String::from("the governor haltpoll is not in use");
+        return Check::told(NAME, found, WHY);
+    };
+    let fine = found > 0;
+    Check {
+        name: NAME,
+        level: Level::Advice.unless(fine),
+        found: format!("{found} ns"),
+        wanted: String::from("200000 ns"),
+        why: WHY,
+        fix: (!fine).then(|| format!("echo 200000 > {FILE}")),
+        undo: (!fine).then(|| format!("echo {found} > {FILE}")),
     }
 }
 

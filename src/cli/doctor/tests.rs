@@ -67,6 +67,14 @@ const TUNED: &[(&str, &str)] = &[
     ("proc/sys/vm/overcommit_memory", "0\n"),
     ("proc/sys/vm/swappiness", "10\n"),
     (
+        "sys/devices/system/cpu/cpuidle/current_governor",
+        "haltpoll\n",
+    ),
+    (
+        "sys/module/haltpoll/parameters/guest_halt_poll_ns",
+        "200000\n",
+    ),
+    (
         "proc/self/limits",
         "Limit                     Soft Limit           Hard Limit           Units\n\
          Max open files            1024                 1048576              files\n\
@@ -345,6 +353,14 @@ const SPOILED: &[Spoiled] = &[
         Level::Advice,
         "echo tsc",
         "echo hpet",
+    ),
+    (
+        "guest_halt_poll",
+        "sys/module/haltpoll/parameters/guest_halt_poll_ns",
+        "0",
+        Level::Advice,
+        "echo 200000",
+        "echo 0",
     ),
     (
         "huge_pages",

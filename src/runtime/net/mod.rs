@@ -150,6 +150,11 @@ impl Net {
         dispatch!(self.submit_and_wait(wait));
     }
 
+    /// Looks for completions, without waiting and as cheaply as can be.
+    pub fn look(&mut self) -> bool {
+        dispatch!(self.look())
+    }
+
     /// Whether completions wait, or would if the kernel were entered.
     pub fn has_completions(&mut self) -> bool {
         dispatch!(self.has_completions())

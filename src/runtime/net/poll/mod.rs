@@ -255,6 +255,14 @@ impl Poll {
         self.nap_us = next_nap(nap_us, self.epoll.len(), wait);
     }
 
+    /// Asks epoll, if nothing is known yet.
+    pub(super) fn look(&mut self) -> bool {
+        if !self.has_completions() {
+            self.epoll.wait(Duration::ZERO);
+        }
+        self.has_completions()
+    }
+
     pub(super) fn has_completions(&mut self) -> bool {
         !self.posted.is_empty()
             || self.epoll.len() > 0

@@ -3,6 +3,8 @@
 
 use std::os::fd::RawFd;
 
+use crate::chunks::Chunks;
+
 use super::super::token::{Operation, Token};
 
 /// One descriptor, in the slot that its tokens name.
@@ -26,6 +28,12 @@ pub(super) struct Source {
     pub(super) blocked: bool,
 }
 
+impl Default for Source {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 impl Source {
     const NONE: Self = Self {
         fd: -1,
@@ -47,7 +55,7 @@ impl Source {
 
 /// Descriptors of one kind, by slot.
 #[derive(Debug, Default)]
-pub(super) struct Sources(Vec<Source>);
+pub(super) struct Sources(Chunks<Source>);
 
 impl Sources {
     /// The source that `token` names, if it is still that one.
@@ -59,11 +67,7 @@ impl Sources {
 
     /// The same, which is a new one if the slot was another's.
     pub(super) fn claim(&mut self, token: Token, fd: RawFd) -> &mut Source {
-        let index = token.index() as usize;
-        if index >= self.0.len() {
-            self.0.resize(index + 1, Source::NONE);
-        }
-        let source = &mut self.0[index];
+        let source = self.0.get_or_grow(token.index() as usize);
         if source.generation != token.generation() || source.fd != fd {
             // It stays in the list if it is there: it is looked at once more and found not to be
             // readable, or to be.

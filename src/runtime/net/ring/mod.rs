@@ -276,6 +276,11 @@ impl Ring {
         self.settled
     }
 
+    /// The kernel says in memory that there are some.
+    pub(super) fn look(&mut self) -> bool {
+        self.has_completions()
+    }
+
     /// Whether completions wait, or would if the kernel were entered.
     pub(super) fn has_completions(&mut self) -> bool {
         !self.uring.completion().is_empty() || self.uring.submission().taskrun()
