@@ -91,6 +91,8 @@ pub(super) struct Log {
     wanted: bool,
     /// Whether there is no record in the frame before the open one.
     last_was_empty: bool,
+    /// What the last frame that left said was on disk.
+    vouched: Position,
     /// Whether the frame before the open one is synced.
     last_was_synced: bool,
     sealed: VecDeque<Sealed>,
@@ -147,6 +149,7 @@ impl Log {
             whole: 0,
             wanted: false,
             last_was_empty: found.position.0 == 0,
+            vouched: Position(0),
             last_was_synced: true,
             sealed: VecDeque::new(),
             in_flight: None,
@@ -246,10 +249,12 @@ impl Log {
         }
     }
 
-    /// The next frame is synced, and is written even if it is empty, unless the last one was, too.
+    /// The next frame is synced, and is written even if it is empty, unless the last one was and said
+    /// that all before it is on disk.
     pub(super) fn want_seal(&mut self) {
         let idle = self.open.len() == HEADER_BYTES && self.sealed.is_empty();
-        self.wanted = self.failure.is_none() && !(idle && self.last_was_empty);
+        let vouched = self.vouched.0 + 2 >= self.position.0;
+        self.wanted = self.failure.is_none() && !(idle && self.last_was_empty && vouched);
     }
 
     fn last_segment(&self) -> u64 {
@@ -332,6 +337,7 @@ impl Log {
             durable: self.durable,
             base: sealed.base,
         });
+        self.vouched = self.durable;
         self.in_flight = Some(sealed.position);
         Some(Write {
             file,

@@ -5,14 +5,13 @@
 //! appended behind it, and the log takes no more than about twice what lives in it.
 
 use super::codec::Malformed;
-use super::frame::Header;
 use super::index::Place;
 use super::log::Write;
 use super::reading::{Read, for_each_record};
 use super::receivers::{Receivers, put_recipients};
 use super::record::Record;
 use super::state::Journal;
-use super::types::{Damage, Defect, Failure, FileId};
+use super::types::{BLOCK, Damage, Defect, Failure, FileId};
 
 /// Bytes that one step of moving the oldest segment reads, at least.
 const MOVE_BYTES: usize = 256 * 1024;
@@ -79,7 +78,8 @@ impl Journal {
         let mostly_dead = u64::from(oldest.live) * 2 < u64::from(oldest.items);
         let wanted = self.excess > 0 || (log.is_full() && mostly_dead);
         let blocked = self.damage.is_some() || log.failure().is_some();
-        let step = (MOVE_BYTES as u32).min(log.settings.segment_bytes / 4);
+        let step = (log.settings.segment_bytes / 4).min(MOVE_BYTES as u32);
+        let step = step.next_multiple_of(BLOCK as u32);
         if !wanted
             || blocked
             || log.segments.len() < 3
@@ -116,7 +116,8 @@ impl Journal {
         })
     }
 
-    /// What [`Journal::next_move`] asked for was read.
+    /// What [`Journal::next_move`] asked for was read; less than that, or nothing, where it could not be:
+    /// the file may have been used again or removed meanwhile, which is seen here.
     ///
     /// # Errors
     /// It is not what was written there. The segment stays, and nothing is moved any more.
@@ -129,6 +130,7 @@ impl Journal {
             self.moving = Some(moving);
             return Ok(()); // it died meanwhile
         }
+        let bytes = bytes.get(..read.length as usize).unwrap_or_default();
         match self.move_frames(&mut moving, read, bytes) {
             Ok(()) => {
                 self.moving = Some(moving);
@@ -173,6 +175,9 @@ impl Journal {
     ) -> Result<(), (u32, Defect)> {
         let used = self.log.segments.front().map_or(0, |segment| segment.used);
         let mut at = 0;
+        if bytes.is_empty() {
+            return Err((read.offset, Defect::FrameLost));
+        }
         while at < bytes.len() {
             let offset = read.offset as usize + at;
             let opened = self.expect(moving.segment, offset, read.file, &bytes[at..]);

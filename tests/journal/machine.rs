@@ -213,8 +213,10 @@ impl Machine {
             }
         }
         if let Some(read) = self.reading.take_if(|_| self.random.chance(60)) {
-            let bytes = self.disk.read(read.file.0);
-            let bytes = &bytes[read.offset as usize..][..read.length as usize];
+            // The file may be gone.
+            let bytes = self.disk.read(read.file.0).get(read.offset as usize..);
+            let bytes = bytes.and_then(|bytes| bytes.get(..read.length as usize));
+            let bytes = bytes.unwrap_or_default();
             self.summary.moves += 1;
             assert!(self.journal.moved(read, bytes).is_ok() || self.astray);
             return Ok(());
@@ -344,7 +346,7 @@ impl Machine {
     /// Everything that was done is on disk, and a seal behind it.
     pub fn settle(&mut self) {
         self.fuse = usize::MAX;
-        for _ in 0..2 {
+        for _ in 0..3 {
             while self.journal.durable() < self.journal.position() || self.journal.backlog() > 0 {
                 if self.journal.is_full() {
                     self.disk.capacity = usize::MAX;

@@ -13,6 +13,7 @@ mod model;
 mod mutation;
 mod operation;
 #[path = "../simulation/random.rs"]
+#[expect(dead_code, reason = "choices come from a seed here, not from bytes")]
 mod random;
 
 use proptest::prelude::*;

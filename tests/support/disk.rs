@@ -1,12 +1,6 @@
 //! A disk that does what disks do: what was not synced may be lost, kept, torn or garbage after a power
 //! cut; operations fail, stop half-way and go astray.
 
-#![expect(
-    dead_code,
-    unreachable_pub,
-    reason = "shared by test binaries that each use a part"
-)]
-
 use std::collections::BTreeMap;
 
 /// What a disk writes whole or not at all.
