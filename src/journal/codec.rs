@@ -9,7 +9,7 @@ pub struct Malformed;
 pub(super) fn put_number(value: u64, out: &mut Vec<u8>) {
     let mut rest = value;
     while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
+        out.push((rest as u8) | 0x80);
         rest >>= 7;
     }
     out.push(rest as u8);
@@ -23,7 +23,7 @@ pub(super) const fn number_size(value: u64) -> usize {
 /// Appends `value`, small ones of either sign in few bytes.
 #[inline]
 pub(super) fn put_signed(value: i64, out: &mut Vec<u8>) {
-    put_number((value << 1 ^ value >> 63).cast_unsigned(), out);
+    put_number(((value << 1) ^ (value >> 63)).cast_unsigned(), out);
 }
 
 /// Appends `bytes` behind their length.
@@ -66,7 +66,7 @@ impl<'a> Reader<'a> {
         for shift in (7..64).step_by(7) {
             let byte = self.byte()?;
             let part = u64::from(byte & 0x7F);
-            if part << shift >> shift != part {
+            if (part << shift) >> shift != part {
                 return Err(Malformed);
             }
             value |= part << shift;

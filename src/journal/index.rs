@@ -53,8 +53,8 @@ struct Packed(u64);
 impl Packed {
     fn new(place: Place, count: u32) -> Self {
         Self(
-            place.segment << (COUNT_BITS + OFFSET_BITS)
-                | u64::from(place.offset) << COUNT_BITS
+            (place.segment << (COUNT_BITS + OFFSET_BITS))
+                | (u64::from(place.offset) << COUNT_BITS)
                 | u64::from(count),
         )
     }

@@ -87,12 +87,7 @@ impl Items {
             } => {
                 begin(id, false);
                 self.removed.extend(replaces.map(|old| old.0));
-                let subscription = RestoredSubscription {
-                    id,
-                    filter: details.filter.into(),
-                    options: details.options,
-                    identifier: details.identifier,
-                };
+                let subscription = RestoredSubscription::new(id, &details);
                 self.subscriptions.push((session, subscription));
             }
             Record::Message {
@@ -122,11 +117,7 @@ impl Items {
                 packet_id,
             } => {
                 begin(id, false);
-                let exchange = Exchange {
-                    message,
-                    packet_id,
-                    received: false,
-                };
+                let exchange = exchange(message, packet_id, false);
                 self.exchanges.push((session, id, exchange));
             }
             Record::Received {
@@ -139,11 +130,7 @@ impl Items {
                 begin(id, false);
                 self.removed.extend(replaces.map(|old| old.0));
                 self.waiting(session).1.push(message);
-                let exchange = Exchange {
-                    message,
-                    packet_id,
-                    received: true,
-                };
+                let exchange = exchange(message, packet_id, true);
                 self.exchanges.push((session, id, exchange));
             }
             Record::Will {
@@ -270,6 +257,14 @@ impl Items {
             restored.held.sort_unstable();
             restored.exchanges.sort_unstable();
         }
+    }
+}
+
+fn exchange(message: ItemId, packet_id: PacketId, received: bool) -> Exchange {
+    Exchange {
+        message,
+        packet_id,
+        received,
     }
 }
 

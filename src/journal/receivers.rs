@@ -74,9 +74,9 @@ fn put_alike(alike: &[Recipient<'_>], out: &mut Vec<u8>) {
     };
     out.push(
         copy.qos.bits()
-            | u8::from(copy.retain) * RETAIN
-            | u8::from(!copy.identifiers.is_empty()) * IDENTIFIERS
-            | u8::from(!copy.group.is_empty()) * GROUP
+            | (u8::from(copy.retain) * RETAIN)
+            | (u8::from(!copy.identifiers.is_empty()) * IDENTIFIERS)
+            | (u8::from(!copy.group.is_empty()) * GROUP)
             | form,
     );
     if !copy.identifiers.is_empty() {

@@ -192,6 +192,26 @@ impl<'a> Record<'a> {
                 put_id(id, out);
                 put_kept(id, retained, replaces, message, receivers, out);
             }
+            Self::Will {
+                id,
+                session,
+                replaces,
+                ref details,
+            } => {
+                out.push(WILL);
+                put_id(id, out);
+                put_number(session.0.into(), out);
+                put_replaced(id, replaces, out);
+                put_will(details, out);
+            }
+            _ => self.encode_exchange(base, out),
+        }
+    }
+
+    /// The rest of [`Record::encode`]: what exchanges are made of.
+    fn encode_exchange(&self, base: ItemId, out: &mut Vec<u8>) {
+        let put_id = |id: ItemId, out: &mut Vec<u8>| put_signed(distance(base, id), out);
+        match *self {
             Self::Acknowledged { session, message } => {
                 out.push(ACKNOWLEDGED);
                 put_number(session.0.into(), out);
@@ -233,22 +253,11 @@ impl<'a> Record<'a> {
                 put_number(packet_id.get().into(), out);
                 put_replaced(id, replaces, out);
             }
-            Self::Will {
-                id,
-                session,
-                replaces,
-                ref details,
-            } => {
-                out.push(WILL);
-                put_id(id, out);
-                put_number(session.0.into(), out);
-                put_replaced(id, replaces, out);
-                put_will(details, out);
-            }
             Self::Removed { id } => {
                 out.push(REMOVED);
                 put_id(id, out);
             }
+            _ => {}
         }
     }
 
@@ -405,8 +414,8 @@ fn put_kept(
     let start = out.len();
     out.push(
         message_flags(message)
-            | u8::from(retained) * RETAINED
-            | u8::from(replaces.is_some()) * REPLACES,
+            | (u8::from(retained) * RETAINED)
+            | (u8::from(replaces.is_some()) * REPLACES),
     );
     if replaces.is_some() {
         put_replaced(id, replaces, out);
@@ -427,7 +436,7 @@ fn put_kept(
 }
 
 fn checksum(id: ItemId, bytes: &[u8]) -> [u8; 4] {
-    let mut hasher = crc32fast::Hasher::new_with_initial((id.0 ^ id.0 >> 32) as u32);
+    let mut hasher = crc32fast::Hasher::new_with_initial((id.0 ^ (id.0 >> 32)) as u32);
     hasher.update(bytes);
     hasher.finalize().to_le_bytes()
 }
@@ -513,9 +522,9 @@ fn take_session_details<'a>(reader: &mut Reader<'a>) -> Result<SessionDetails<'a
 /// As SUBSCRIBE has them, section 3.8.3.1 of version 5.
 fn option_bits(options: SubscriptionOptions) -> u8 {
     options.qos.bits()
-        | u8::from(options.no_local) << 2
-        | u8::from(options.retain_as_published) << 3
-        | (options.retain_handling as u8) << 4
+        | (u8::from(options.no_local) << 2)
+        | (u8::from(options.retain_as_published) << 3)
+        | ((options.retain_handling as u8) << 4)
 }
 
 fn take_options(reader: &mut Reader<'_>) -> Result<SubscriptionOptions, Malformed> {
@@ -535,9 +544,9 @@ fn take_options(reader: &mut Reader<'_>) -> Result<SubscriptionOptions, Malforme
 
 fn message_flags(message: &StoredMessage<'_>) -> u8 {
     message.qos.bits()
-        | u8::from(message.retain) * RETAIN
-        | u8::from(message.expires_at != Deadline::NEVER) * EXPIRES
-        | u8::from(!message.properties.is_empty()) * PROPERTIES
+        | (u8::from(message.retain) * RETAIN)
+        | (u8::from(message.expires_at != Deadline::NEVER) * EXPIRES)
+        | (u8::from(!message.properties.is_empty()) * PROPERTIES)
 }
 
 /// A message behind its flags; the payload takes what is left.

@@ -234,9 +234,8 @@ impl Recovery {
 
     /// Whether everything is there that was on disk once.
     fn check(&self) -> Result<(), Damage> {
-        let mut expected = self.head;
         let mut before: Option<&Walked> = None;
-        for walked in &self.segments {
+        for (expected, walked) in (self.head..).zip(&self.segments) {
             let file = before.unwrap_or(walked).file;
             let offset = before.map_or(0, |before| before.used);
             if walked.segment != expected {
@@ -253,7 +252,6 @@ impl Recovery {
                     what: Defect::FrameLost,
                 });
             }
-            expected += 1;
             before = Some(walked);
         }
         let (end, file, offset) = match before {

@@ -90,6 +90,15 @@ pub struct RestoredSubscription {
 }
 
 impl RestoredSubscription {
+    pub(super) fn new(id: ItemId, details: &SubscriptionDetails<'_>) -> Self {
+        Self {
+            id,
+            filter: details.filter.into(),
+            options: details.options,
+            identifier: details.identifier,
+        }
+    }
+
     /// The details, as [`Journal::add_subscription`] takes them.
     #[must_use]
     pub fn details(&self) -> SubscriptionDetails<'_> {
