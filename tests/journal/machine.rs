@@ -437,6 +437,14 @@ impl Machine {
         if found != expected {
             return Err(difference(&expected, &found));
         }
+        for (session, known) in &expected.sessions {
+            if !journal
+                .messages(*session)
+                .eq(known.messages.iter().copied())
+            {
+                return Err(format!("{session:?} has other messages in the journal"));
+            }
+        }
         self.journal = journal;
         self.current = expected.clone();
         self.base = expected;
