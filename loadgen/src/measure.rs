@@ -244,6 +244,7 @@ pub trait Watch {
     /// An interval has ended.
     fn interval(&mut self, interval: &Interval, so_far: &Progress);
 
-    /// There will be no more.
+    /// There is nothing more to look at: the run is over, or was interrupted and is about to be. May
+    /// be told more than once.
     fn finished(&mut self);
 }

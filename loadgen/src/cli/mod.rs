@@ -8,6 +8,7 @@
 mod args;
 mod build;
 pub mod conditions;
+mod file;
 mod search;
 pub mod units;
 
@@ -43,7 +44,7 @@ pub fn main() -> ExitCode {
         Some(Command::Conn(load)) => (Ok(build::conn(&load)), load),
         Some(Command::Pub(load)) => (Ok(build::publish(&load)), load),
         Some(Command::Sub(load)) => (Ok(build::subscribe(&load)), load),
-        Some(Command::Run { scenario, load }) => match from_file(&scenario, &load) {
+        Some(Command::Run { scenario, load }) => match file::read(&scenario, &load) {
             Ok((scenario, load)) => (build::scenario(&scenario, &load), load),
             Err(text) => (Err(text), Load::default()),
         },
@@ -51,7 +52,11 @@ pub fn main() -> ExitCode {
         Some(Command::Report { directory, format }) => return show(&directory, format),
         Some(Command::Compare(options)) => return contest(&options),
     };
-    let plan = plan.and_then(|mut plan| build::apply(&load, &mut plan).map(|()| plan));
+    let plan = plan.and_then(|mut plan| {
+        build::apply(&load, &mut plan)?;
+        search::check(&plan, &load)?;
+        Ok(plan)
+    });
     match plan {
         Ok(plan) => generate(&plan, &load),
         Err(text) => {
@@ -137,57 +142,6 @@ fn check(load: &Load, outcomes: &[Outcome]) -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(BROKEN)
-    }
-}
-
-/// Reads a scenario's file: lines of `flag = value`, which flags of the command line override.
-fn from_file(name: &str, load: &Load) -> Result<(String, Load), String> {
-    let path = Path::new(name);
-    if !path.is_file() {
-        return Ok((name.to_owned(), load.clone()));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
-    let mut scenario = None;
-    let mut flags = Vec::new();
-    for (line, at) in text.lines().zip(1..) {
-        let line = line.split('#').next().unwrap_or_default().trim();
-        if line.is_empty() {
-            continue;
-        }
-        let (key, value) = line
-            .split_once('=')
-            .ok_or_else(|| format!("{name}:{at}: expected flag = value"))?;
-        let (key, value) = (key.trim(), value.trim().trim_matches('"'));
-        match (key, value) {
-            ("scenario", _) => scenario = Some(value.to_owned()),
-            (_, "true") => flags.push(format!("--{key}")),
-            (_, "false") => {}
-            _ => flags.extend([format!("--{key}"), value.to_owned()]),
-        }
-    }
-    let scenario = scenario.ok_or_else(|| format!("{name}: a line scenario = NAME is missing"))?;
-    // Later flags override earlier ones: the command line comes last.
-    let given = std::env::args()
-        .skip_while(|argument| argument != name)
-        .skip(1);
-    let before = std::env::args()
-        .skip(2)
-        .take_while(|argument| argument != name);
-    let all = [
-        "shardmq-loadgen".to_owned(),
-        "run".to_owned(),
-        scenario.clone(),
-    ]
-    .into_iter()
-    .chain(flags)
-    .chain(before)
-    .chain(given);
-    match Cli::try_parse_from(all)
-        .map_err(|error| format!("{name}: {error}"))?
-        .command
-    {
-        Some(Command::Run { load, .. }) => Ok((scenario, *load)),
-        _ => Err(format!("{name}: not a scenario")),
     }
 }
 

@@ -22,7 +22,29 @@ enum Kind {
 struct Variant {
     driver: &'static str,
     gather_us: u32,
+    spin_us: u32,
     shards: u32,
+}
+
+impl Variant {
+    /// As it comes, with this driver.
+    const fn plain(driver: &'static str) -> Self {
+        Self {
+            driver,
+            gather_us: 200,
+            spin_us: 0,
+            shards: 1,
+        }
+    }
+
+    /// For the lowest latency: it does not gather, and looks for so long before it sleeps.
+    const fn prompt(driver: &'static str, spin_us: u32) -> Self {
+        Self {
+            gather_us: 0,
+            spin_us,
+            ..Self::plain(driver)
+        }
+    }
 }
 
 /// A broker that can be started.
@@ -31,20 +53,19 @@ pub(crate) struct Broker {
     /// Its name in tables and in `--brokers`.
     pub(crate) name: &'static str,
     kind: Kind,
+    /// Letters of the works that its settings are for; empty for all.
+    works: &'static str,
     /// Name of the program.
     program: &'static str,
     /// The commands that install it; `{root}` is where programs from the Rust registry go.
     install: &'static [&'static str],
 }
 
-const fn shardmq(name: &'static str, driver: &'static str, gather_us: u32, shards: u32) -> Broker {
+const fn shardmq(name: &'static str, works: &'static str, variant: Variant) -> Broker {
     Broker {
         name,
-        kind: Kind::ShardMq(Variant {
-            driver,
-            gather_us,
-            shards,
-        }),
+        kind: Kind::ShardMq(variant),
+        works,
         program: "shardmq",
         install: &["cargo build --release -p shardmq"],
     }
@@ -52,26 +73,38 @@ const fn shardmq(name: &'static str, driver: &'static str, gather_us: u32, shard
 
 /// All that are known.
 pub(crate) const BROKERS: &[Broker] = &[
-    shardmq("shardmq", "io_uring", 200, 1),
-    shardmq("shardmq-epoll", "epoll", 200, 1),
-    shardmq("shardmq-0", "io_uring", 0, 1),
-    shardmq("shardmq-epoll-0", "epoll", 0, 1),
-    shardmq("shardmq-2-shards", "io_uring", 200, 2),
+    shardmq("shardmq", "", Variant::plain("io_uring")),
+    shardmq("shardmq-epoll", "", Variant::plain("epoll")),
+    shardmq("shardmq-0", "BE", Variant::prompt("io_uring", 0)),
+    shardmq("shardmq-epoll-0", "BE", Variant::prompt("epoll", 0)),
+    shardmq("shardmq-spin", "E", Variant::prompt("io_uring", 50)),
+    shardmq("shardmq-epoll-spin", "E", Variant::prompt("epoll", 50)),
+    shardmq(
+        "shardmq-2-shards",
+        "",
+        Variant {
+            shards: 2,
+            ..Variant::plain("io_uring")
+        },
+    ),
     Broker {
         name: "mosquitto",
         kind: Kind::Mosquitto,
+        works: "",
         program: "mosquitto",
         install: &["apt-get install -y mosquitto"],
     },
     Broker {
         name: "rumqttd",
         kind: Kind::Rumqttd,
+        works: "",
         program: "rumqttd",
         install: &["cargo install --root {root} rumqttd"],
     },
     Broker {
         name: "rmqttd",
         kind: Kind::Rmqttd,
+        works: "",
         program: "rmqttd",
         install: &[
             // Its build asks for protoc, and that of its Kafka bridge for cmake.
@@ -82,6 +115,7 @@ pub(crate) const BROKERS: &[Broker] = &[
     Broker {
         name: "nats",
         kind: Kind::Nats,
+        works: "",
         program: "nats-server",
         install: &["apt-get install -y nats-server"],
     },
@@ -96,6 +130,13 @@ pub(crate) fn find(name: &str) -> Result<&'static Broker, String> {
             let known: Vec<&str> = BROKERS.iter().map(|broker| broker.name).collect();
             format!("no broker {name:?}; there are {}", known.join(", "))
         })
+}
+
+/// Whether the settings of a broker are for a work; one that is not known here is for all.
+pub(crate) fn is_for(name: &str, work: &str) -> bool {
+    find(name).map_or(true, |broker| {
+        broker.works.is_empty() || work.starts_with(|letter| broker.works.contains(letter))
+    })
 }
 
 /// Where a broker listens and where it may write.
@@ -194,12 +235,15 @@ impl Broker {
         let directory = directory.display();
         match self.kind {
             Kind::ShardMq(Variant {
-                driver, gather_us, ..
+                driver,
+                gather_us,
+                spin_us,
+                ..
             }) => (
                 "shardmq.toml",
                 format!(
                     "[net]\ndriver = \"{driver}\"\ngather_us = {gather_us}\n\
-                     [[listener]]\nname = \"mqtt\"\nbind = \"127.0.0.1:{port}\"\n"
+                     spin_us = {spin_us}\n[[listener]]\nname = \"mqtt\"\nbind = \"127.0.0.1:{port}\"\n"
                 ),
             ),
             Kind::Mosquitto => (
@@ -311,6 +355,13 @@ mod tests {
         let config = shardmq::config::Config::parse(&text, "a.toml").unwrap();
         assert_eq!(config.net.gather_us, 0);
         assert_eq!(config.listeners[0].bind.port(), 1);
+    }
+
+    #[test]
+    fn settings_for_the_lowest_latency_are_for_where_it_counts() {
+        assert!(is_for("shardmq-0", "B50k") && !is_for("shardmq-0", "A"));
+        assert!(is_for("shardmq-epoll-spin", "E") && !is_for("shardmq-epoll-spin", "B50k"));
+        assert!(is_for("shardmq", "A") && is_for("somebody-else", "A"));
     }
 
     #[test]

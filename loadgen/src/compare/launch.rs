@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::brokers::{Broker, Place};
+use crate::engine::interrupted;
 
 /// How often it is looked whether something has happened.
 const LOOK: Duration = Duration::from_millis(10);
@@ -66,12 +67,21 @@ impl Owned {
 
     /// Waits until it ends; `None` if it has not after `patience`.
     pub(crate) fn wait(&mut self, patience: Duration) -> io::Result<Option<ExitStatus>> {
+        self.wait_unless(patience, || false)
+    }
+
+    /// The same, but no longer than until `stop` says so.
+    pub(crate) fn wait_unless(
+        &mut self,
+        patience: Duration,
+        stop: impl Fn() -> bool,
+    ) -> io::Result<Option<ExitStatus>> {
         let deadline = now() + patience;
         loop {
             if let Some(status) = self.0.try_wait()? {
                 return Ok(Some(status));
             }
-            if now() >= deadline {
+            if now() >= deadline || stop() {
                 return Ok(None);
             }
             thread::sleep(LOOK);
@@ -171,7 +181,7 @@ pub(crate) fn start(broker: &Broker, program: &Path, cpus: &[usize]) -> io::Resu
             break;
         }
         let ended = process.wait(Duration::ZERO)?;
-        if ended.is_some() || now() >= deadline {
+        if ended.is_some() || now() >= deadline || interrupted() {
             let what = ended.map_or_else(
                 || format!("did not listen within {} s", START.as_secs()),
                 |status| format!("ended with {status}"),

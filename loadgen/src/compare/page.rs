@@ -43,7 +43,13 @@ pub(crate) fn html(comparison: &Comparison) -> String {
     };
     let rows = [
         ("Generator", comparison.generator.version.clone()),
-        ("Rounds", method.rounds.to_string()),
+        (
+            "Rounds",
+            method.partial.as_ref().map_or_else(
+                || method.rounds.to_string(),
+                |why| format!("{}; PARTIAL: {why}", method.rounds),
+            ),
+        ),
         ("Measured phase", format!("{} s", method.duration_s)),
         ("System calls", syscalls.to_owned()),
     ];

@@ -48,6 +48,10 @@ pub struct Method {
     pub base: String,
     /// How system calls were counted; empty where they were not.
     pub syscalls: String,
+    /// Why this is a part of what was to be measured; only what all brokers have done in a round is in
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial: Option<String>,
 }
 
 /// A broker.

@@ -19,6 +19,9 @@ const COUNT_MS: u32 = 500;
 
 const EVENT: &str = "raw_syscalls:sys_enter";
 
+/// What a result says about how they were counted.
+pub(crate) const METHOD: &str = "perf stat -e raw_syscalls:sys_enter, in runs of their own";
+
 /// Whether perf can count here; otherwise why not.
 pub(crate) fn available() -> Result<(), String> {
     let output = Command::new("perf")

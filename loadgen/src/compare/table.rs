@@ -67,6 +67,9 @@ pub(crate) fn text(comparison: &Comparison) -> String {
         method.broker_cpus,
         method.generator_cpus
     );
+    if let Some(why) = &method.partial {
+        let _ = writeln!(out, "PARTIAL: {why}");
+    }
     for broker in &comparison.brokers {
         let facts = broker.missing.as_ref().unwrap_or(&broker.version);
         let _ = writeln!(out, "  {:<18}{facts}", broker.name);
@@ -172,6 +175,12 @@ pub(crate) fn markdown(comparison: &Comparison) -> String {
         let _ = write!(out, " · {}: {}", broker.name, broker.version);
     }
     out.push('\n');
+    if let Some(why) = &comparison.method.partial {
+        let _ = writeln!(
+            out,
+            "\n**Partial**: {why}; some works have fewer rounds or are missing."
+        );
+    }
     if saturated {
         out += "\n\\* The generator was the bottleneck: latency is its own, and the broker could do more.\n";
     }

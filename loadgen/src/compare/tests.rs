@@ -1,6 +1,11 @@
 //! What a comparison says about runs that are given.
 
+use super::result::{COMPARE_FORMAT, Comparison, Contender, Method, Run};
+use super::session::facts;
+use super::works::Metric;
 use super::*;
+use crate::report::document::{Document, Generator};
+use crate::report::host::Host;
 use crate::report::samples;
 
 fn run(round: u32, broker: &str, cpu: f64, rate: f64) -> Run {
@@ -46,6 +51,7 @@ fn comparison() -> Comparison {
             generator_cpus: "1".to_owned(),
             base: "mosquitto".to_owned(),
             syscalls: String::new(),
+            partial: None,
         },
         brokers: vec![
             contender("shardmq", None),
@@ -129,7 +135,8 @@ fn saved_runs_are_put_beside_each_other() {
     let good = Document::new(&samples::outcome(), Host::default());
     let mut slow = good.clone();
     slow.latency_ns.corrected.p99 *= 2;
-    let comparison = beside_each_other(&[("before".to_owned(), good), ("after".to_owned(), slow)]);
+    let comparison =
+        saved::beside_each_other(&[("before".to_owned(), good), ("after".to_owned(), slow)]);
     assert_eq!(comparison.method.base, "before");
     let cell = comparison
         .cell("paced-2000", "after", Metric::P99.key())

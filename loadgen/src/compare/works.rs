@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::brokers;
+
 /// What a work is judged by, in the order in which it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Metric {
@@ -245,7 +247,7 @@ impl Work {
 
     /// Whether it is for the broker of this name.
     pub(crate) fn is_for(&self, broker: &str) -> bool {
-        self.only.is_empty() || self.only.contains(&broker)
+        (self.only.is_empty() || self.only.contains(&broker)) && brokers::is_for(broker, self.key)
     }
 }
 

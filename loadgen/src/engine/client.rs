@@ -21,6 +21,8 @@ pub(super) enum Phase {
     Subscribing,
     /// It does what it is there for.
     Ready,
+    /// DISCONNECT is on its way: that the broker closes now is no news, and neither is what it sends.
+    Leaving,
     /// It is over; the socket waits for the kernel to let go of it.
     Dying,
 }
@@ -59,6 +61,8 @@ pub(super) struct Client {
     pub(super) receive: Receive,
     /// It is in the list of those that have something to send.
     pub(super) touched: bool,
+    /// It is in the list of those that may publish again.
+    pub(super) hungry: bool,
     /// Its connection ends with a reset.
     pub(super) resets: bool,
     /// It counted as ready.
@@ -96,6 +100,7 @@ impl Client {
             phase: Phase::Away,
             receive: Receive::Idle,
             touched: false,
+            hungry: false,
             resets: false,
             counted: false,
             number,

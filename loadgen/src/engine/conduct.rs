@@ -32,6 +32,9 @@ const LOOK: Duration = Duration::from_millis(5);
 /// After this long without a new message nothing more is waited for.
 const STALLED: u64 = 500_000_000;
 
+/// How long an interrupted run waits for the last messages: whoever has pressed Ctrl-C waits too.
+const HURRIED: u64 = 200_000_000;
+
 /// How long nobody at all may be able to connect before the run is given up.
 const HOPELESS: u64 = 300_000_000;
 
@@ -211,9 +214,14 @@ impl Run {
             let finished = plan.message_limit.is_some()
                 && now > phases.measure
                 && self.total().unfinished == 0;
+            if self.is_broken() {
+                return Ok(());
+            }
             if !ending && (super::interrupted() || finished) {
                 ending = true;
-                if finished {
+                if super::interrupted() {
+                    watch.finished();
+                } else {
                     // What was published is waited for within the measured phase: it is the run.
                     self.drain(watch);
                 }
@@ -238,7 +246,10 @@ impl Run {
                 return Err(self.hopeless(watch));
             }
             let again = self.plan.reconnect && total.failed > 0;
-            if super::interrupted() || (total.ready + total.failed >= clients && !again) {
+            if self.is_broken()
+                || super::interrupted()
+                || (total.ready + total.failed >= clients && !again)
+            {
                 self.all_connected = Some(now);
                 return Ok(());
             }
@@ -268,8 +279,9 @@ impl Run {
 
     /// Waits for the last messages and acknowledgements.
     fn drain(&mut self, watch: &mut dyn Watch) {
-        let deadline = now_ns() + u64::try_from(DRAIN.as_nanos()).unwrap_or(0);
-        let mut last = (self.total(), now_ns());
+        let begun = now_ns();
+        let deadline = begun + u64::try_from(DRAIN.as_nanos()).unwrap_or(0);
+        let mut last = (self.total(), begun);
         loop {
             self.take_cuts(LOOK, watch);
             let total = self.total();
@@ -280,10 +292,16 @@ impl Run {
             let complete = total.received >= total.expected && total.unacknowledged == 0;
             // Complete must hold for a moment: the counters of the threads are read one by one.
             let patience = if complete { STALLED / 10 } else { STALLED };
-            if now > last.1 + patience || now > deadline {
+            let hurried = super::interrupted() && (complete || now > begun + HURRIED);
+            if now > last.1 + patience || now > deadline || hurried || self.is_broken() {
                 return;
             }
         }
+    }
+
+    /// Whether a thread ended before it was told to: it panicked, and joining it says so.
+    fn is_broken(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
     }
 
     fn total(&self) -> Total {

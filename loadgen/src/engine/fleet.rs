@@ -170,61 +170,14 @@ impl Core {
         let Some(mut fleet) = self.fleet.take() else {
             return;
         };
-        let stamp = |sequence| Stamp {
+        let stamp = Stamp {
             intended_ns: intended,
-            sequence,
+            sequence: 0,
             publisher: step.vehicle,
             sent_ns: now,
         };
-        let vehicle = step.vehicle + 1;
-        match step.action {
-            Action::Telemetry(qos) => {
-                if let Some(&index) = fleet.vehicles.get(&step.vehicle)
-                    && self.clients[index as usize].phase == Phase::Ready
-                {
-                    let sequence = fleet.sequences.entry((step.vehicle, qos)).or_default();
-                    let mut payload = stamp(*sequence).to_bytes().to_vec();
-                    payload.push(qos);
-                    *sequence += 1;
-                    fleet.found.telemetry_sent[usize::from(qos.min(1))] += 1;
-                    self.tally.lag.record(now.saturating_sub(intended));
-                    let topic = format!("vehicle/{vehicle}/telemetry");
-                    fleet.publish(
-                        self,
-                        index,
-                        Message {
-                            topic: &topic,
-                            qos,
-                            retain: false,
-                            payload: &payload,
-                        },
-                    );
-                }
-            }
-            Action::Command(qos) => {
-                if let Some(index) = fleet.back_end
-                    && self.clients[index as usize].phase == Phase::Ready
-                {
-                    let number = fleet.next_command;
-                    fleet.next_command += 1;
-                    fleet.found.commands_sent += 1;
-                    fleet.commands.insert(number, intended);
-                    self.expected += 1;
-                    let topic = format!("vehicle/{vehicle}/command");
-                    let payload = stamp(number).to_bytes();
-                    fleet.publish(
-                        self,
-                        index,
-                        Message {
-                            topic: &topic,
-                            qos,
-                            retain: false,
-                            payload: &payload,
-                        },
-                    );
-                }
-            }
-            Action::Connect | Action::Vanish(_) | Action::Return => {}
+        if let Some((index, message)) = fleet.message(self, step, stamp) {
+            fleet.publish(self, index, &message);
         }
         self.fleet = Some(fleet);
     }
@@ -267,17 +220,12 @@ impl Core {
             let _ = fleet.found.reconnect.record(now.saturating_sub(intended));
         }
         if self.clients[index as usize].group == VEHICLES {
-            let topic = format!("vehicle/{}/state", self.clients[index as usize].number + 1);
-            fleet.publish(
-                self,
-                index,
-                Message {
-                    topic: &topic,
-                    qos: 1,
-                    retain: true,
-                    payload: ONLINE,
-                },
-            );
+            let vehicle = self.clients[index as usize].number;
+            let state = Message {
+                retain: true,
+                ..Message::about(vehicle, "state", 1, ONLINE)
+            };
+            fleet.publish(self, index, &state);
         }
         self.fleet = Some(fleet);
     }
@@ -334,17 +282,8 @@ impl Core {
         let stamp = Stamp::read(payload);
         match (topic.rsplit('/').next(), stamp) {
             (Some("command"), Some(_)) => {
-                let topic = format!("vehicle/{}/answer", self.clients[index as usize].number + 1);
-                fleet.publish(
-                    self,
-                    index,
-                    Message {
-                        topic: &topic,
-                        qos: 1,
-                        retain: false,
-                        payload,
-                    },
-                );
+                let vehicle = self.clients[index as usize].number;
+                fleet.publish(self, index, &Message::about(vehicle, "answer", 1, payload));
             }
             (Some("answer"), Some(stamp)) => {
                 if let Some(intended) = fleet.commands.remove(&stamp.sequence) {
@@ -380,16 +319,59 @@ impl Core {
 }
 
 /// An application message.
-#[derive(Clone, Copy)]
-struct Message<'a> {
-    topic: &'a str,
+struct Message {
+    topic: String,
     qos: u8,
     retain: bool,
-    payload: &'a [u8],
+    payload: Vec<u8>,
+}
+
+impl Message {
+    /// To or from a vehicle.
+    fn about(vehicle: u32, what: &str, qos: u8, payload: &[u8]) -> Self {
+        Self {
+            topic: format!("vehicle/{}/{what}", vehicle + 1),
+            qos,
+            retain: false,
+            payload: payload.to_vec(),
+        }
+    }
 }
 
 impl FleetState {
-    fn publish(&mut self, core: &mut Core, index: u32, message: Message<'_>) {
+    /// What a step of the script publishes, and who: nothing while that client is away.
+    fn message(&mut self, core: &mut Core, step: Step, stamp: Stamp) -> Option<(u32, Message)> {
+        let is_ready = |index: &u32| core.clients[*index as usize].phase == Phase::Ready;
+        match step.action {
+            Action::Telemetry(qos) => {
+                let index = self.vehicles.get(&step.vehicle).copied().filter(is_ready)?;
+                let next = self.sequences.entry((step.vehicle, qos)).or_default();
+                let sequence = *next;
+                *next += 1;
+                self.found.telemetry_sent[usize::from(qos.min(1))] += 1;
+                core.tally
+                    .lag
+                    .record(stamp.sent_ns.saturating_sub(stamp.intended_ns));
+                let stamp = Stamp { sequence, ..stamp }.to_bytes();
+                let mut message = Message::about(step.vehicle, "telemetry", qos, &stamp);
+                message.payload.push(qos);
+                Some((index, message))
+            }
+            Action::Command(qos) => {
+                let index = self.back_end.filter(is_ready)?;
+                let sequence = self.next_command;
+                self.next_command += 1;
+                self.found.commands_sent += 1;
+                self.commands.insert(sequence, stamp.intended_ns);
+                core.expected += 1;
+                let stamp = Stamp { sequence, ..stamp }.to_bytes();
+                Some((index, Message::about(step.vehicle, "command", qos, &stamp)))
+            }
+            Action::Connect | Action::Vanish(_) | Action::Return => None,
+        }
+    }
+
+    fn publish(&mut self, core: &mut Core, index: u32, message: &Message) {
         let session = self.sessions.entry(index).or_default();
         let qos = QoS::from_bits(message.qos).unwrap_or_default();
         let id = (qos != QoS::AtMostOnce)
@@ -400,13 +382,13 @@ impl FleetState {
             dup: false,
             qos: if id.is_some() { qos } else { QoS::AtMostOnce },
             retain: message.retain,
-            topic: message.topic,
+            topic: &message.topic,
             topic_alias: None,
             packet_id: id,
             message_expiry_interval: None,
             subscription_identifiers: &[],
             forwarded: &[],
-            payload: message.payload,
+            payload: &message.payload,
         };
         let pending = core.pending(index);
         let start = pending.len();

@@ -17,6 +17,8 @@
 mod client;
 mod collect;
 mod conduct;
+mod connecting;
+mod connections;
 mod control;
 mod core;
 mod error;
@@ -24,6 +26,8 @@ mod fleet;
 mod inbound;
 mod outcome;
 pub mod payload;
+mod publishing;
+mod runs;
 mod socket;
 mod sys;
 mod tally;

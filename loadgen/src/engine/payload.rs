@@ -97,6 +97,21 @@ impl Filler {
         }
     }
 
+    /// Writes the payload of a message: as much of the stamp as there is room for, and the body.
+    #[inline]
+    pub fn write(&self, stamp: &Stamp, payload: &mut [u8]) {
+        let head = stamp.to_bytes();
+        if let Some((first, rest)) = payload.split_first_chunk_mut::<TIMED>() {
+            *first = head;
+            rest.copy_from_slice(self.body(stamp));
+            return;
+        }
+        let whole = payload.len().min(IDENTIFIED);
+        payload[..whole].copy_from_slice(&head[..whole]);
+        // Between the two there is room for no whole field.
+        payload[whole..].fill(0);
+    }
+
     /// The body of a message.
     #[must_use]
     #[inline]
@@ -190,6 +205,28 @@ mod tests {
         assert_eq!(Stamp::read(&bytes[..15]), None);
         assert_eq!(Stamp::read_time(&bytes[..8]), Some(stamp.intended_ns));
         assert_eq!(Stamp::read_time(&bytes[..7]), None);
+    }
+
+    #[test]
+    fn payloads_of_every_length_hold_what_fits() {
+        let stamp = Stamp {
+            intended_ns: 5,
+            sequence: 6,
+            publisher: 7,
+            sent_ns: 8,
+        };
+        for size in 0..40 {
+            let filler = Filler::new(1, size);
+            let mut payload = vec![0xEE; size];
+            filler.write(&stamp, &mut payload);
+            assert_eq!(Stamp::read(&payload).is_some(), size >= IDENTIFIED);
+            assert_eq!(Stamp::read(&payload) == Some(stamp), size >= TIMED);
+            if size >= TIMED {
+                assert_eq!(&payload[TIMED..], filler.body(&stamp));
+            } else {
+                assert!(payload.iter().skip(IDENTIFIED).all(|&byte| byte == 0));
+            }
+        }
     }
 
     #[test]

@@ -18,7 +18,11 @@ pub(super) fn connect(broker: SocketAddr, source: Option<IpAddr>) -> io::Result<
     socket.set_tcp_nodelay(true)?;
     if let Some(source) = source {
         sys::bind_address_no_port(socket.as_fd())?;
-        socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
+        let address = SockAddr::from(SocketAddr::new(source, 0));
+        socket.bind(&address).map_err(|error| {
+            let text = format!("{source} cannot be connected from (--ifaddr): {error}");
+            io::Error::new(error.kind(), text)
+        })?;
     }
     match socket.connect(&SockAddr::from(broker)) {
         Ok(()) => {}

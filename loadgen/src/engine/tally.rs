@@ -27,13 +27,19 @@ impl Recorder {
     /// Counts a time.
     #[inline]
     pub(super) fn record(&mut self, nanoseconds: u64) {
+        self.record_n(nanoseconds, 1);
+    }
+
+    /// Counts a time that came so often.
+    #[inline]
+    pub(super) fn record_n(&mut self, nanoseconds: u64, times: u64) {
         if nanoseconds == self.value {
-            self.times += 1;
+            self.times += times;
             return;
         }
         self.write();
         self.value = nanoseconds;
-        self.times = 1;
+        self.times = times;
     }
 
     #[inline]

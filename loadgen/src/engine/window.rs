@@ -38,7 +38,13 @@ impl Window {
     /// Whether another message may be sent.
     #[inline]
     pub(super) fn has_room(&self) -> bool {
-        self.len() < usize::from(self.size)
+        self.room() > 0
+    }
+
+    /// How many messages may be sent.
+    #[inline]
+    pub(super) fn room(&self) -> usize {
+        usize::from(self.size).saturating_sub(self.len())
     }
 
     /// Messages in it.

@@ -14,28 +14,21 @@ use std::time::Duration;
 
 use shardmq::runtime::net::{Completion, Net, Operation, Sent, Token, Wait};
 
-use crate::plan::fleet::Action;
+use crate::plan::Plan;
 use crate::plan::schedule::SECOND;
-use crate::plan::{CONNECT_TIMEOUT, Plan};
 
 use super::client::{Phase, Receive};
 use super::control::{Control, Live, NEVER};
 use super::core::Core;
 use super::fleet::{FleetFindings, VEHICLES};
 use super::payload::HandOvers;
-use super::socket::{connect, explain};
+use super::socket::explain;
 use super::sys::now_ns;
 use super::tally::Tally;
 use super::verify::Tracker;
 
 /// The longest wait: a change of phase is heard of within it.
 const LONGEST_WAIT: u64 = 10_000_000;
-
-/// Connections that are begun in one turn at most, so that answers to earlier ones are not left.
-const CONNECTS_PER_TURN: usize = 32;
-
-/// Nanoseconds after which a lost connection is made again.
-const RECONNECT_AFTER: u64 = SECOND;
 
 /// How long the last packets may take to leave.
 const FAREWELL: u64 = SECOND;
@@ -89,35 +82,35 @@ pub(super) struct Heard {
 /// See the module.
 pub(super) struct Worker {
     // First, so that it is dropped first: then the kernel lets go of everything below.
-    net: Net,
-    core: Core,
-    shard: usize,
-    broker: SocketAddr,
-    sources: Vec<IpAddr>,
-    control: Arc<Control>,
-    live: Arc<Live>,
-    cuts: Sender<Cut>,
-    spare: Receiver<Tally>,
-    completions: Vec<Completion>,
+    pub(super) net: Net,
+    pub(super) core: Core,
+    pub(super) shard: usize,
+    pub(super) broker: SocketAddr,
+    pub(super) sources: Vec<IpAddr>,
+    pub(super) control: Arc<Control>,
+    pub(super) live: Arc<Live>,
+    pub(super) cuts: Sender<Cut>,
+    pub(super) spare: Receiver<Tally>,
+    pub(super) completions: Vec<Completion>,
     /// Sends of which silence will say that they are done.
-    quiet: Vec<u32>,
+    pub(super) quiet: Vec<u32>,
     /// Connections whose receive ended and is to be armed again.
-    unarmed: Vec<u32>,
+    pub(super) unarmed: Vec<u32>,
     /// The next client that has never been connected.
-    newcomer: usize,
+    pub(super) newcomer: usize,
     /// Clients that connect by the plan's rate: all but vehicles.
-    newcomers: usize,
+    pub(super) newcomers: usize,
     /// Clients that are to be connected again, and when.
-    returning: VecDeque<(u64, u32)>,
+    pub(super) returning: VecDeque<(u64, u32)>,
     /// When connections must be complete, in the order of time.
-    deadlines: VecDeque<(u64, u32, u32)>,
-    last_cut: u64,
+    pub(super) deadlines: VecDeque<(u64, u32, u32)>,
+    pub(super) last_cut: u64,
     /// Where the look for idle clients goes on, and when.
-    idle_at: usize,
-    idle_next: u64,
+    pub(super) idle_at: usize,
+    pub(super) idle_next: u64,
     /// A send without a completion keeps something from being sent.
-    eager: bool,
-    stopped_reading: bool,
+    pub(super) eager: bool,
+    pub(super) stopped_reading: bool,
 }
 
 impl Worker {
@@ -174,14 +167,14 @@ impl Worker {
     }
 
     fn turn(&mut self, now: u64) {
-        self.work_on_completions();
+        self.work_on_completions(now);
         self.settle();
         self.connect_due(now);
         self.act(now);
         self.expire(now);
         self.look_for_idle(now);
-        self.core.run_schedules();
         self.core.feed_hungry();
+        self.core.run_schedules();
         self.bury_doomed();
         self.flush(now);
         self.stop_reading(now);
@@ -196,7 +189,8 @@ impl Worker {
 
     // What has completed.
 
-    fn work_on_completions(&mut self) {
+    /// `now` was read when they had been fetched: whatever arrived was there by then.
+    fn work_on_completions(&mut self, now: u64) {
         let mut completions = std::mem::take(&mut self.completions);
         for mut completion in completions.drain(..) {
             let index = completion.token.index();
@@ -205,7 +199,7 @@ impl Worker {
                     let received = completion.received.take();
                     if let Some(received) = received {
                         let bytes = self.net.bytes(&received);
-                        self.core.ingest(index, bytes, now_ns());
+                        self.core.ingest(index, bytes, now);
                         self.net.give_back(received);
                     }
                     self.receive_ended(index, &completion);
@@ -277,180 +271,6 @@ impl Worker {
             false
         });
         self.quiet = quiet;
-    }
-
-    // Connecting.
-
-    fn connect_due(&mut self, now: u64) {
-        for _ in 0..CONNECTS_PER_TURN {
-            let Some((due, index)) = self.next_connect() else {
-                return;
-            };
-            if due > now {
-                return;
-            }
-            if self
-                .returning
-                .front()
-                .is_some_and(|&(_, returning)| returning == index)
-            {
-                self.returning.pop_front();
-            } else {
-                self.newcomer += 1;
-            }
-            self.connect(index);
-        }
-    }
-
-    /// Who is to be connected next, and when.
-    fn next_connect(&self) -> Option<(u64, u32)> {
-        let newcomer = (self.newcomer < self.newcomers).then(|| {
-            let plan = &self.core.plan;
-            let global = self.newcomer * plan.shards + self.shard;
-            let after = plan
-                .connect_rate
-                .map_or(0.0, |rate| global as f64 * SECOND as f64 / rate);
-            let index = u32::try_from(self.newcomer).unwrap_or(u32::MAX);
-            (self.core.phases.begin + after as u64, index)
-        });
-        let returning = self.returning.front().copied();
-        match (newcomer, returning) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        }
-    }
-
-    fn connect(&mut self, index: u32) {
-        let source = (!self.sources.is_empty()).then(|| {
-            let global = index as usize * self.core.plan.shards + self.shard;
-            self.sources[global % self.sources.len()]
-        });
-        let now = now_ns();
-        match connect(self.broker, source) {
-            Ok(socket) => {
-                let client = &mut self.core.clients[index as usize];
-                client.socket = Some(socket);
-                let timeout = u64::try_from(CONNECT_TIMEOUT.as_nanos()).unwrap_or(NEVER);
-                self.deadlines
-                    .push_back((now.saturating_add(timeout), index, client.generation));
-                self.unarmed.push(index);
-                self.core.connect(index, now);
-            }
-            Err(error) => {
-                let text = error
-                    .raw_os_error()
-                    .map_or_else(|| error.to_string(), explain);
-                self.core.could_not_connect(index, text);
-                self.come_back(index);
-            }
-        }
-    }
-
-    /// Ends connections that got no CONNACK in time.
-    fn expire(&mut self, now: u64) {
-        while let Some(&(deadline, index, generation)) = self.deadlines.front()
-            && deadline <= now
-        {
-            self.deadlines.pop_front();
-            let client = &self.core.clients[index as usize];
-            if client.generation == generation && client.phase == Phase::Connecting {
-                let seconds = CONNECT_TIMEOUT.as_secs();
-                self.core
-                    .fail(index, format!("no CONNACK within {seconds} s"));
-            }
-        }
-    }
-
-    // A fleet.
-
-    /// Does what is due of a fleet's script.
-    fn act(&mut self, now: u64) {
-        let begin = self.core.phases.begin;
-        while let Some(fleet) = &mut self.core.fleet
-            && let Some(&step) = fleet.steps.front()
-            && begin + step.at_ns <= now
-        {
-            fleet.steps.pop_front();
-            let index = fleet.vehicles.get(&step.vehicle).copied();
-            let due = begin + step.at_ns;
-            match (step.action, index) {
-                (Action::Connect, Some(index)) => self.connect(index),
-                (Action::Vanish(reset), Some(index)) => self.vanish(index, reset),
-                (Action::Return, Some(index)) => {
-                    if self.core.clients[index as usize].phase == Phase::Away {
-                        self.core.fleet_returns(index, due);
-                        self.connect(index);
-                    }
-                }
-                _ => self.core.fleet_publish(step, due, now_ns()),
-            }
-        }
-    }
-
-    /// Ends a connection without a word.
-    fn vanish(&mut self, index: u32, reset: bool) {
-        let client = &mut self.core.clients[index as usize];
-        if client.phase != Phase::Ready {
-            return;
-        }
-        if let Some(socket) = &client.socket
-            && reset
-        {
-            let linger = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
-            client.resets = linger.is_ok();
-        }
-        client.phase = Phase::Dying;
-        self.core.fleet_vanished();
-        self.core.doomed.push(index);
-    }
-
-    // Ending.
-
-    /// Shuts the sockets of connections that are over, so that the kernel lets go of them.
-    fn bury_doomed(&mut self) {
-        while let Some(index) = self.core.doomed.pop() {
-            let client = &mut self.core.clients[index as usize];
-            if std::mem::take(&mut client.resets) {
-                // A shut socket would say goodbye: the requests are ended one by one.
-                let token = |operation| Token::new(operation, index, client.generation);
-                if client.receive == Receive::Armed {
-                    self.net.cancel(token(Operation::ReceiveMany));
-                }
-                if client.output.is_waiting() {
-                    self.net.cancel(token(Operation::Send));
-                }
-            } else if let Some(socket) = &client.socket {
-                let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Both);
-            }
-            self.bury(index);
-        }
-    }
-
-    /// Closes the socket of a connection that is over, if the kernel has nothing of it any more.
-    fn bury(&mut self, index: u32) {
-        let client = &mut self.core.clients[index as usize];
-        if client.phase != Phase::Dying
-            || client.receive == Receive::Armed
-            || client.output.is_in_flight()
-        {
-            return;
-        }
-        client.socket = None;
-        client.phase = Phase::Away;
-        client.receive = Receive::Idle;
-        client.generation = client.generation.wrapping_add(1);
-        client.input = Vec::new();
-        client.pending.clear();
-        let buffer = client.output.take_buffer();
-        self.core.recycle(buffer);
-        self.come_back(index);
-    }
-
-    fn come_back(&mut self, index: u32) {
-        if self.core.plan.reconnect {
-            self.returning
-                .push_back((now_ns() + RECONNECT_AFTER, index));
-        }
     }
 
     // Sending and receiving.
@@ -601,7 +421,7 @@ impl Worker {
             }
             self.net.submit();
             self.net.drain(&mut self.completions);
-            self.work_on_completions();
+            self.work_on_completions(now_ns());
         }
     }
 

@@ -9,6 +9,7 @@ pub mod fleet;
 pub mod pattern;
 pub mod scenarios;
 pub mod schedule;
+mod suite;
 
 use std::net::IpAddr;
 use std::time::Duration;

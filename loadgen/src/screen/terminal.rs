@@ -63,3 +63,50 @@ fn restore_on_panic() {
         }));
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use std::fs::File;
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+
+    const CHILD: &str = "SHARDMQ_LOADGEN_TEST_PANICS";
+
+    /// Runs itself on a terminal of its own, where it panics with the page on it.
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_its_message() {
+        if std::env::var_os(CHILD).is_some() {
+            enter().unwrap();
+            panic!("on the page");
+        }
+        let mut master = File::from(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap());
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let path = name.to_str().unwrap();
+        let line = File::options().read(true).write(true).open(path).unwrap();
+        let end = || Stdio::from(line.try_clone().unwrap());
+        let test = "screen::terminal::tests::a_panic_gives_the_terminal_back_before_its_message";
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(CHILD, "1")
+            .stdin(end())
+            .stdout(Stdio::null())
+            .stderr(end())
+            .status()
+            .unwrap();
+        assert!(!status.success());
+        let modes = tcgetattr(&line).unwrap().local_modes;
+        assert!(modes.contains(LocalModes::ECHO | LocalModes::ICANON));
+        drop(line);
+        // The terminal ends with its last holder; reading from it is an error then.
+        let mut shown = Vec::new();
+        let _ = master.read_to_end(&mut shown);
+        let shown = String::from_utf8_lossy(&shown);
+        let (before, after) = shown.split_once("\x1b[?1049l").expect("the page was left");
+        assert!(before.contains("\x1b[?1049h") && !before.contains("on the page"));
+        assert!(after.contains("on the page"), "{shown:?}");
+    }
+}
