@@ -13,6 +13,12 @@
 
 #![expect(clippy::print_stdout, reason = "it prints what it counted")]
 
+#[path = "support/journal.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the bench of the journal, which uses all of it"
+)]
+mod journal;
 #[path = "support/mod.rs"]
 mod support;
 
@@ -80,6 +86,11 @@ const WORKS: &[Work] = &[
         about: "publish on one shard to a receiver of another, QoS 0, 64 B",
         make: cross_shard,
     },
+    Work {
+        name: "journal",
+        about: "append and acknowledge a message of 200 B, 256 in a commit, 1,000 sessions",
+        make: journal_rounds,
+    },
 ];
 
 const TOPIC: &str = "vehicle/4711/telemetry";
@@ -97,6 +108,15 @@ fn decode(bytes: &[u8]) -> usize {
         count += 1;
     }
     count
+}
+
+/// The journal alone.
+fn journal_rounds() -> Box<dyn FnMut() -> usize> {
+    let mut keeper = journal::Keeper::new(1_000, 200, false);
+    Box::new(move || {
+        keeper.round();
+        journal::BATCH
+    })
 }
 
 /// `topics` publishers with a topic each, and `receivers` of each topic.

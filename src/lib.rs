@@ -13,6 +13,7 @@
 //! | [`route`] | subscriptions, interest of other shards, shared groups, retained messages |
 //! | [`session`] | what is remembered of one client, and of one connection |
 //! | [`policy`] | who may come in and who may do what |
+//! | [`journal`] | what must outlive the process: records, the log, recovery |
 //! | [`stats`] | the counters of one shard |
 //! | [`shard`] | the whole broker of one core, and what it leaves to be done |
 //! | [`config`] | every key once: name, documentation, unit, default, bounds |
@@ -20,6 +21,7 @@
 
 mod chunks;
 pub mod config;
+pub mod journal;
 pub mod limits;
 pub mod message;
 pub mod policy;

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules, lowest first, as `src/lib.rs` and `ARCHITECTURE.md` have them.
-const ORDER: [&str; 14] = [
-    "limits", "time", "chunks", "topic", "wire", "message", "route", "session", "policy", "stats",
-    "shard", "config", "runtime", "cli",
+const ORDER: [&str; 15] = [
+    "limits", "time", "chunks", "topic", "wire", "message", "route", "session", "policy",
+    "journal", "stats", "shard", "config", "runtime", "cli",
 ];
 
 /// Modules that may reach outside.

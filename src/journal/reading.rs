@@ -1,0 +1,213 @@
+//! Messages, read back from where they stand.
+
+use smallvec::SmallVec;
+
+use super::codec::{Malformed, Reader};
+use super::frame::{HEADER_BYTES, Header};
+use super::index::Place;
+use super::receivers::Receivers;
+use super::record::Record;
+use super::state::Journal;
+use super::types::{
+    BLOCK, Copied, Damage, Defect, FileId, ItemId, Recipient, SessionNumber, StoredMessage,
+};
+
+/// A part of a file to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// Which file.
+    pub file: FileId,
+    /// From which byte on, a multiple of [`BLOCK`].
+    pub offset: u32,
+    /// How many bytes, a multiple of [`BLOCK`].
+    pub length: u32,
+}
+
+/// Where a message stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Body {
+    /// What to read.
+    pub read: Read,
+    within: u32,
+    message: ItemId,
+}
+
+impl Body {
+    /// The message in what [`Body::read`] named. `Ok(Err(body))` asks for more of the same.
+    ///
+    /// # Errors
+    /// It is not what was written there.
+    pub fn message(self, bytes: &[u8]) -> Result<Result<StoredMessage<'_>, Self>, Damage> {
+        let Self { read, within, .. } = self;
+        let damage = Damage {
+            file: read.file,
+            offset: read.offset,
+            what: Defect::Record,
+        };
+        let bytes = bytes.get(within as usize..).ok_or(damage)?;
+        match Record::decode_alone(self.message, bytes) {
+            Ok(Ok(message)) => Ok(Ok(message)),
+            Ok(Err(wanted)) => {
+                let length = (within as usize + wanted).next_multiple_of(BLOCK) as u32;
+                let read = Read { length, ..read };
+                Ok(Err(Self { read, ..self }))
+            }
+            Err(Malformed) => Err(damage),
+        }
+    }
+}
+
+impl Journal {
+    /// The messages that wait for a session, oldest first.
+    pub fn messages(&self, session: SessionNumber) -> impl Iterator<Item = ItemId> {
+        let known = self.session(session);
+        known
+            .into_iter()
+            .flat_map(|known| known.messages.iter().copied())
+    }
+
+    /// Where a message can be read, once it was written: blocks that hold at least its beginning. What is
+    /// read goes to [`Body::message`].
+    #[must_use]
+    pub fn locate(&self, message: ItemId) -> Option<Body> {
+        let (place, _) = self.index.get(message)?;
+        let position = self.log.segment_index(place.segment);
+        let segment = self.log.segments.get(position)?;
+        self.log.is_written(place).then_some(())?;
+        let within = place.offset % BLOCK as u32;
+        let offset = place.offset - within;
+        let read = Read {
+            file: segment.file?,
+            offset,
+            length: (segment.used - offset).min(2 * BLOCK as u32),
+        };
+        Some(Body {
+            read,
+            within,
+            message,
+        })
+    }
+
+    /// Calls `each` for the messages that live in the frames that `bytes`, all of `file`, begin with: the
+    /// message, whether it is retained, and the sessions that it waits for. Once for each of
+    /// [`Journal::files`], this brings back the bodies after a start.
+    ///
+    /// # Errors
+    /// It is not what was written there.
+    pub fn each_message(
+        &self,
+        file: FileId,
+        bytes: &[u8],
+        mut each: impl FnMut(ItemId, StoredMessage<'_>, bool, &[Recipient<'_>]),
+    ) -> Result<(), Damage> {
+        let position = self
+            .log
+            .segments
+            .iter()
+            .position(|segment| segment.file == Some(file));
+        let Some(index) = position else { return Ok(()) };
+        let used = self.log.segments[index].used as usize;
+        let segment = self.log.first + index as u64;
+        let mut offset = 0;
+        while offset < used {
+            let rest = bytes.get(offset..used).unwrap_or_default();
+            let damage = |what| Damage {
+                file,
+                offset: offset as u32,
+                what,
+            };
+            let (header, records) = self.expect(segment, offset, file, rest).map_err(damage)?;
+            for_each_record(&header, records, |at, record| {
+                if let Record::Message {
+                    id,
+                    message,
+                    receivers,
+                    ..
+                } = record
+                    && let Some((place, count)) = self.index.get(id)
+                    && place == Place::new(segment, offset + at)
+                {
+                    self.with_living(id, receivers, |living| {
+                        each(id, message, count as usize > living.len(), living);
+                    });
+                }
+                Ok(())
+            })
+            .map_err(|Malformed| damage(Defect::Record))?;
+            offset += header.size();
+        }
+        Ok(())
+    }
+    /// The receivers among `receivers` that the message still waits for.
+    pub(super) fn with_living<R>(
+        &self,
+        id: ItemId,
+        receivers: Receivers<'_>,
+        then: impl FnOnce(&[Recipient<'_>]) -> R,
+    ) -> R {
+        // Identifiers live as long as one call of the closure, so they are copied.
+        let mut living: SmallVec<[_; 4]> = SmallVec::new();
+        let mut identifiers: SmallVec<[u32; 4]> = SmallVec::new();
+        receivers.for_each(|recipient| {
+            let known = self.session(recipient.session);
+            if known.is_some_and(|known| known.waits_for(id)) {
+                let Recipient { session, copy } = recipient;
+                let start = identifiers.len();
+                identifiers.extend_from_slice(copy.identifiers);
+                let group: Box<str> = copy.group.into();
+                let range = start..identifiers.len();
+                living.push((session, copy.qos, copy.retain, group, range));
+            }
+        });
+        let living: SmallVec<[_; 4]> = living
+            .iter()
+            .map(|(session, qos, retain, group, range)| Recipient {
+                session: *session,
+                copy: Copied {
+                    qos: *qos,
+                    retain: *retain,
+                    identifiers: &identifiers[range.clone()],
+                    group,
+                },
+            })
+            .collect();
+        then(&living)
+    }
+
+    /// The frame that stands at a place where one was written.
+    pub(super) fn expect<'a>(
+        &self,
+        segment: u64,
+        offset: usize,
+        file: FileId,
+        bytes: &'a [u8],
+    ) -> Result<(Header, &'a [u8]), Defect> {
+        match Header::open(self.log.identity(), bytes) {
+            Ok((header, records)) => {
+                let here = header.segment == segment
+                    && header.file == file
+                    && header.offset as usize == offset;
+                if here {
+                    Ok((header, records))
+                } else {
+                    Err(Defect::FrameMisplaced)
+                }
+            }
+            Err(_) => Err(Defect::FrameLost),
+        }
+    }
+}
+
+/// Calls `each` with every record of a frame and where in the frame it begins.
+pub(super) fn for_each_record<'a>(
+    header: &Header,
+    records: &'a [u8],
+    mut each: impl FnMut(usize, Record<'a>) -> Result<(), Malformed>,
+) -> Result<(), Malformed> {
+    let mut reader = Reader::new(records);
+    while !reader.is_empty() {
+        let at = HEADER_BYTES + records.len() - reader.rest().len();
+        each(at, Record::decode(header.base, &mut reader)?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,509 @@
+//! A journal, its disk and those who use it, until the power goes; and again.
+
+use shardmq::journal::{
+    BLOCK, Failure, FileId, Identity, Journal, Position, Read, Recovery, Refused, Settings, Sync,
+    Write,
+};
+
+use crate::disk::Disk;
+use crate::model::{Done, Model};
+use crate::mutation::{Bug, Mutator};
+use crate::random::Random;
+
+pub const IDENTITY: Identity = Identity {
+    log: 0x5EED_0F10_6F10,
+    shard: 2,
+};
+
+/// What happened, to be added up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    pub crashes: u64,
+    pub operations: u64,
+    pub frames: u64,
+    pub files_used_again: u64,
+    pub moves: u64,
+    pub errors: u64,
+    pub full: u64,
+}
+
+impl Summary {
+    pub fn add(&mut self, other: &Self) {
+        self.crashes += other.crashes;
+        self.operations += other.operations;
+        self.frames += other.frames;
+        self.files_used_again += other.files_used_again;
+        self.moves += other.moves;
+        self.errors += other.errors;
+        self.full += other.full;
+    }
+}
+
+/// The power went, or the process ended.
+#[derive(Debug)]
+pub struct Crashed;
+
+/// How far a write is.
+#[derive(Default)]
+enum Progress {
+    #[default]
+    None,
+    Asked(Write),
+    Written(Write),
+    Synced(Write),
+}
+
+/// How a write is to go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Write,
+    Sync,
+    Short,
+    /// It lands somewhere else, and nobody is told.
+    Astray,
+}
+
+pub struct Machine {
+    pub random: Random,
+    pub disk: Disk,
+    pub journal: Journal,
+    pub settings: Settings,
+    /// What the journal held when it was opened, and what was done since.
+    base: Model,
+    done: Vec<(Position, Done)>,
+    pub current: Model,
+    /// What users were told is on disk.
+    reported: Position,
+    progress: Progress,
+    reading: Option<Read>,
+    /// Operations of the disk until the next crash.
+    fuse: usize,
+    /// Operations of the disk until a fault.
+    pub fault: Option<(usize, Fault)>,
+    astray: bool,
+    mutator: Mutator,
+    pub summary: Summary,
+}
+
+impl Machine {
+    pub fn new(seed: u64, bug: Option<Bug>) -> Self {
+        let mut random = Random::new(seed);
+        let segment_blocks = 5 + random.below(8);
+        let settings = Settings {
+            segment_bytes: (segment_blocks * BLOCK) as u32,
+            frame_bytes: (BLOCK / 2 + random.below(4 * BLOCK)) as u32,
+            sync: if random.chance(70) {
+                Sync::Always
+            } else {
+                Sync::OnDemand
+            },
+            slack_segments: 1 + random.below(3) as u32,
+            spare_files: 1 + random.below(2) as u32,
+        };
+        let mut disk = Disk::new(if random.chance(25) {
+            5 + random.below(4)
+        } else {
+            1000
+        });
+        disk.ignores_sync = bug == Some(Bug::NoSync);
+        let (journal, _) = Recovery::new(IDENTITY, settings)
+            .finish()
+            .expect("it is empty");
+        Self {
+            random,
+            disk,
+            journal,
+            settings,
+            base: Model::default(),
+            done: Vec::new(),
+            current: Model::default(),
+            reported: Position::default(),
+            progress: Progress::None,
+            reading: None,
+            fuse: usize::MAX,
+            fault: None,
+            astray: false,
+            mutator: Mutator::new(bug, IDENTITY),
+            summary: Summary::default(),
+        }
+    }
+
+    /// Works until the next crash, recovers, and compares.
+    pub fn live_and_crash(&mut self) -> Result<(), String> {
+        self.fuse = match self.random.below(4) {
+            0 => 1 + self.random.below(6),
+            1 => 1 + self.random.below(150),
+            _ => 1 + self.random.below(40),
+        };
+        if self.random.chance(12) {
+            let fault = *self.random.pick(&[Fault::Write, Fault::Sync, Fault::Short]);
+            self.fault = Some((self.random.below(30), fault));
+        }
+        while self.turn().is_ok() {}
+        self.recover()
+    }
+
+    /// Works without a crash.
+    pub fn work(&mut self) -> Result<(), Crashed> {
+        self.fuse = usize::MAX;
+        self.turn()
+    }
+
+    /// Works a little, unless the fuse burns down.
+    fn turn(&mut self) -> Result<(), Crashed> {
+        for _ in 0..self.random.below(6) {
+            self.operate();
+        }
+        self.tell();
+        if self.random.chance(12) {
+            self.journal.seal();
+        }
+        for _ in 0..self.random.below(5) {
+            self.step()?;
+        }
+        if self.journal.failure().is_some() {
+            self.burn()?; // nothing else does
+        }
+        Ok(())
+    }
+
+    pub fn note(&mut self, done: Done) {
+        self.summary.operations += 1;
+        self.current.apply(&done);
+        self.done.push((self.journal.position(), done));
+    }
+
+    fn tell(&mut self) {
+        let durable = match self.mutator.bug {
+            Some(Bug::AcknowledgedBeforeCommit) => self.journal.position(),
+            _ => self.journal.durable(),
+        };
+        self.reported = self.reported.max(durable);
+    }
+
+    /// An operation of the disk begins.
+    fn burn(&mut self) -> Result<(), Crashed> {
+        self.fuse -= 1;
+        if self.fuse == 0 { Err(Crashed) } else { Ok(()) }
+    }
+
+    fn takes_fault(&mut self, wanted: &[Fault]) -> Option<Fault> {
+        let (left, fault) = self.fault.as_mut()?;
+        *left = left.saturating_sub(1);
+        if *left > 0 || !wanted.contains(fault) {
+            return None;
+        }
+        self.summary.errors += 1;
+        self.fault.take().map(|(_, fault)| fault)
+    }
+
+    /// One step of what the driver does.
+    pub fn step(&mut self) -> Result<(), Crashed> {
+        match std::mem::take(&mut self.progress) {
+            Progress::None => {}
+            Progress::Asked(write) => return self.write(write),
+            Progress::Written(write) => return self.sync(write),
+            Progress::Synced(write) => {
+                if let Err(crashed) = self.burn() {
+                    drop(write); // nobody heard of it
+                    return Err(crashed);
+                }
+                self.complete(write, Ok(()));
+                return Ok(());
+            }
+        }
+        if let Some(read) = self.reading.take_if(|_| self.random.chance(60)) {
+            // The file may be gone.
+            let bytes = self.disk.read(read.file.0).get(read.offset as usize..);
+            let bytes = bytes.and_then(|bytes| bytes.get(..read.length as usize));
+            let bytes = bytes.unwrap_or_default();
+            self.summary.moves += 1;
+            assert!(self.journal.moved(read, bytes).is_ok() || self.astray);
+            return Ok(());
+        }
+        if let Some(file) = self.journal.next_allocation() {
+            return self.allocate(file);
+        }
+        if let Some(file) = self.journal.next_removal() {
+            let crashed = self.burn();
+            if crashed.is_ok() || self.random.chance(50) {
+                self.disk.remove(file.0);
+            }
+            return crashed;
+        }
+        if self.reading.is_none() {
+            self.reading = self.journal.next_move();
+        }
+        if let Some(write) = self.journal.next_write() {
+            assert!(write.bytes().len().is_multiple_of(BLOCK));
+            assert!(
+                write.offset as usize + write.bytes().len() <= self.settings.segment_bytes as usize
+            );
+            self.summary.frames += 1;
+            self.summary.files_used_again +=
+                u64::from(write.offset == 0 && self.disk.read(write.file.0)[0] != 0);
+            self.progress = Progress::Asked(write);
+        }
+        Ok(())
+    }
+
+    fn allocate(&mut self, file: FileId) -> Result<(), Crashed> {
+        let size = self.settings.segment_bytes as usize;
+        if let Err(crashed) = self.burn() {
+            // It may be there, and not have its size yet.
+            let size = if self.random.chance(50) {
+                size
+            } else {
+                size / 2
+            };
+            if self.random.chance(60) {
+                let _ = self.disk.create(file.0, size);
+            }
+            return Err(crashed);
+        }
+        let made = self.disk.create(file.0, size).is_ok();
+        self.summary.full += u64::from(!made);
+        self.journal.allocated(file, made);
+        Ok(())
+    }
+
+    fn write(&mut self, write: Write) -> Result<(), Crashed> {
+        let bytes = self.mutator.frame(write.bytes(), &mut self.disk);
+        let (file, offset) = (write.file.0, write.offset as usize);
+        let sectors = bytes.len() / 512;
+        if let Err(crashed) = self.burn() {
+            let random = &mut self.random;
+            let (manner, end) = (random.below(3), random.below(sectors + 1));
+            self.disk
+                .write_some(file, offset, &bytes, |sector| match manner {
+                    0 => sector < end,
+                    1 => true,
+                    _ => random.chance(50),
+                });
+            return Err(crashed);
+        }
+        match self.takes_fault(&[Fault::Write, Fault::Short, Fault::Astray]) {
+            None | Some(Fault::Sync) => {
+                self.disk.write(file, offset, &bytes);
+                self.progress = Progress::Written(write);
+            }
+            Some(Fault::Write) => {
+                let random = &mut self.random;
+                self.disk
+                    .write_some(file, offset, &bytes, |_| random.chance(50));
+                self.complete(write, Err(Failure::Io(Some(5))));
+            }
+            Some(Fault::Short) => {
+                let end = self.random.below(sectors);
+                self.disk
+                    .write_some(file, offset, &bytes, |sector| sector < end);
+                self.complete(write, Err(Failure::ShortWrite));
+            }
+            Some(Fault::Astray) => {
+                self.astray = true;
+                let files = self.disk.files();
+                let other = *self.random.pick(&files);
+                let blocks = self.settings.segment_bytes as usize / BLOCK;
+                let elsewhere = self.random.below(blocks) * BLOCK;
+                self.disk.write(other, elsewhere, &bytes);
+                self.disk.sync(other);
+                self.progress = Progress::Written(write);
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, write: Write) -> Result<(), Crashed> {
+        if !write.sync {
+            self.complete(write, Ok(()));
+            return Ok(());
+        }
+        if let Err(crashed) = self.burn() {
+            self.disk.sync_some(write.file.0, &mut self.random);
+            return Err(crashed);
+        }
+        if self.takes_fault(&[Fault::Sync]).is_some() {
+            self.disk.sync_some(write.file.0, &mut self.random);
+            self.complete(write, Err(Failure::Io(Some(5))));
+            return Ok(());
+        }
+        self.disk.sync(write.file.0);
+        self.progress = Progress::Synced(write);
+        Ok(())
+    }
+
+    fn complete(&mut self, write: Write, result: Result<(), Failure>) {
+        let before = self.journal.durable();
+        self.journal.completed(write, result);
+        if result.is_err() {
+            assert_eq!(self.journal.durable(), before);
+            assert_eq!(self.journal.failure(), result.err());
+            assert!(self.journal.next_write().is_none());
+        }
+        self.tell();
+    }
+
+    /// Everything that was done is on disk, and a seal behind it.
+    pub fn settle(&mut self) {
+        self.fuse = usize::MAX;
+        for _ in 0..3 {
+            while self.journal.durable() < self.journal.position() || self.journal.backlog() > 0 {
+                if self.journal.is_full() {
+                    self.disk.capacity = usize::MAX;
+                    self.journal.space_returned();
+                }
+                self.journal.seal();
+                assert!(self.step().is_ok());
+            }
+            self.journal.seal();
+            for _ in 0..40 {
+                assert!(self.step().is_ok());
+            }
+        }
+        self.tell();
+    }
+
+    /// The power goes or the process ends, perhaps again while the journal is opened; then what is there
+    /// is compared with what was done.
+    pub fn recover(&mut self) -> Result<(), String> {
+        loop {
+            self.summary.crashes += 1;
+            if self.random.chance(70) {
+                self.disk.cut(&mut self.random);
+            }
+            self.fuse = if self.random.chance(15) {
+                1 + self.random.below(4)
+            } else {
+                usize::MAX
+            };
+            if self.sync_all().is_ok() {
+                break;
+            }
+        }
+        self.fault = None;
+        self.progress = Progress::None;
+        self.reading = None;
+        let before = std::mem::take(&mut self.base);
+        match self.open(before) {
+            Ok(()) => Ok(()),
+            Err(verdict) => Err(format!("crash {}: {verdict}", self.summary.crashes)),
+        }
+    }
+
+    /// Files of the wrong size go; what is left is on disk for good.
+    fn sync_all(&mut self) -> Result<(), Crashed> {
+        for file in self.disk.files() {
+            if self.disk.read(file).len() != self.settings.segment_bytes as usize {
+                self.disk.remove(file);
+            }
+        }
+        if self.mutator.bug == Some(Bug::NoSyncAtStart) {
+            return Ok(());
+        }
+        for file in self.disk.files() {
+            if let Err(crashed) = self.burn() {
+                self.disk.sync_some(file, &mut self.random);
+                return Err(crashed);
+            }
+            self.disk.sync(file);
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, before: Model) -> Result<(), String> {
+        let mut recovery = Recovery::new(IDENTITY, self.settings);
+        for file in self.disk.files() {
+            recovery.look(FileId(file), &self.disk.read(file)[..BLOCK]);
+        }
+        while let Some(file) = recovery.next_file() {
+            let bytes = self.disk.read(file.0);
+            recovery
+                .read(file, bytes)
+                .map_err(|damage| damage.to_string())?;
+        }
+        let (journal, mut recovered) = recovery.finish().map_err(|damage| damage.to_string())?;
+        let position = recovered.position;
+        let told = self.done.iter().rev().find(|(at, _)| *at <= self.reported);
+        if let Some((told, _)) = told
+            && *told > position
+        {
+            return Err(format!("{told:?} was told, {position:?} is there"));
+        }
+        self.mutator.recovered(&mut recovered, &journal, &self.disk);
+        let found = Model::from_recovered(&journal, &recovered, |file| self.disk.read(file.0))?;
+        let mut expected = before;
+        let survived = self.done.iter().take_while(|(at, _)| *at <= position);
+        survived.for_each(|(_, done)| expected.apply(done));
+        if found != expected {
+            return Err(difference(&expected, &found));
+        }
+        for (session, known) in &expected.sessions {
+            if !journal
+                .messages(*session)
+                .eq(known.messages.iter().copied())
+            {
+                return Err(format!("{session:?} has other messages in the journal"));
+            }
+        }
+        self.journal = journal;
+        self.current = expected.clone();
+        self.base = expected;
+        self.done.clear();
+        self.reported = position;
+        self.check_bodies()
+    }
+
+    /// Bodies can be read one by one.
+    fn check_bodies(&mut self) -> Result<(), String> {
+        for (&id, body) in self.current.bodies.iter().take(3) {
+            let mut found = self.journal.locate(id).ok_or("a body has no place")?;
+            loop {
+                let bytes = &self.disk.read(found.read.file.0)[found.read.offset as usize..];
+                let bytes = &bytes[..found.read.length as usize];
+                match found.message(bytes).map_err(|damage| damage.to_string())? {
+                    Ok(message) if message == body.message.borrowed() => break,
+                    Ok(_) => return Err("another body".into()),
+                    Err(more) => found = more,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A call that the journal refused must have been one that it may refuse.
+    pub fn refused(&self, refused: Refused) {
+        panic!("{refused:?}");
+    }
+}
+
+/// The first thing in which two models differ.
+fn difference(expected: &Model, found: &Model) -> String {
+    for (session, known) in &expected.sessions {
+        match found.sessions.get(session) {
+            None => return format!("{session:?} is lost"),
+            Some(other) if other != known => {
+                return format!("{session:?} differs:\nexpected {known:?}\nfound    {other:?}");
+            }
+            Some(_) => {}
+        }
+    }
+    for session in found.sessions.keys() {
+        if !expected.sessions.contains_key(session) {
+            return format!("{session:?} came back");
+        }
+    }
+    for (id, body) in &expected.bodies {
+        match found.bodies.get(id) {
+            None => return format!("{id:?} is lost"),
+            Some(other) if other != body => {
+                return format!("{id:?} differs:\nexpected {body:?}\nfound    {other:?}");
+            }
+            Some(_) => {}
+        }
+    }
+    let more = found
+        .bodies
+        .keys()
+        .find(|id| !expected.bodies.contains_key(id));
+    format!("{more:?} came back")
+}
