@@ -329,14 +329,27 @@ impl Shard {
                                     };
                                     let run =
                                         Run::of(version, &publish, packet, size, maximum, most);
-                                    at += self.count_run(conn, run.as_ref(), size);
+                                    let (packets, bytes) = run.map_or((0, 0), |run| {
+                                        (run.count() - 1, run.bytes().len() - size)
+                                    });
+                                    at += self.count_more(
+                                        conn,
+                                        PacketType::Publish,
+                                        packets.into(),
+                                        bytes,
+                                    );
                                     let incoming = Incoming { publish, run };
                                     self.on_publish(conn, session, &incoming, now, out)
                                 })
                                 .map(|()| Flow::Next)
                         }
                         Phase::Connected(session) if let Some(acks) = AckRun::of(packet) => {
-                            at += self.count_acks(conn, &acks);
+                            at += self.count_more(
+                                conn,
+                                acks.kind().packet_type(),
+                                acks.count() as u64 - 1,
+                                acks.size() - size,
+                            );
                             self.on_acks(conn, session, &acks, now, out);
                             Ok(Flow::Next)
                         }
@@ -412,29 +425,16 @@ impl Shard {
         }
     }
 
-    /// Counts the packets of a run behind its first one, which has `size` bytes and is counted. Returns
-    /// how many bytes they are.
-    fn count_run(&mut self, conn: ConnKey, run: Option<&Run<'_>>, size: usize) -> usize {
-        let Some(run) = run.filter(|run| run.count() > 1) else {
-            return 0;
-        };
-        let more = run.bytes().len() - size;
-        self.stats.packets_received[PacketType::Publish as usize] += u64::from(run.count() - 1);
-        if let Some(connection) = self.connections.get_mut(conn) {
-            connection.consumed += more as u64;
+    /// Counts packets that were taken together with the one before them: so many, with so many bytes in
+    /// all, which it returns.
+    fn count_more(&mut self, conn: ConnKey, kind: PacketType, packets: u64, bytes: usize) -> usize {
+        if packets > 0 {
+            self.stats.packets_received[kind as usize] += packets;
+            if let Some(connection) = self.connections.get_mut(conn) {
+                connection.consumed += bytes as u64;
+            }
         }
-        more
-    }
-
-    /// The same for acknowledgements in a row.
-    fn count_acks(&mut self, conn: ConnKey, acks: &AckRun<'_>) -> usize {
-        let others = acks.count() - 1;
-        let more = acks.size() - acks.size() / acks.count();
-        self.stats.packets_received[acks.kind().packet_type() as usize] += others as u64;
-        if let Some(connection) = self.connections.get_mut(conn) {
-            connection.consumed += more as u64;
-        }
-        more
+        bytes
     }
 
     /// Once after all calls of a turn, before the outbox is drained.
