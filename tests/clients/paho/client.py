@@ -55,7 +55,8 @@ class Client:
         self.paho = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2, client_id=self.client_id,
             protocol=mqtt.MQTTv5 if self.v5 else mqtt.MQTTv311,
-            reconnect_on_failure=False, manual_ack=manual_ack, **extra)
+            reconnect_on_failure=False, manual_ack=True, **extra)
+        self._acknowledges = not manual_ack
         self.paho.max_inflight_messages_set(inflight)
         self.paho.max_queued_messages_set(0)
         if user:
@@ -67,12 +68,19 @@ class Client:
             self.connect_properties["SessionExpiryInterval"] = expiry
         self.paho.on_connect = self._on_connect
         self.paho.on_disconnect = lambda c, u, flags, reason, props: self.disconnected.put(reason)
-        self.paho.on_message = lambda c, u, message: self.messages.put(message)
+        self.paho.on_message = self._on_message
         self.paho.on_subscribe = lambda c, u, mid, codes, props: self._answer(mid, codes)
         self.paho.on_unsubscribe = lambda c, u, mid, codes, props: self._answer(mid, codes)
         self.paho.on_publish = lambda c, u, mid, code, props: self._answer(mid, code)
         self.session_present = None
         self.connack = None
+
+    def _on_message(self, _client, _userdata, message):
+        # Acknowledged before a scenario sees it: paho does it after this callback, and a scenario that
+        # disconnects as soon as it has its message may be quicker. The message would rightly come again.
+        if self._acknowledges:
+            self.paho.ack(message.mid, message.qos)
+        self.messages.put(message)
 
     def _on_connect(self, _client, _userdata, flags, reason, props):
         self._connected.put((flags, reason, props))
