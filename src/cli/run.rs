@@ -4,7 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use shardmq::config::{Config, Http, Listener, ListenerType, Net};
-use shardmq::runtime::{self, HttpAddress, ListenAddress, RuntimeOptions};
+use shardmq::runtime::{self, HttpAddress, ListenAddress, RuntimeOptions, StoreOptions};
+use shardmq::shard::Durable;
 
 use super::args::RunArgs;
 use super::banner::Banner;
@@ -24,11 +25,11 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         http.required = true; // somebody who types it wants it
     }
     if !args.quiet {
-        let data_dir = config.data_dir.clone();
+        let store = options.store.clone();
         options.ready = Box::new(move |started| {
             complain(Banner {
                 started: &started,
-                data_dir: data_dir.as_deref(),
+                store: store.as_ref(),
             });
         });
     }
@@ -57,9 +58,23 @@ fn options(config: &Config) -> RuntimeOptions {
             address,
             required: config.http != Http::default(),
         }),
+        store: store(config),
         shutdown_grace: Duration::from_secs(u64::from(net.shutdown_grace)),
         ..RuntimeOptions::default()
     }
+}
+
+/// Where state is kept, if it is.
+fn store(config: &Config) -> Option<StoreOptions> {
+    let durability = &config.durability;
+    Some(StoreOptions {
+        directory: config.data_dir.clone()?,
+        durable: Durable {
+            sessions: durability.sessions,
+            retained: durability.retained,
+        },
+        interval: Duration::from_micros(durability.interval.into()),
+    })
 }
 
 fn address(listener: &Listener) -> ListenAddress {

@@ -23,7 +23,7 @@ mod value;
 
 pub use error::{ConfigError, Origin, Problem};
 pub use schema::{
-    Config, Driver, Http, Listener, ListenerType, Log, LogFormat, LogLevel, Mqtt, Net,
+    Config, Driver, Durable, Http, Listener, ListenerType, Log, LogFormat, LogLevel, Mqtt, Net,
 };
 pub use value::{Bounds, Key, Kind, Unit};
 

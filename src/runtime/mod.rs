@@ -17,6 +17,8 @@
 //! | `idle` | waiting when there is nothing to do |
 //! | `log` | events of the core, at a bounded rate |
 //! | `meters` | what the runtime of a shard counts about itself |
+//! | `store` | the data directory: its lock, its files, the thread that writes them |
+//! | `keeper` | what a shard's loop does for its journal |
 //! | `driver` | the loop of a shard |
 //! | `admin` | questions to the shards from other threads |
 //! | `http` | metrics and status, on a thread of their own |
@@ -35,6 +37,7 @@ mod driver;
 mod error;
 mod http;
 mod idle;
+mod keeper;
 mod listener;
 mod log;
 mod mesh;
@@ -42,10 +45,11 @@ mod meters;
 pub mod net;
 mod signals;
 mod sockets;
+pub mod store;
 mod sys;
 mod threads;
 
-pub use boot::{RuntimeOptions, Started, StopHandle, run};
+pub use boot::{RuntimeOptions, Started, StopHandle, StoreOptions, run};
 pub use error::{BootError, HttpError, ListenError, UringError};
 pub use http::{HttpAddress, families, is_of_process};
 pub use listener::ListenAddress;

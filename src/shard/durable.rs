@@ -128,7 +128,9 @@ impl Store {
             if session.expiry_interval == 0 && session.will.is_none() {
                 return;
             }
-            let opened = inner.journal.open_session(details(session, Deadline::NEVER));
+            let opened = inner
+                .journal
+                .open_session(details(session, Deadline::NEVER));
             session.stored = opened.ok();
         } else {
             inner.change(session, Deadline::NEVER);
@@ -410,9 +412,7 @@ impl Shard {
                 },
             })
             .collect();
-        let added = self
-            .store
-            .add(&fanout.message, &mut recipients, retained);
+        let added = self.store.add(&fanout.message, &mut recipients, retained);
         match added {
             Ok(item) => fanout.set_stored(item),
             Err(_) => fanout.refused = true,
@@ -430,6 +430,12 @@ impl Shard {
     /// What the disk has done for the journal: see [`Journal`] for what it asks for, and when.
     pub fn journal(&mut self) -> Option<&mut Journal> {
         self.store.journal()
+    }
+
+    /// The journal, to look at.
+    #[must_use]
+    pub fn kept(&self) -> Option<&Journal> {
+        self.store.get()
     }
 
     /// A write of the journal has ended; packets that waited for it may leave.

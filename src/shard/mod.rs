@@ -65,8 +65,8 @@ pub use close::CloseCause;
 pub use durable::{Durability, Durable};
 pub use event::{Cause, Event};
 pub use fault::Fault;
-pub use restore::{Bodies, Epoch};
 pub use outbox::{Close, Handoff, Outbox, Question};
+pub use restore::{Bodies, Epoch};
 pub use settings::{QueueOverflow, Settings};
 pub use sys::{Loads, Memory, system_topics};
 

@@ -328,7 +328,10 @@ impl Outbox {
     /// The journal has come so far: what promises no more than that may leave.
     pub(super) fn set_durable(&mut self, position: Position) {
         self.durable = position;
-        while let Some((_, conn)) = self.promised.pop_front_if(|(wanted, _)| *wanted <= position) {
+        while let Some((_, conn)) = self
+            .promised
+            .pop_front_if(|(wanted, _)| *wanted <= position)
+        {
             if self.promises.contains_key(&conn) {
                 self.write(conn); // touched
             }

@@ -216,7 +216,9 @@ impl Shard {
             session: Some(key),
             waiter,
         };
-        let exchange = publish.packet_id.filter(|_| publish.qos == QoS::ExactlyOnce);
+        let exchange = publish
+            .packet_id
+            .filter(|_| publish.qos == QoS::ExactlyOnce);
         let stored = self.sessions.get(key).and_then(|session| session.stored);
         if exchange.is_some() && stored.is_some() {
             self.hold_together(&message);
@@ -452,7 +454,11 @@ impl Shard {
             .then(|| home(message.topic.as_str(), self.identity.shards));
         let keeps = keeper == Some(self.identity.shard);
         let retained = keeps.then(|| self.replaced(message)).flatten();
-        self.store(receivers_of(&matches, publisher.session), retained, &mut fanout);
+        self.store(
+            receivers_of(&matches, publisher.session),
+            retained,
+            &mut fanout,
+        );
         published.refused = self.publish_local(&matches, publisher.session, &mut fanout, out);
         let stored = fanout.stored;
         for shard in matches.remote.iter() {
@@ -546,14 +552,16 @@ impl Shard {
 
     /// If `message` is to be kept as a retained one, what its topic has in the journal.
     fn replaced(&self, message: &MessageView<'_>) -> Option<Option<ItemId>> {
-        let kept = !message.payload.is_empty() && self.store.keeps_retained();
         let topic = message.topic.as_str();
+        // What the broker tells about itself is told anew.
+        let own = topic.starts_with("$SYS/");
+        let kept = !own && !message.payload.is_empty() && self.store.keeps_retained();
         kept.then(|| self.retained.get(topic).and_then(Message::stored))
     }
 
     /// This shard keeps the retained messages of this topic; `stored` is what the journal calls it.
     fn keep(&mut self, message: &MessageView<'_>, stored: Option<ItemId>) {
-        let stored = stored.filter(|_| self.store.keeps_retained());
+        let stored = stored.filter(|_| self.replaced(message).is_some());
         if !message.payload.is_empty() {
             if stored.is_none() {
                 self.forget(message.topic.as_str()); // what was on disk is not what is retained

@@ -12,8 +12,8 @@ use crate::journal::{
 use crate::message::{ItemId, Message, MessageView};
 use crate::route::SessionKey;
 use crate::session::{
-    Delivery, NEVER_EXPIRES, Queue, Received, Session, SessionNumber, Slot, SubscriptionEntry, Will,
-    Window,
+    Delivery, NEVER_EXPIRES, Queue, Received, Session, SessionNumber, Slot, SubscriptionEntry,
+    Will, Window,
 };
 use crate::time::Time;
 use crate::topic::{Name, Subscription};
