@@ -216,13 +216,12 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
         broker.start(cpus[index], driver, starter.clone())?;
     }
     broker.await_ready()?;
-    let _catcher = match options.catch_signals {
-        true => Some(
-            Catcher::start(events.clone(), || Note::Stop)
-                .map_err(|error| BootError::System("catch signals", error))?,
-        ),
-        false => None,
-    };
+    let catcher = options
+        .catch_signals
+        .then(|| Catcher::start(events.clone(), || Note::Stop));
+    let _catcher = catcher
+        .transpose()
+        .map_err(|error| BootError::System("catch signals", error))?;
     let http_address = http.as_ref().map(|bound| bound.address);
     let facts = Facts {
         driver: net.name(),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::journal::Identity;
+use crate::journal::{BLOCK, Identity, MAX_SEGMENT_BYTES};
 use crate::limits::MAX_SHARDS;
 
 use super::{StoreError, sync_directory};
@@ -81,8 +81,8 @@ impl Manifest {
             logs: logs?,
         };
         let sound = (1..=MAX_SHARDS).contains(&manifest.logs.len())
-            && manifest.segment_bytes as usize % crate::journal::BLOCK == 0
-            && (1 << 16..=crate::journal::MAX_SEGMENT_BYTES).contains(&manifest.segment_bytes);
+            && (manifest.segment_bytes as usize).is_multiple_of(BLOCK)
+            && (1 << 16..=MAX_SEGMENT_BYTES).contains(&manifest.segment_bytes);
         sound.then_some(manifest)
     }
 

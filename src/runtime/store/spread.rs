@@ -54,10 +54,7 @@ type Places = HashMap<SessionNumber, (usize, SessionNumber)>;
 
 /// Reads `old` and writes `new`, which are empty.
 pub(super) fn spread(old: &[Files], new: &[Files]) -> Result<(), StoreError> {
-    let mut targets: Vec<Target<'_>> = new
-        .iter()
-        .map(|files| Target::new(files))
-        .collect::<Result<_, _>>()?;
+    let mut targets: Vec<Target<'_>> = new.iter().map(Target::new).collect::<Result<_, _>>()?;
     for files in old {
         let (journal, recovered, messages) = read(files)?;
         drop(journal);
