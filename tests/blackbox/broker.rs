@@ -63,11 +63,13 @@ impl Broker {
 
     /// Starts a broker on a port and a data directory that another one had before.
     pub(crate) fn start_at(setup: Setup, port: u16, data: &Path) -> Self {
-        Self::launch(setup, port, fresh_folder(port), data, |command| {
+        let mut broker = Self::launch(setup, port, fresh_folder(port), data, |command| {
             // Whoever was away for long still gets everything.
             command.env("SHARDMQ__MQTT__MAX_QUEUED_MESSAGES", "10000000");
             command.env("SHARDMQ__MQTT__MAX_QUEUED_BYTES", "4 GiB");
-        })
+        });
+        broker.wait_until_it_serves();
+        broker
     }
 
     fn launch(
@@ -157,6 +159,19 @@ impl Broker {
         self.terminate();
         let status = self.wait();
         assert!(status.success(), "the broker ended with {status}");
+    }
+
+    /// It listens before it has read its data directory, and says when it is done.
+    fn wait_until_it_serves(&mut self) {
+        let deadline = Instant::now() + START;
+        while !self.log().contains("durability") {
+            assert!(
+                Instant::now() < deadline,
+                "it does not serve:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     fn wait_until_it_accepts(&mut self) {
