@@ -92,6 +92,11 @@ impl Store {
         })))
     }
 
+    /// Whether there is a journal.
+    pub(super) fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The journal, for its driver.
     pub(super) fn journal(&mut self) -> Option<&mut Journal> {
         self.0.as_deref_mut().map(|inner| &mut inner.journal)
@@ -459,7 +464,7 @@ impl Shard {
         retained: Option<Option<ItemId>>,
         fanout: &mut Fanout<'_>,
     ) {
-        if self.store.0.is_none() || fanout.message.expires_at < fanout.now {
+        if !self.store.is_on() || fanout.message.expires_at < fanout.now {
             return;
         }
         fanout.set_stored(None);

@@ -146,6 +146,9 @@ impl Mesh {
                 peer.noted = done;
                 peer.untold.push_back((peer.gate, done));
             }
+            if peer.untold.is_empty() {
+                continue;
+            }
             let told = std::iter::from_fn(|| {
                 let told = peer.untold.pop_front_if(|(gate, _)| *gate <= durable);
                 told.map(|(_, done)| done)

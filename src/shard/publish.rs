@@ -221,11 +221,11 @@ impl Shard {
                 exchange: exchange.then_some((key, packet_id)),
             })
         });
-        let stored = self.sessions.get(key).and_then(Session::keeps);
         let exchange = publish
             .packet_id
             .filter(|_| publish.qos == QoS::ExactlyOnce);
-        let exactly_once = stored.is_some() && exchange.is_some();
+        let stored = exchange.and_then(|_| self.sessions.get(key)?.keeps());
+        let exactly_once = stored.is_some();
         if exactly_once {
             self.hold_together(&message);
         }
@@ -510,12 +510,11 @@ impl Shard {
             .retain
             .then(|| home(message.topic.as_str(), self.identity.shards));
         let keeps = keeper == Some(self.identity.shard);
-        let retained = keeps.then(|| self.replaced(message)).flatten();
-        self.store(
-            receivers_of(&matches, publisher.session),
-            retained,
-            &mut fanout,
-        );
+        if self.store.is_on() {
+            let retained = keeps.then(|| self.replaced(message)).flatten();
+            let receivers = receivers_of(&matches, publisher.session);
+            self.store(receivers, retained, &mut fanout);
+        }
         published.refused = self.publish_local(&matches, publisher.session, &mut fanout, out);
         let stored = fanout.stored;
         for shard in matches.remote.iter() {
