@@ -156,15 +156,18 @@ impl Session {
     }
 
     /// Puts the alert behind `out` by which the other side learns what is wrong. rustls has to be shown
-    /// what is left of the records: of messages in them that it knows already it keeps the places.
+    /// what is left of the records, since of messages that it knows already it keeps the places, but must
+    /// not be brought to read them.
     fn tell(&mut self, mut rest: &mut [u8], out: &mut Vec<u8>) {
-        loop {
+        while self.connection.wants_write() {
             let UnbufferedStatus { discard, state } = self.connection.process_tls_records(rest);
             match state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
                     fill(out, |room| data.encode(room).map_err(size_of_encode));
                 }
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while traffic.next_record().is_some() {}
+                }
                 _ => return,
             }
             rest = rest.get_mut(discard..).unwrap_or_default();

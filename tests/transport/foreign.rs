@@ -4,7 +4,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::broker::{Broker, poll_within};
+use crate::broker::{Broker, poll_within, program};
 use crate::{RUNS, install, skipped};
 
 /// How long all scenarios of one client may take; they take a fifth of it.
@@ -148,4 +148,49 @@ fn mosquitto_with_certificates() {
         );
         broker.stop();
     }
+}
+
+#[test]
+fn the_clients_of_the_program_speak_tls() {
+    let strict = "[[listener]]\nname = 'strict'\ntype = 'tls'\nbind = '127.0.0.1:0'\n\
+        certificate = '{dir}/server.pem'\nkey = '{dir}/server.key'\n\
+        client_certificate = 'required'\nclient_ca = '{dir}/ca.pem'\n";
+    let broker = Broker::start_with(RUNS[1], strict, |folder, authority| {
+        authority.client("wagon-7", 7).write(folder, "client");
+    });
+    let port = broker.address("strict").port().to_string();
+    let run = |command: &str, arguments: &[&str]| {
+        let mut program = program();
+        program
+            .args([command, "-p", &port, "-t", "a/b"])
+            .args(arguments);
+        program.current_dir(broker.folder.path()).output().unwrap()
+    };
+    let tls = [
+        "--cafile",
+        "ca.pem",
+        "--cert",
+        "client.pem",
+        "--key",
+        "client.key",
+    ];
+    let long = "x".repeat(100_000);
+    let published = run("pub", &[&tls[..], &["-q", "2", "-r", "-m", &long]].concat());
+    assert!(published.status.success(), "{published:?}");
+    let received = run("sub", &[&tls[..], &["-C", "1", "-W", "30"]].concat());
+    assert_eq!(
+        received.stdout,
+        format!("{long}\n").as_bytes(),
+        "{:?}",
+        received.stderr
+    );
+    // By address, which is in the certificate, and by another name, which is not.
+    let by_address = run("pub", &[&tls[..], &["-h", "127.0.0.1", "-m", "x"]].concat());
+    assert!(by_address.status.success(), "{by_address:?}");
+    let refused = run("pub", &["-m", "x", "--cafile", "client.pem", "-W", "1"]);
+    assert!(!refused.status.success());
+    let unknown = run("pub", &["-m", "x", "--tls-use-os-certs"]);
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(!unknown.status.success() && said.contains("TLS"), "{said}");
+    broker.stop();
 }

@@ -135,10 +135,15 @@ class Client:
             self.paho.disconnect()
         self.paho.loop_stop()
 
+    def socket(self):
+        """The socket below whatever lies on it; paho has no name for it with WebSocket."""
+        sock = self.paho.socket()
+        return getattr(sock, "_socket", sock)
+
     def cut(self):
         """Ends the connection without DISCONNECT."""
         import socket
-        sock = self.paho.socket()
+        sock = self.socket()
         if sock is not None:
             sock.shutdown(socket.SHUT_RDWR)
         self.ended()
