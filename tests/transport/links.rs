@@ -64,13 +64,13 @@ fn packets_are_split_and_joined_over_frames_at_will() {
         let broker = Broker::start(run, "");
         let mut stream = websocket(&broker);
         let connect = connect_packet("frames");
-        // [MQTT-6.0.0-2] One packet in three frames of one message, with a ping between them.
+        // [MQTT-6.0.0-2] [MQTT-6.0.0-2 3.1.1] One packet in three frames of one message, with a ping between them.
         stream.write_all(&masked(0x02, &connect[..3])).unwrap();
         stream.write_all(&masked(0x89, b"?")).unwrap();
         assert_eq!(frame(&mut stream), (10, b"?".to_vec()));
         stream.write_all(&masked(0x00, &connect[3..5])).unwrap();
         stream.write_all(&masked(0x80, &connect[5..])).unwrap();
-        // [MQTT-6.0.0-1] What comes is binary.
+        // [MQTT-6.0.0-1] [MQTT-6.0.0-1 3.1.1] What comes is binary.
         assert_eq!(frame(&mut stream), (2, vec![0x20, 2, 0, 0]));
         let subscribe = b"\x82\x06\0\x01\0\x01t\0";
         let both = [subscribe.as_slice(), &publish_packet("t", b"x")].concat();

@@ -79,7 +79,7 @@ fn a_request_becomes_a_websocket_wherever_it_is_cut() {
             reply.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),
             "{reply}"
         );
-        // [MQTT-6.0.0-4]
+        // [MQTT-6.0.0-4] [MQTT-6.0.0-4 3.1.1]
         assert!(
             reply.contains("Sec-WebSocket-Protocol: mqtt\r\n"),
             "{reply}"
@@ -144,7 +144,7 @@ fn what_is_no_proper_request_is_told_why_not() {
     for (from, to, refusal, status) in cases {
         let mut request = REQUEST.replace(from, to);
         if refusal == Refusal::Protocol {
-            request = request.replace("mqttv3.1, mqtt", "amqp"); // [MQTT-6.0.0-3]
+            request = request.replace("mqttv3.1, mqtt", "amqp"); // [MQTT-6.0.0-3] [MQTT-6.0.0-3 3.1.1]
         }
         let (found, reply) = refused(&request, rules.clone());
         assert_eq!(found, refusal, "{to}");
