@@ -10,7 +10,7 @@ use crate::broker::{Broker, PATIENCE, check, poll};
 use crate::client::{Client, config, connect_packet, publish_packet, tcp, tls};
 use crate::pki::Folder;
 
-const UPGRADE: &str = "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\n\
+pub(crate) const UPGRADE: &str = "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Protocol: mqtt\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
@@ -20,6 +20,24 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let length = u8::try_from(payload.len()).unwrap();
     assert!(length < 126);
     let mut bytes = vec![first, 0x80 | length];
+    bytes.extend(mask);
+    bytes.extend(
+        payload
+            .iter()
+            .zip(mask.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
+    bytes
+}
+
+/// One with a payload of any length below 64 KiB.
+pub(crate) fn masked_long(payload: &[u8]) -> Vec<u8> {
+    if payload.len() < 126 {
+        return masked(0x82, payload);
+    }
+    let mask = [0x11, 0x22, 0x33, 0x44];
+    let mut bytes = vec![0x82, 0x80 | 126];
+    bytes.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
     bytes.extend(mask);
     bytes.extend(
         payload

@@ -22,6 +22,7 @@ mod foreign;
 #[path = "../blackbox/install.rs"]
 mod install;
 mod links;
+mod measure;
 mod pki;
 mod tls;
 
