@@ -107,6 +107,59 @@ fn handshakes(target: &Target, full: &Arc<ClientConfig>, resumed: &Arc<ClientCon
     );
 }
 
+/// How long a client that is there waits for an answer, while nothing else happens and while so many
+/// others shake hands at once.
+fn storm(target: &Target, config: &Arc<ClientConfig>) {
+    const CLIENTS: usize = 1_000;
+    let told = |name: &str, mut waits: Vec<u128>| {
+        waits.sort_unstable();
+        let at = |share: usize| waits[(waits.len() - 1) * share / 1_000];
+        println!(
+            "{}: answer to a ping {name}: p50 {} us, p99 {} us, p99.9 {} us ({} of them)",
+            target.name,
+            at(500),
+            at(990),
+            at(999),
+            waits.len()
+        );
+    };
+    let ping = |client: &mut Client<std::net::TcpStream>| {
+        let began = Instant::now();
+        client.ping();
+        began.elapsed().as_micros()
+    };
+    let mut client = Client::connect(tcp(target.tcp), "pings");
+    told("alone", (0..2_000).map(|_| ping(&mut client)).collect());
+    let mut all: Vec<_> = (0..CLIENTS).map(|_| tls(target.tls, config)).collect();
+    let hellos: Vec<Vec<u8>> = all
+        .iter_mut()
+        .map(|stream| {
+            let mut hello = Vec::new();
+            stream.conn.write_tls(&mut hello).unwrap();
+            hello
+        })
+        .collect();
+    let ready = |stream: &std::net::TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        let answered = stream.peek(&mut [0]).is_ok();
+        stream.set_nonblocking(false).unwrap();
+        answered
+    };
+    for (stream, hello) in all.iter_mut().zip(&hellos) {
+        stream.sock.write_all(hello).unwrap();
+    }
+    let began = Instant::now();
+    let mut waits = Vec::new();
+    while !all.iter().rev().take(1).all(|stream| ready(&stream.sock)) || waits.len() < 100 {
+        waits.push(ping(&mut client));
+    }
+    let took = began.elapsed().as_millis();
+    told(
+        &format!("while {CLIENTS} shake hands, for {took} ms"),
+        waits,
+    );
+}
+
 /// Sends `total` messages from one connection to another one, as fast as they are taken.
 fn saturate<P, S>(target: &Target, what: &str, publisher: P, subscriber: S)
 where
@@ -263,6 +316,7 @@ fn measure() {
         full.resumption = Resumption::disabled();
         let full = Arc::new(full);
         handshakes(target, &full, &resumed);
+        storm(target, &full);
         saturated(target, "tcp", || tcp(target.tcp));
         saturated(target, "tls", || {
             let mut stream = tls(target.tls, &full);
