@@ -6,8 +6,9 @@ use std::time::Duration;
 use shardmq::config::{Config, Http, Listener, ListenerType, Net};
 use shardmq::link::ws;
 use shardmq::runtime::{
-    self, HttpAddress, ListenOptions, Place, RuntimeOptions, TlsOptions, UnixPlace,
+    self, HttpAddress, ListenOptions, Place, RuntimeOptions, StoreOptions, TlsOptions, UnixPlace,
 };
+use shardmq::shard::Durable;
 
 use super::args::RunArgs;
 use super::banner::Banner;
@@ -27,11 +28,11 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         http.required = true; // somebody who types it wants it
     }
     if !args.quiet {
-        let data_dir = config.data_dir.clone();
+        let store = options.store.clone();
         options.ready = Box::new(move |started| {
             complain(Banner {
                 started: &started,
-                data_dir: data_dir.as_deref(),
+                store: store.as_ref(),
             });
         });
     }
@@ -61,9 +62,23 @@ fn options(config: &Config) -> RuntimeOptions {
             required: config.http != Http::default(),
         }),
         handshake_timeout: Duration::from_secs(u64::from(net.handshake_timeout)),
+        store: store(config),
         shutdown_grace: Duration::from_secs(u64::from(net.shutdown_grace)),
         ..RuntimeOptions::default()
     }
+}
+
+/// Where state is kept, if it is.
+fn store(config: &Config) -> Option<StoreOptions> {
+    let durability = &config.durability;
+    Some(StoreOptions {
+        directory: config.data_dir.clone()?,
+        durable: Durable {
+            sessions: durability.sessions,
+            retained: durability.retained,
+        },
+        interval: Duration::from_micros(durability.interval.into()),
+    })
 }
 
 /// Whether the certificates of all listeners are of use, without using them.

@@ -23,7 +23,7 @@ mod value;
 
 pub use error::{ConfigError, Origin, Problem};
 pub use schema::{
-    CertificateName, ClientCertificate, Config, Driver, Http, Listener, ListenerType, Log,
+    CertificateName, ClientCertificate, Config, Driver, Durable, Http, Listener, ListenerType, Log,
     LogFormat, LogLevel, Mqtt, Net, TlsVersion,
 };
 pub use value::{Bounds, FileMode, Key, Kind, Unit};

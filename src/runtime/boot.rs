@@ -4,17 +4,18 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::limits::MAX_SHARDS;
 use crate::policy::{Open, Policy};
 use crate::route::ShardId;
-use crate::shard::{Identity, Settings};
+use crate::shard::{Durability, Durable, Epoch, Identity, Settings};
 use crate::time::Time;
 
 use super::admin::Asker;
@@ -23,13 +24,15 @@ use super::driver::{Common, DriverOptions};
 use super::entrance::Entrance;
 use super::error::BootError;
 use super::http::{self, Facts, HttpAddress};
+use super::keeper::KeeperOptions;
 use super::listener::{ListenOptions, Listener, Listening, SocketFile, listen};
 use super::mesh::{self, Door};
 use super::net::{self, Chosen};
 use super::signals::{self, Catcher};
+use super::store::Store;
 use super::sys::{self, Resource};
 use super::threads::{Note, Starter, Thread};
-use super::tls::Keeper;
+use super::tls::Watcher;
 
 /// Descriptors that a shard needs besides its connections: rings, eventfds, listeners.
 const DESCRIPTORS_PER_SHARD: u64 = 16;
@@ -69,10 +72,23 @@ pub struct RuntimeOptions {
     pub handshake_timeout: Duration,
     /// How long clients have to take their last bytes when the broker stops.
     pub shutdown_grace: Duration,
+    /// Where durable state is kept; nothing is kept without.
+    pub store: Option<StoreOptions>,
     /// Whether SIGTERM and SIGINT stop the broker.
     pub catch_signals: bool,
     /// Called once, when all listeners listen and every shard is about to serve them.
     pub ready: Box<dyn FnOnce(Started) + Send>,
+}
+
+/// Durable state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// The data directory.
+    pub directory: PathBuf,
+    /// What is kept, how surely.
+    pub durable: Durable,
+    /// How often what is kept with [`crate::shard::Durability::Interval`] is synced.
+    pub interval: Duration,
 }
 
 impl Default for RuntimeOptions {
@@ -91,6 +107,7 @@ impl Default for RuntimeOptions {
             http: None,
             handshake_timeout: Duration::from_secs(10),
             shutdown_grace: Duration::from_secs(5),
+            store: None,
             catch_signals: true,
             ready: Box::new(|_| ()),
         }
@@ -151,14 +168,10 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
     let shards = cpus.len();
     let net = choose(options.driver, shards)?;
     let max_connections = room_for_connections(&options, shards)?;
-    let mut keeper = Keeper::default();
-    let entrances = entrances(&options, &mut keeper)?;
+    let mut watcher = Watcher::default();
+    let entrances = entrances(&options, &mut watcher)?;
     let listeners = listen_everywhere(&options, shards)?;
-    let places: Vec<Listening> = listeners
-        .iter()
-        .map(|(_, listener)| listener.listening.clone())
-        .collect();
-    let (sockets, _files) = split(listeners, shards);
+    let (sockets, _files, places) = split(listeners, shards);
     let http = options.http.map(http::bind).transpose()?.flatten();
     let bells = (0..shards)
         .map(|_| mesh::Bell::new())
@@ -174,6 +187,8 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
     };
     let common = Common::default();
     let clock = Clock::start();
+    let store = open_store(&options, shards)?;
+    let keepers = keepers(store.as_ref(), &options, clock);
     let seed = std::hash::RandomState::new().build_hasher().finish();
     let mut broker = Broker {
         shards: Vec::new(),
@@ -201,20 +216,16 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
             listeners: sockets,
             mesh,
             questions,
+            keeper: keepers.as_ref().map(|keepers| keepers[index].clone()),
             clock,
             common: broker.common.clone(),
         };
         broker.start(cpus[index], driver, starter.clone())?;
     }
     broker.await_ready()?;
-    let _catchers = match options.catch_signals {
-        true => Some(catch_signals(&events)?),
-        false => None,
-    };
-    let told = keeper.told();
-    keeper
-        .start()
-        .map_err(|error| BootError::System("start the thread of the certificates", error))?;
+    let catchers = options.catch_signals.then(|| catch_signals(&events));
+    let _catchers = catchers.transpose()?;
+    start_watcher(&mut watcher)?;
     let http_address = http.as_ref().map(|bound| bound.address);
     let facts = Facts {
         driver: net.name(),
@@ -222,7 +233,7 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
         kernel: sys::kernel_release(),
         cpus: cpus.clone(),
         listeners: places.clone(),
-        certificates: told,
+        certificates: watcher.told(),
         max_connections,
         clock,
     };
@@ -244,7 +255,12 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
     for _ in 0..shards {
         let _ = go.send(());
     }
-    broker.serve(options.shutdown_grace, &keeper)
+    broker.serve(options.shutdown_grace, &watcher)
+}
+
+fn start_watcher(watcher: &mut Watcher) -> Result<(), BootError> {
+    let started = watcher.start();
+    started.map_err(|error| BootError::System("start the thread of the certificates", error))
 }
 
 fn catch_signals(events: &Sender<Note>) -> Result<[Catcher; 2], BootError> {
@@ -255,11 +271,14 @@ fn catch_signals(events: &Sender<Note>) -> Result<[Catcher; 2], BootError> {
 }
 
 /// The listeners as the shards share them, their certificates read.
-fn entrances(options: &RuntimeOptions, keeper: &mut Keeper) -> Result<Arc<[Entrance]>, BootError> {
+fn entrances(
+    options: &RuntimeOptions,
+    watcher: &mut Watcher,
+) -> Result<Arc<[Entrance]>, BootError> {
     let entrance = |wanted: &ListenOptions| {
         let is_websocket = wanted.websocket.is_some();
         let tls = wanted.tls.as_ref();
-        let tls = tls.map(|tls| keeper.add(&wanted.name, tls, is_websocket));
+        let tls = tls.map(|tls| watcher.add(&wanted.name, tls, is_websocket));
         Ok(Entrance {
             name: wanted.name.clone(),
             max_connections: wanted.max_connections,
@@ -272,6 +291,37 @@ fn entrances(options: &RuntimeOptions, keeper: &mut Keeper) -> Result<Arc<[Entra
         })
     };
     options.listeners.iter().map(entrance).collect()
+}
+
+/// The data directory, if anything is to be kept in it.
+fn open_store(options: &RuntimeOptions, shards: usize) -> Result<Option<Store>, BootError> {
+    let Some(wanted) = &options.store else {
+        return Ok(None);
+    };
+    if wanted.durable.sessions == Durability::Off && wanted.durable.retained == Durability::Off {
+        return Ok(None);
+    }
+    let store = Store::open(&wanted.directory, shards);
+    store.map(Some).map_err(BootError::Store)
+}
+
+/// What each shard keeps, and where.
+fn keepers(
+    store: Option<&Store>,
+    options: &RuntimeOptions,
+    clock: Clock,
+) -> Option<Vec<KeeperOptions>> {
+    let (store, wanted) = (store?, options.store.as_ref()?);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0));
+    let epoch = Epoch(now.saturating_sub(clock.now().as_micros() / 1_000));
+    let keeper = |shard| KeeperOptions {
+        files: store.files(shard),
+        durable: wanted.durable,
+        interval: wanted.interval,
+        epoch,
+    };
+    Some((0..store.shards()).map(keeper).collect())
 }
 
 /// The CPU of each shard.
@@ -345,17 +395,22 @@ fn room_for_connections(options: &RuntimeOptions, shards: usize) -> Result<usize
     Ok(room.min(wanted))
 }
 
-/// The sockets of each shard, with the numbers of their listeners; and the files of Unix sockets.
-fn split(listeners: Vec<(u16, Listener)>, shards: usize) -> (Vec<Sockets>, Vec<SocketFile>) {
+/// The sockets of each shard, with the numbers of their listeners; the files of Unix sockets; and where
+/// it all listens.
+fn split(
+    listeners: Vec<(u16, Listener)>,
+    shards: usize,
+) -> (Vec<Sockets>, Vec<SocketFile>, Vec<Listening>) {
     let mut by_shard: Vec<Sockets> = (0..shards).map(|_| Vec::new()).collect();
-    let mut files = Vec::new();
+    let (mut files, mut places) = (Vec::new(), Vec::new());
     for (number, listener) in listeners {
         for (sockets, socket) in by_shard.iter_mut().zip(listener.sockets) {
             sockets.push((number, socket));
         }
         files.extend(listener.file);
+        places.push(listener.listening);
     }
-    (by_shard, files)
+    (by_shard, files, places)
 }
 
 /// The listening sockets of a shard.
@@ -397,13 +452,13 @@ impl Broker {
     }
 
     /// Waits for the stop, and for the shards after it.
-    fn serve(mut self, grace: Duration, keeper: &Keeper) -> Result<(), BootError> {
+    fn serve(mut self, grace: Duration, watcher: &Watcher) -> Result<(), BootError> {
         loop {
             match self.notes.recv() {
                 Ok(Note::Stop) | Err(_) => break,
                 Ok(Note::Reload) => {
                     tracing::info!("SIGHUP: certificates are read again");
-                    keeper.reload();
+                    watcher.reload();
                 }
                 Ok(note) => self.check(&note)?,
             }

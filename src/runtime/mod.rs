@@ -18,6 +18,8 @@
 //! | `idle` | waiting when there is nothing to do |
 //! | `log` | events of the core, at a bounded rate |
 //! | `meters` | what the runtime of a shard counts about itself |
+//! | `store` | the data directory: its lock, its files, the thread that writes them |
+//! | `keeper` | what a shard's loop does for its journal |
 //! | `driver` | the loop of a shard |
 //! | `admin` | questions to the shards from other threads |
 //! | `http` | metrics and status, on a thread of their own |
@@ -37,6 +39,7 @@ mod entrance;
 mod error;
 mod http;
 mod idle;
+mod keeper;
 mod listener;
 mod log;
 mod mesh;
@@ -44,11 +47,12 @@ mod meters;
 pub mod net;
 mod signals;
 mod sockets;
+pub mod store;
 mod sys;
 mod threads;
 mod tls;
 
-pub use boot::{RuntimeOptions, Started, StopHandle, run};
+pub use boot::{RuntimeOptions, Started, StopHandle, StoreOptions, run};
 pub use error::{BootError, HttpError, ListenError, UringError};
 pub use http::{HttpAddress, families, is_of_process};
 pub use listener::{ListenOptions, Listening, Place, UnixPlace};

@@ -30,6 +30,7 @@ mod acknowledge;
 mod close;
 mod connect;
 mod deliver;
+mod durable;
 mod event;
 mod explain;
 mod fault;
@@ -38,6 +39,7 @@ mod outbox;
 mod publish;
 mod random;
 mod replay;
+mod restore;
 mod settings;
 mod share;
 mod subscribe;
@@ -60,14 +62,17 @@ use crate::wire::{
 pub use crate::session::{ConnKey, Peer, Ticket};
 pub use batch::{Batch, Control, Frame, Target, home};
 pub use close::CloseCause;
+pub use durable::{Durability, Durable};
 pub use event::{Cause, Event};
 pub use fault::Fault;
 pub use outbox::{Close, Handoff, Outbox, Question};
+pub use restore::{Bodies, Epoch};
 pub use settings::{QueueOverflow, Settings};
 pub use sys::{Loads, Memory, system_topics};
 
 use connect::{Answered, Asked};
 use deliver::Encoder;
+use durable::Store;
 use mesh::Mesh;
 use publish::Incoming;
 use random::Random;
@@ -111,6 +116,7 @@ pub struct Shard {
     due_queries: Vec<RetainedQuery>,
     /// Taken out while a message is routed, so it is a box.
     encoder: Option<Box<Encoder>>,
+    store: Store,
     sys: Sys,
     random: Random,
     serial: u64,
@@ -147,6 +153,7 @@ impl Shard {
             queries: Vec::new(),
             due_queries: Vec::new(),
             encoder: None,
+            store: Store::default(),
             sys: Sys::new(identity.shards, now),
             serial: 0,
             housekeeping,
