@@ -28,6 +28,10 @@
 mod blocked;
 #[path = "blackbox/broker.rs"]
 mod broker;
+#[path = "blackbox/crash.rs"]
+mod crash;
+#[path = "blackbox/disk.rs"]
+mod disk;
 #[path = "blackbox/foreign.rs"]
 mod foreign;
 #[path = "blackbox/install.rs"]

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
@@ -22,10 +23,10 @@ use super::admin::Asker;
 use super::clock::Clock;
 use super::driver::{Common, DriverOptions};
 use super::entrance::Entrance;
-use super::error::BootError;
+use super::error::{BootError, ListenError};
 use super::http::{self, Facts, HttpAddress};
 use super::keeper::KeeperOptions;
-use super::listener::{ListenOptions, Listener, Listening, SocketFile, listen};
+use super::listener::{ListenOptions, Listener, Listening, Place, SocketFile, listen};
 use super::mesh::{self, Door};
 use super::net::{self, Chosen};
 use super::signals::{self, Catcher};
@@ -173,10 +174,9 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
     let listeners = listen_everywhere(&options, shards)?;
     let (sockets, _files, places) = split(listeners, shards);
     let http = options.http.map(http::bind).transpose()?.flatten();
-    let bells = (0..shards)
-        .map(|_| mesh::Bell::new())
-        .collect::<Result<_, _>>()
-        .map_err(|error| BootError::System("open a pair of sockets", error))?;
+    let bells = (0..shards).map(|_| mesh::Bell::new());
+    let bells = bells.collect::<Result<_, _>>();
+    let bells = bells.map_err(|error| BootError::System("open a pair of sockets", error))?;
     let (meshes, doors) = mesh::build(bells);
     let (asker, questions) = Asker::new(Arc::clone(&doors));
     let (events, notes) = unbounded();
@@ -352,10 +352,36 @@ fn listen_everywhere(
     let mut all = Vec::new();
     for (number, wanted) in (0..).zip(&options.listeners) {
         for place in &wanted.places {
-            all.push((number, listen(wanted, place, shards, options.backlog)?));
+            all.push((
+                number,
+                listen_patiently(wanted, place, shards, options.backlog)?,
+            ));
         }
     }
     Ok(all)
+}
+
+/// The kernel takes the rings of a process that was killed apart after the process is gone, and the
+/// listening sockets with them: whoever is started anew at once finds its port in use for a moment.
+fn listen_patiently(
+    wanted: &ListenOptions,
+    place: &Place,
+    shards: usize,
+    backlog: u32,
+) -> Result<Listener, ListenError> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const PAUSE: Duration = Duration::from_millis(10);
+    let begun = Instant::now();
+    loop {
+        match listen(wanted, place, shards, backlog) {
+            Err(error)
+                if error.error.kind() == ErrorKind::AddrInUse && begun.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// The net driver of this process. What was chosen is told here, since the banner may be off.

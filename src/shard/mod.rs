@@ -34,6 +34,7 @@ mod durable;
 mod event;
 mod explain;
 mod fault;
+mod forward;
 mod mesh;
 mod outbox;
 mod publish;
@@ -49,6 +50,7 @@ mod tick;
 
 use std::collections::BTreeMap;
 
+use crate::journal::Journal;
 use crate::limits::MAX_CONNECT_PACKET_SIZE;
 use crate::policy::Policy;
 use crate::route::{Retained, Routes, SessionKey, ShardId};
@@ -73,6 +75,7 @@ pub use sys::{Loads, Memory, system_topics};
 use connect::{Answered, Asked};
 use deliver::Encoder;
 use durable::Store;
+use forward::Forwards;
 use mesh::Mesh;
 use publish::Incoming;
 use random::Random;
@@ -117,6 +120,7 @@ pub struct Shard {
     /// Taken out while a message is routed, so it is a box.
     encoder: Option<Box<Encoder>>,
     store: Store,
+    forwards: Forwards,
     sys: Sys,
     random: Random,
     serial: u64,
@@ -154,6 +158,7 @@ impl Shard {
             due_queries: Vec::new(),
             encoder: None,
             store: Store::default(),
+            forwards: Forwards::default(),
             sys: Sys::new(identity.shards, now),
             serial: 0,
             housekeeping,
@@ -448,6 +453,7 @@ impl Shard {
     pub fn end_turn(&mut self, now: Time, out: &mut Outbox) {
         self.read_own_retained(now, out);
         self.answer_queries(out);
+        self.send_late(out);
         self.mesh.answer(out);
     }
 
@@ -461,6 +467,7 @@ impl Shard {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let shared = self.routes.shared_subscriptions(self.identity.shard);
+        let kept = self.kept();
         // Counted by QoS alone while they are sent.
         let mut packets_sent = self.stats.packets_sent;
         packets_sent[PacketType::Publish as usize] += self.stats.publishes_sent.iter().sum::<u64>();
@@ -471,6 +478,12 @@ impl Shard {
             retained: self.retained.len() as u64,
             retained_bytes: self.retained.bytes() as u64,
             packets_sent,
+            durable_waiting_bytes: kept.map_or(0, |journal| journal.backlog() as u64),
+            durable_room_bytes: kept.map_or(0, Journal::room),
+            durable_segments: kept.map_or(0, |journal| journal.segments() as u64),
+            durable_items: kept.map_or(0, |journal| journal.items() as u64),
+            durable_full: kept.map_or(0, |journal| journal.is_full().into()),
+            durable_failed: kept.map_or(0, |journal| journal.failure().is_some().into()),
             ..self.stats
         }
     }

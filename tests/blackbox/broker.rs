@@ -45,6 +45,8 @@ pub(crate) struct Broker {
     port: u16,
     shards: u8,
     dir: PathBuf,
+    /// What takes space on its disk.
+    ballast: Option<PathBuf>,
     stopped: bool,
 }
 
@@ -57,7 +59,67 @@ impl Broker {
     pub(crate) fn start_with(setup: Setup, change: impl FnOnce(&mut Command)) -> Self {
         let port = free_port();
         let dir = fresh_folder(port);
-        let mut command = command(port, setup, &dir);
+        let data = dir.join("data");
+        Self::launch(setup, port, dir, &data, change)
+    }
+
+    /// Starts a broker on a port and a data directory that another one had before.
+    pub(crate) fn start_at(
+        setup: Setup,
+        port: u16,
+        data: &Path,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let mut broker = Self::launch(setup, port, fresh_folder(port), data, |command| {
+            command.envs(environment.iter().copied());
+            // Whoever was away for long still gets everything.
+            command.env("SHARDMQ__MQTT__MAX_QUEUED_MESSAGES", "10000000");
+            command.env("SHARDMQ__MQTT__MAX_QUEUED_BYTES", "4 GiB");
+        });
+        broker.wait_until_it_serves();
+        broker
+    }
+
+    /// Starts a broker on a disk of 100 MiB that it has for itself, a fifth of it taken.
+    pub(crate) fn start_on_small_disk(setup: Setup, port: u16, data: &Path) -> Self {
+        std::fs::create_dir_all(data).expect("the folder is fresh");
+        let mut broker = Self::launch(setup, port, fresh_folder(port), data, |command| {
+            let path = data.display();
+            let script = format!(
+                "mount -t tmpfs -o size=100m tmpfs {path} && \
+                 dd if=/dev/zero of={path}/ballast bs=1M count=20 status=none && exec \"$@\""
+            );
+            let mut inside = Command::new("unshare");
+            inside
+                .args(["-rm", "sh", "-c", &script, "sh"])
+                .arg(command.get_program())
+                .args(command.get_args())
+                .env("SHARDMQ__MQTT__MAX_QUEUED_MESSAGES", "10000000")
+                .env("SHARDMQ__MQTT__MAX_QUEUED_BYTES", "4 GiB");
+            inside.current_dir(command.get_current_dir().expect("it is set"));
+            *command = inside;
+        });
+        broker.ballast = Some(data.join("ballast"));
+        broker.wait_until_it_serves();
+        broker
+    }
+
+    /// Gives a broker on a small disk more space.
+    pub(crate) fn free_disk(&self) {
+        let ballast = self.ballast.as_ref().expect("its disk is small");
+        let inside = ballast.strip_prefix("/").expect("an absolute path");
+        let root = PathBuf::from(format!("/proc/{}/root", self.child.id()));
+        std::fs::remove_file(root.join(inside)).expect("it was there");
+    }
+
+    fn launch(
+        setup: Setup,
+        port: u16,
+        dir: PathBuf,
+        data: &Path,
+        change: impl FnOnce(&mut Command),
+    ) -> Self {
+        let mut command = command(port, setup, &dir, data);
         change(&mut command);
         let log = File::create(dir.join("log")).expect("the folder is fresh");
         command
@@ -72,6 +134,7 @@ impl Broker {
             port,
             shards: setup.shards,
             dir,
+            ballast: None,
             stopped: false,
         };
         broker.wait_until_it_accepts();
@@ -109,6 +172,13 @@ impl Broker {
         assert!(status.success(), "no SIGTERM could be sent to {pid}");
     }
 
+    /// Ends it as a crash does: at whatever point it is.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("a child can be waited for");
+        self.stopped = true;
+    }
+
     /// Waits for the end, bounded.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + STOP;
@@ -130,6 +200,20 @@ impl Broker {
         self.terminate();
         let status = self.wait();
         assert!(status.success(), "the broker ended with {status}");
+    }
+
+    /// It listens before it has read its data directory, and says when it is done.
+    fn wait_until_it_serves(&mut self) {
+        let deadline = Instant::now() + START;
+        while !self.log().contains("durability") {
+            let status = self.child.try_wait().expect("a child can be waited for");
+            assert!(
+                status.is_none() && Instant::now() < deadline,
+                "it does not serve:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     fn wait_until_it_accepts(&mut self) {
@@ -172,7 +256,7 @@ impl Drop for Broker {
     }
 }
 
-fn command(port: u16, setup: Setup, dir: &Path) -> Command {
+fn command(port: u16, setup: Setup, dir: &Path, data: &Path) -> Command {
     if let Ok(template) = std::env::var("BLACKBOX_BROKER") {
         let line = template
             .replace("{port}", &port.to_string())
@@ -191,7 +275,7 @@ fn command(port: u16, setup: Setup, dir: &Path) -> Command {
         .args(["--shards", &setup.shards.to_string()])
         .args(["--driver", setup.driver])
         .arg("--data-dir")
-        .arg(dir.join("data"))
+        .arg(data)
         .current_dir(dir);
     command
 }
@@ -217,7 +301,7 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// A folder of this broker's own.
-fn fresh_folder(port: u16) -> PathBuf {
+pub(crate) fn fresh_folder(port: u16) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("shardmq-blackbox-{}-{port}-{number}", std::process::id());

@@ -10,9 +10,9 @@ mod delivery;
 #[path = "raw/malformed.rs"]
 mod malformed;
 #[path = "raw/packets.rs"]
-mod packets;
+pub(crate) mod packets;
 #[path = "raw/peer.rs"]
-mod peer;
+pub(crate) mod peer;
 #[path = "raw/resume.rs"]
 mod resume;
 #[path = "raw/segments.rs"]
