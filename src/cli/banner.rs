@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use shardmq::runtime::{Started, StoreOptions};
+use shardmq::runtime::{Listening, Started, StoreOptions};
 use shardmq::shard::{Durability, Durable};
 
 /// The banner of a broker that runs.
@@ -26,8 +26,8 @@ impl fmt::Display for Banner<'_> {
         writeln!(f, "ShardMQ {}", env!("CARGO_PKG_VERSION"))?;
         line(f, "driver", driver)?;
         line(f, "shards", &shards(cpus))?;
-        for (name, address) in listeners {
-            line(f, "listening", &format!("mqtt://{address} ({name})"))?;
+        for listening in listeners {
+            line(f, "listening", &format!("{listening} ({})", listening.name))?;
         }
         let http = http.map_or_else(
             || "off".to_owned(),
@@ -35,7 +35,7 @@ impl fmt::Display for Banner<'_> {
         );
         line(f, "telling", &http)?;
         line(f, "room", &format!("{max_connections} connections"))?;
-        let addresses: Vec<SocketAddr> = listeners.iter().map(|(_, address)| *address).collect();
+        let addresses: Vec<SocketAddr> = listeners.iter().filter_map(Listening::address).collect();
         line(f, "access", &access(&addresses))?;
         write!(f, "  {:<11}{}", "durability", durability(self.store))
     }
@@ -68,7 +68,7 @@ fn access(addresses: &[SocketAddr]) -> String {
     };
     let list: Vec<String> = open.iter().map(|address| address.to_string()).collect();
     format!(
-        "OPEN to everybody who reaches {}: this version has no authentication and no TLS.\
+        "OPEN to everybody who reaches {}: this version has no authentication but client certificates.\
          \n             For this machine alone: --listen 127.0.0.1:{}",
         list.join(", "),
         first.port()

@@ -74,7 +74,7 @@ fn listeners(args: &RunArgs) -> Vec<Listener> {
     let mut listeners: Vec<Listener> = Vec::new();
     for bind in &args.listen {
         // The same address twice is one listener; port 0 is a different one each time.
-        if bind.port() != 0 && listeners.iter().any(|listener| listener.bind == *bind) {
+        if bind.port() != 0 && listeners.iter().any(|listener| listener.bind == [*bind]) {
             continue;
         }
         let name = match listeners.len() {
@@ -83,7 +83,7 @@ fn listeners(args: &RunArgs) -> Vec<Listener> {
         };
         listeners.push(Listener {
             name,
-            bind: *bind,
+            bind: vec![*bind],
             ..Listener::default()
         });
     }
@@ -142,7 +142,7 @@ mod tests {
         };
         let config = all(&args).unwrap();
         assert_eq!(config.listeners.len(), 1);
-        assert_eq!(config.listeners[0].bind.port(), 1);
+        assert_eq!(config.listeners[0].bind[0].port(), 1);
         assert_eq!((config.shards, config.data_dir), (3, None));
         let args = RunArgs {
             data_dir: Some("x".into()),

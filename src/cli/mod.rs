@@ -76,7 +76,10 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn check_config(args: &CheckArgs) -> ExitCode {
     // A file is checked for what it says, whatever this shell's environment is.
     match load::file(&args.file).and_then(|text| load::parse(&text, &args.file)) {
-        Ok(_) => print(format!("{}: fine\n", args.file.display()).as_bytes()),
+        Ok(config) => match run::check_certificates(&config) {
+            Ok(()) => print(format!("{}: fine\n", args.file.display()).as_bytes()),
+            Err(error) => fail(error),
+        },
         Err(error) => fail(error),
     }
 }

@@ -23,9 +23,10 @@ mod value;
 
 pub use error::{ConfigError, Origin, Problem};
 pub use schema::{
-    Config, Driver, Durable, Http, Listener, ListenerType, Log, LogFormat, LogLevel, Mqtt, Net,
+    CertificateName, ClientCertificate, Config, Driver, Durable, Http, Listener, ListenerType, Log,
+    LogFormat, LogLevel, Mqtt, Net, TlsVersion,
 };
-pub use value::{Bounds, Key, Kind, Unit};
+pub use value::{Bounds, FileMode, Key, Kind, Unit};
 
 /// The version of the file format that this program writes and the newest that it reads.
 pub const FORMAT_VERSION: u64 = 1;

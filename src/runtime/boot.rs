@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -21,16 +22,18 @@ use crate::time::Time;
 use super::admin::Asker;
 use super::clock::Clock;
 use super::driver::{Common, DriverOptions};
+use super::entrance::Entrance;
 use super::error::{BootError, ListenError};
 use super::http::{self, Facts, HttpAddress};
 use super::keeper::KeeperOptions;
-use super::listener::{ListenAddress, Listener, listen};
+use super::listener::{ListenOptions, Listener, Listening, Place, SocketFile, listen};
 use super::mesh::{self, Door};
 use super::net::{self, Chosen};
-use super::signals::Catcher;
+use super::signals::{self, Catcher};
 use super::store::Store;
 use super::sys::{self, Resource};
 use super::threads::{Note, Starter, Thread};
+use super::tls::Watcher;
 
 /// Descriptors that a shard needs besides its connections: rings, eventfds, listeners.
 const DESCRIPTORS_PER_SHARD: u64 = 16;
@@ -45,7 +48,7 @@ const ONE_SIGNAL: Time = Time::from_millis(100);
 /// What the runtime is started with.
 pub struct RuntimeOptions {
     /// Where to listen.
-    pub listeners: Vec<ListenAddress>,
+    pub listeners: Vec<ListenOptions>,
     /// By which interface of the kernel the network is driven.
     pub driver: net::Driver,
     /// Shards; 0 for one on each CPU that this process may use. More than CPUs share them.
@@ -66,6 +69,8 @@ pub struct RuntimeOptions {
     pub backlog: u32,
     /// Where to serve metrics and status by HTTP.
     pub http: Option<HttpAddress>,
+    /// Time for what comes before CONNECT: TLS, WebSocket, the PROXY protocol.
+    pub handshake_timeout: Duration,
     /// How long clients have to take their last bytes when the broker stops.
     pub shutdown_grace: Duration,
     /// Where durable state is kept; nothing is kept without.
@@ -101,6 +106,7 @@ impl Default for RuntimeOptions {
             counts_on_max_connections: false,
             backlog: 4096,
             http: None,
+            handshake_timeout: Duration::from_secs(10),
             shutdown_grace: Duration::from_secs(5),
             store: None,
             catch_signals: true,
@@ -123,8 +129,8 @@ impl fmt::Debug for RuntimeOptions {
 /// A broker that runs.
 #[derive(Clone, Debug)]
 pub struct Started {
-    /// Names and actual addresses.
-    pub listeners: Vec<(String, SocketAddr)>,
+    /// Every place that is listened on.
+    pub listeners: Vec<Listening>,
     /// Shards, and the CPU of each.
     pub cpus: Vec<usize>,
     /// How the network is driven and why so, for people.
@@ -163,8 +169,10 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
     let shards = cpus.len();
     let net = choose(options.driver, shards)?;
     let max_connections = room_for_connections(&options, shards)?;
+    let mut watcher = Watcher::default();
+    let entrances = entrances(&options, &mut watcher)?;
     let listeners = listen_everywhere(&options, shards)?;
-    let addresses = addresses(&listeners);
+    let (sockets, _files, places) = split(listeners, shards);
     let http = options.http.map(http::bind).transpose()?.flatten();
     let bells = (0..shards).map(|_| mesh::Bell::new());
     let bells = bells.collect::<Result<_, _>>();
@@ -188,10 +196,7 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
         common,
         notes,
     };
-    let parts = meshes
-        .into_iter()
-        .zip(split(listeners, shards))
-        .zip(questions);
+    let parts = meshes.into_iter().zip(sockets).zip(questions);
     for (index, ((mesh, sockets), questions)) in parts.enumerate() {
         let driver = DriverOptions {
             identity: Identity {
@@ -206,6 +211,8 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
             spin_us: options.spin_us,
             max_connections,
             shutdown_grace: options.shutdown_grace,
+            handshake_timeout: options.handshake_timeout,
+            entrances: Arc::clone(&entrances),
             listeners: sockets,
             mesh,
             questions,
@@ -216,19 +223,17 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
         broker.start(cpus[index], driver, starter.clone())?;
     }
     broker.await_ready()?;
-    let catcher = options
-        .catch_signals
-        .then(|| Catcher::start(events.clone(), || Note::Stop));
-    let _catcher = catcher
-        .transpose()
-        .map_err(|error| BootError::System("catch signals", error))?;
+    let catchers = options.catch_signals.then(|| catch_signals(&events));
+    let _catchers = catchers.transpose()?;
+    start_watcher(&mut watcher)?;
     let http_address = http.as_ref().map(|bound| bound.address);
     let facts = Facts {
         driver: net.name(),
         driver_detail: net.to_string(),
         kernel: sys::kernel_release(),
         cpus: cpus.clone(),
-        listeners: addresses.clone(),
+        listeners: places.clone(),
+        certificates: watcher.told(),
         max_connections,
         clock,
     };
@@ -237,7 +242,7 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
         .transpose()
         .map_err(|error| BootError::System("start the HTTP thread", error))?;
     (options.ready)(Started {
-        listeners: addresses,
+        listeners: places,
         http: http_address,
         cpus,
         driver: net.to_string(),
@@ -250,7 +255,42 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
     for _ in 0..shards {
         let _ = go.send(());
     }
-    broker.serve(options.shutdown_grace)
+    broker.serve(options.shutdown_grace, &watcher)
+}
+
+fn start_watcher(watcher: &mut Watcher) -> Result<(), BootError> {
+    let started = watcher.start();
+    started.map_err(|error| BootError::System("start the thread of the certificates", error))
+}
+
+fn catch_signals(events: &Sender<Note>) -> Result<[Catcher; 2], BootError> {
+    let stop = Catcher::start(signals::STOP, events.clone(), || Note::Stop);
+    let reload = Catcher::start(signals::RELOAD, events.clone(), || Note::Reload);
+    let fail = |error| BootError::System("catch signals", error);
+    Ok([stop.map_err(fail)?, reload.map_err(fail)?])
+}
+
+/// The listeners as the shards share them, their certificates read.
+fn entrances(
+    options: &RuntimeOptions,
+    watcher: &mut Watcher,
+) -> Result<Arc<[Entrance]>, BootError> {
+    let entrance = |wanted: &ListenOptions| {
+        let is_websocket = wanted.websocket.is_some();
+        let tls = wanted.tls.as_ref();
+        let tls = tls.map(|tls| watcher.add(&wanted.name, tls, is_websocket));
+        Ok(Entrance {
+            name: wanted.name.clone(),
+            max_connections: wanted.max_connections,
+            proxy_from: wanted.proxy_from.clone(),
+            tls: tls
+                .transpose()
+                .map_err(|error| BootError::Tls(wanted.name.clone(), error))?,
+            websocket: wanted.websocket.clone().map(Arc::new),
+            connections: AtomicUsize::new(0),
+        })
+    };
+    options.listeners.iter().map(entrance).collect()
 }
 
 /// The data directory, if anything is to be kept in it.
@@ -304,17 +344,28 @@ fn place(shards: usize) -> Result<Vec<usize>, BootError> {
     Ok(allowed.iter().copied().cycle().take(wanted).collect())
 }
 
-/// All listeners.
-fn listen_everywhere(options: &RuntimeOptions, shards: usize) -> Result<Vec<Listener>, BootError> {
-    let listeners = options.listeners.iter();
-    let listeners = listeners.map(|wanted| listen_patiently(wanted, shards, options.backlog));
-    Ok(listeners.collect::<Result<_, _>>()?)
+/// All places of all listeners, with the numbers of these.
+fn listen_everywhere(
+    options: &RuntimeOptions,
+    shards: usize,
+) -> Result<Vec<(u16, Listener)>, BootError> {
+    let mut all = Vec::new();
+    for (number, wanted) in (0..).zip(&options.listeners) {
+        for place in &wanted.places {
+            all.push((
+                number,
+                listen_patiently(wanted, place, shards, options.backlog)?,
+            ));
+        }
+    }
+    Ok(all)
 }
 
 /// The kernel takes the rings of a process that was killed apart after the process is gone, and the
 /// listening sockets with them: whoever is started anew at once finds its port in use for a moment.
 fn listen_patiently(
-    wanted: &ListenAddress,
+    wanted: &ListenOptions,
+    place: &Place,
     shards: usize,
     backlog: u32,
 ) -> Result<Listener, ListenError> {
@@ -322,7 +373,7 @@ fn listen_patiently(
     const PAUSE: Duration = Duration::from_millis(10);
     let begun = Instant::now();
     loop {
-        match listen(wanted, shards, backlog) {
+        match listen(wanted, place, shards, backlog) {
             Err(error)
                 if error.error.kind() == ErrorKind::AddrInUse && begun.elapsed() < PATIENCE =>
             {
@@ -331,13 +382,6 @@ fn listen_patiently(
             result => return result,
         }
     }
-}
-
-/// Names and actual addresses.
-fn addresses(listeners: &[Listener]) -> Vec<(String, SocketAddr)> {
-    let listeners = listeners.iter();
-    let addresses = listeners.map(|listener| (listener.name.clone(), listener.address));
-    addresses.collect()
 }
 
 /// The net driver of this process. What was chosen is told here, since the banner may be off.
@@ -377,16 +421,26 @@ fn room_for_connections(options: &RuntimeOptions, shards: usize) -> Result<usize
     Ok(room.min(wanted))
 }
 
-/// The sockets of each shard, in the order of the listeners.
-fn split(listeners: Vec<Listener>, shards: usize) -> Vec<Vec<OwnedFd>> {
-    let mut by_shard: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
-    for listener in listeners {
+/// The sockets of each shard, with the numbers of their listeners; the files of Unix sockets; and where
+/// it all listens.
+fn split(
+    listeners: Vec<(u16, Listener)>,
+    shards: usize,
+) -> (Vec<Sockets>, Vec<SocketFile>, Vec<Listening>) {
+    let mut by_shard: Vec<Sockets> = (0..shards).map(|_| Vec::new()).collect();
+    let (mut files, mut places) = (Vec::new(), Vec::new());
+    for (number, listener) in listeners {
         for (sockets, socket) in by_shard.iter_mut().zip(listener.sockets) {
-            sockets.push(socket);
+            sockets.push((number, socket));
         }
+        files.extend(listener.file);
+        places.push(listener.listening);
     }
-    by_shard
+    (by_shard, files, places)
 }
+
+/// The listening sockets of a shard.
+type Sockets = Vec<(u16, OwnedFd)>;
 
 /// The shards as the thread that started them sees them.
 struct Broker {
@@ -424,10 +478,14 @@ impl Broker {
     }
 
     /// Waits for the stop, and for the shards after it.
-    fn serve(mut self, grace: Duration) -> Result<(), BootError> {
+    fn serve(mut self, grace: Duration, watcher: &Watcher) -> Result<(), BootError> {
         loop {
             match self.notes.recv() {
                 Ok(Note::Stop) | Err(_) => break,
+                Ok(Note::Reload) => {
+                    tracing::info!("SIGHUP: certificates are read again");
+                    watcher.reload();
+                }
                 Ok(note) => self.check(&note)?,
             }
         }
@@ -458,7 +516,7 @@ impl Broker {
     /// Whether a note says that something is wrong.
     fn check(&mut self, note: &Note) -> Result<(), BootError> {
         match *note {
-            Note::Ready => Ok(()),
+            Note::Ready | Note::Reload => Ok(()),
             Note::Stop => Err(BootError::Interrupted),
             Note::Ended {
                 shard,

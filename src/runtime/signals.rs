@@ -1,12 +1,19 @@
-//! SIGTERM and SIGINT: the first one stops the broker in order, the second one at once. SIGPIPE is
+//! SIGTERM and SIGINT: the first one stops the broker in order, the second one at once. SIGHUP: files are
+//! read again. SIGPIPE is
 //! ignored by the standard library before `main`, and sends say `MSG_NOSIGNAL`.
 
 use std::io::{self, Read};
 
 use crossbeam_channel::Sender;
 use signal_hook::SigId;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::{pipe, unregister};
+
+/// What stops a broker.
+pub(super) const STOP: &[i32] = &[SIGTERM, SIGINT];
+
+/// What has it read its files again.
+pub(super) const RELOAD: &[i32] = &[SIGHUP];
 
 /// Catches signals while it lives. Each becomes a byte in a pipe, which is all that a signal handler
 /// may do, and a thread turns the bytes into notes.
@@ -15,8 +22,9 @@ pub(super) struct Catcher {
 }
 
 impl Catcher {
-    /// Sends `note()` for each signal.
+    /// Sends `note()` for each of `signals`.
     pub(super) fn start<T: Send + 'static>(
+        signals: &[i32],
         notes: Sender<T>,
         note: impl Fn() -> T + Send + 'static,
     ) -> io::Result<Self> {
@@ -24,7 +32,7 @@ impl Catcher {
         let mut catcher = Self {
             registered: Vec::new(),
         };
-        for signal in [SIGTERM, SIGINT] {
+        for &signal in signals {
             catcher
                 .registered
                 .push(pipe::register(signal, writer.try_clone()?)?);

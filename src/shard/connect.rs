@@ -118,7 +118,7 @@ impl Shard {
             conn,
             to,
             unread: unread.to_vec(),
-            peer: connection.peer,
+            peer: connection.peer.clone(),
         });
     }
 
@@ -166,7 +166,7 @@ impl Shard {
             client_id: assigned.as_deref().unwrap_or(connect.client_id).into(),
             username: connect.username.map(Into::into),
             password: connect.password.map(Into::into),
-            peer: connection.peer,
+            peer: connection.peer.clone(),
         });
         self.questions.insert(ticket, Asked { conn, assigned });
     }
