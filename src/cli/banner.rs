@@ -5,12 +5,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use shardmq::config::Config;
 use shardmq::runtime::Started;
 
 /// The banner of a broker that runs.
 pub(super) struct Banner<'a> {
     pub(super) started: &'a Started,
-    pub(super) data_dir: Option<&'a Path>,
+    pub(super) config: &'a Config,
 }
 
 impl fmt::Display for Banner<'_> {
@@ -36,8 +37,13 @@ impl fmt::Display for Banner<'_> {
         line(f, "telling", &http)?;
         line(f, "room", &format!("{max_connections} connections"))?;
         let addresses: Vec<SocketAddr> = listeners.iter().map(|(_, address)| *address).collect();
-        line(f, "access", &access(&addresses))?;
-        write!(f, "  {:<11}{}", "durability", durability(self.data_dir))
+        line(f, "access", &access(&addresses, self.config))?;
+        write!(
+            f,
+            "  {:<11}{}",
+            "durability",
+            durability(self.config.data_dir.as_deref())
+        )
     }
 }
 
@@ -54,23 +60,41 @@ fn shards(cpus: &[usize]) -> String {
 }
 
 /// Who gets in, and the one option that changes it.
-fn access(addresses: &[SocketAddr]) -> String {
+fn access(addresses: &[SocketAddr], config: &Config) -> String {
     let open: Vec<&SocketAddr> = addresses
         .iter()
-        .filter(|address| !address.ip().is_loopback())
+        .zip(&config.listeners)
+        .filter(|(_, listener)| listener.lets_in_anybody(&config.auth))
+        .map(|(address, _)| address)
         .collect();
-    let Some(first) = open.first() else {
-        let port = addresses.first().map_or(1883, SocketAddr::port);
-        return format!(
-            "everybody on this machine, without a password; nobody else. To open it to \
-             everybody\n             who reaches this machine: --listen 0.0.0.0:{port}"
-        );
+    let exposed: Vec<String> = open
+        .iter()
+        .filter(|address| !address.ip().is_loopback())
+        .map(ToString::to_string)
+        .collect();
+    let rules = match config.auth.acl_file {
+        Some(_) => "what the ACL file allows",
+        None => "everything",
     };
-    let list: Vec<String> = open.iter().map(|address| address.to_string()).collect();
+    if let Some(first) = open.iter().find(|address| !address.ip().is_loopback()) {
+        return format!(
+            "OPEN to everybody who reaches {}, without a password, for {rules}.\
+             \n             For this machine alone: --listen 127.0.0.1:{}",
+            exposed.join(", "),
+            first.port()
+        );
+    }
+    let Some(first) = open.first() else {
+        return format!("with user name and password only, for {rules}");
+    };
+    let others = if open.len() < addresses.len() {
+        "others with user name and password."
+    } else {
+        "nobody else."
+    };
     format!(
-        "OPEN to everybody who reaches {}: this version has no authentication and no TLS.\
-         \n             For this machine alone: --listen 127.0.0.1:{}",
-        list.join(", "),
+        "everybody on this machine, without a password, for {rules}; {others} To open it\
+         \n             to everybody who reaches this machine: --listen 0.0.0.0:{} --allow-anonymous",
         first.port()
     )
 }
@@ -91,20 +115,42 @@ fn durability(data_dir: Option<&Path>) -> String {
 mod tests {
     use super::*;
 
-    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
+    fn told(auth: &str, listeners: &[(&str, &str)]) -> String {
+        let listeners: String = listeners
+            .iter()
+            .enumerate()
+            .map(|(number, (bind, keys))| {
+                format!("[[listener]]\nname = 'l{number}'\nbind = '{bind}'\n{keys}\n")
+            })
+            .collect();
+        let config = Config::parse(&format!("{auth}\n{listeners}"), "a.toml").unwrap();
+        let addresses: Vec<_> = config
+            .listeners
+            .iter()
+            .map(|listener| listener.bind)
+            .collect();
+        access(&addresses, &config)
     }
 
     #[test]
-    fn loopback_is_told_from_what_others_reach() {
-        let closed = access(&addresses(&["127.0.0.1:1884", "[::1]:1884"]));
+    fn who_gets_in_is_told() {
+        let closed = told("", &[("127.0.0.1:1884", ""), ("[::1]:1884", "")]);
         assert!(closed.contains("nobody else") && closed.contains("--listen 0.0.0.0:1884"));
-        let open = access(&addresses(&["127.0.0.1:1883", "0.0.0.0:1885"]));
+        let anybody = "allow_anonymous = true";
+        let open = told("", &[("127.0.0.1:1883", ""), ("0.0.0.0:1885", anybody)]);
         assert!(
-            open.starts_with("OPEN to everybody who reaches 0.0.0.0:1885: "),
+            open.starts_with("OPEN to everybody who reaches 0.0.0.0:1885, "),
             "{open}"
         );
         assert!(open.contains("--listen 127.0.0.1:1885"));
+        let auth = "[auth]\npassword_file = 'users'\nacl_file = 'acl'";
+        let asked = told(auth, &[("127.0.0.1:1883", ""), ("0.0.0.0:1885", "")]);
+        assert!(asked.starts_with("with user name and password only, for what"));
+        let both = told(auth, &[("127.0.0.1:1883", anybody), ("0.0.0.0:1885", "")]);
+        assert!(
+            both.contains("others with user name and password"),
+            "{both}"
+        );
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use shardmq::config::{Config, Http, Listener, ListenerType, Net};
-use shardmq::runtime::{self, HttpAddress, ListenAddress, RuntimeOptions};
+use shardmq::config::{Config, DeniedPublish, Http, Listener, ListenerType, Net};
+use shardmq::policy::{Entrance, TokenOptions};
+use shardmq::runtime::{self, AuthOptions, HttpAddress, ListenAddress, RuntimeOptions};
 
 use super::args::RunArgs;
 use super::banner::Banner;
@@ -24,11 +25,10 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         http.required = true; // somebody who types it wants it
     }
     if !args.quiet {
-        let data_dir = config.data_dir.clone();
         options.ready = Box::new(move |started| {
             complain(Banner {
                 started: &started,
-                data_dir: data_dir.as_deref(),
+                config: &config,
             });
         });
     }
@@ -58,7 +58,32 @@ fn options(config: &Config) -> RuntimeOptions {
             required: config.http != Http::default(),
         }),
         shutdown_grace: Duration::from_secs(u64::from(net.shutdown_grace)),
+        auth: Some(auth(config)),
         ..RuntimeOptions::default()
+    }
+}
+
+fn auth(config: &Config) -> AuthOptions {
+    let auth = &config.auth;
+    let entrance = |listener: &Listener| Entrance {
+        anonymous: listener.lets_in_anybody(auth),
+    };
+    AuthOptions {
+        methods: auth.methods(),
+        entrances: config.listeners.iter().map(entrance).collect(),
+        password_file: auth.password_file.clone(),
+        jwks_file: auth.jwks_file.clone(),
+        tokens: TokenOptions {
+            issuer: auth.jwt_issuer.clone(),
+            audience: auth.jwt_audience.clone(),
+            user_claim: auth.jwt_user_claim.clone(),
+            client_id_claim: auth.jwt_client_id_claim.clone(),
+            leeway: auth.jwt_leeway.into(),
+        },
+        acl_file: auth.acl_file.clone(),
+        disconnects_denied: auth.denied_publish == DeniedPublish::Disconnect,
+        threads: auth.hashing_threads,
+        patience: Duration::from_secs(u64::from(config.mqtt.connect_timeout)),
     }
 }
 

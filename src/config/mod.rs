@@ -23,7 +23,8 @@ mod value;
 
 pub use error::{ConfigError, Origin, Problem};
 pub use schema::{
-    Config, Driver, Http, Listener, ListenerType, Log, LogFormat, LogLevel, Mqtt, Net,
+    Anonymous, Auth, Config, DeniedPublish, Driver, Http, Listener, ListenerType, Log, LogFormat,
+    LogLevel, Mqtt, Net,
 };
 pub use value::{Bounds, Key, Kind, Unit};
 

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use super::Problem;
 use super::value::{Bounds, Key, Kind, Raw, Unit, Value, Words, words};
 use crate::limits;
+use crate::policy::Method;
 use crate::route::Strategy;
 use crate::shard::QueueOverflow;
 use crate::wire::QoS;
@@ -122,6 +123,8 @@ section! {
         data_dir: Option<PathBuf> = Some(PathBuf::from("shardmq-data")), Kind::Directory, restart;
         + /// The limits and abilities of the protocol, told to each client that can hear them.
         mqtt: Mqtt = Mqtt::default();
+        + /// Who may come in, and who may do what.
+        auth: Auth = Auth::default();
         + /// How the network is driven.
         net: Net = Net::default();
         + /// Metrics and health, by HTTP.
@@ -135,8 +138,8 @@ section! {
 
 section! {
     /// A place where clients connect; as many [[listener]] tables as you like. A file without one
-    /// gets the listener below. Loopback is open to everybody on this machine only. This version
-    /// has neither authentication nor TLS: an address that others reach is open to them all.
+    /// gets the listener below. Loopback is open to everybody on this machine only; an address
+    /// that others reach needs a way to tell who they are, or an explicit `allow_anonymous = true`.
     pub struct Listener {
         /// Name in logs and in the environment: SHARDMQ__LISTENER__LOCAL__BIND sets `bind` of this.
         name: String = String::from("local"), Kind::Word, restart;
@@ -144,6 +147,9 @@ section! {
         bind: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)), Kind::Address, restart;
         /// What is spoken on it.
         r#type: ListenerType = ListenerType::Tcp, Kind::Choice(ListenerType::WORDS), restart;
+        /// Whether clients without user name and password are let in. "auto": on loopback, as long
+        /// as nothing in [auth] can tell who a client is; nowhere else.
+        allow_anonymous: Anonymous = Anonymous::Auto, Kind::Choice(Anonymous::WORDS), restart;
     }
 }
 
@@ -212,6 +218,45 @@ section! {
 }
 
 section! {
+    /// Who may come in, and who may do what. The files are read at start and again at SIGHUP, each
+    /// time checked as a whole: a mistake in one changes nothing.
+    pub struct Auth {
+        /// Ways to show who one is, in the order in which they are asked until one knows the
+        /// client; those that lack what they need are left out.
+        order: String = String::from("certificate, jwt, password, http"), Kind::Text, restart;
+        /// User names and hashed passwords, as mosquitto has them: $6$, $7$, $argon2id$. `shardmq
+        /// passwd` writes it. "" for none.
+        password_file: Option<PathBuf> = None, Kind::File, restart;
+        /// Keys that sign JSON Web Tokens (RFC 7517): oct for HS256, RSA for RS256, EC with P-256
+        /// for ES256, OKP with Ed25519 for EdDSA. A client sends its token as the password and is
+        /// put out when the token ends; one without `exp` is refused. Its claim `acl`, with lists of
+        /// filters named pub, sub, all and deny, is taken for its rules. "" for none.
+        jwks_file: Option<PathBuf> = None, Kind::File, restart;
+        /// What `iss` of a token has to be; "" for anything.
+        jwt_issuer: String = String::new(), Kind::Text, restart;
+        /// What `aud` of a token has to be or to hold; "" for anything.
+        jwt_audience: String = String::new(), Kind::Text, restart;
+        /// The claim that is the user name; a client that sends one has to send this.
+        jwt_user_claim: String = String::from("sub"), Kind::Text, restart;
+        /// The claim that, where a token has it, has to be the client id. "" for none.
+        jwt_client_id_claim: String = String::from("client_id"), Kind::Text, restart;
+        /// Seconds by which the clocks of whoever makes tokens and of this machine may differ.
+        jwt_leeway: u32 = 10, seconds(0, 3_600), restart;
+        /// Who may read and write which topics, as mosquitto has it: lines of user, topic and
+        /// pattern. With one, what it does not allow is denied. "" for none: whoever is in may do
+        /// everything.
+        acl_file: Option<PathBuf> = None, Kind::File, restart;
+        /// What a client before version 5 gets that publishes where it may not, since it cannot be
+        /// told: "silence" acknowledges and drops, "disconnect" cuts it off. Version 5 gets 0x87.
+        denied_publish: DeniedPublish = DeniedPublish::Silence,
+            Kind::Choice(DeniedPublish::WORDS), restart;
+        /// Threads that hash passwords, in the time that nobody else wants a CPU. 0 for half as
+        /// many as there are CPUs.
+        hashing_threads: usize = 0, count(0, limits::MAX_AUTH_THREADS as u64), restart;
+    }
+}
+
+section! {
     /// How the network is driven.
     pub struct Net {
         /// "io_uring", "epoll", or "auto": io_uring where the kernel and its policies offer it, and
@@ -268,6 +313,26 @@ pub enum ListenerType {
     Tcp,
 }
 
+/// Whether a listener lets in who does not say who he is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anonymous {
+    /// On loopback, if there is no way to say it.
+    Auto,
+    /// Yes.
+    True,
+    /// No.
+    False,
+}
+
+/// What happens to a client before version 5 that publishes where it may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeniedPublish {
+    /// Its message is acknowledged and dropped.
+    Silence,
+    /// It is cut off.
+    Disconnect,
+}
+
 /// By which interface of the kernel the network is driven.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Driver {
@@ -320,6 +385,8 @@ pub enum LogFormat {
 }
 
 words! { Driver { Auto = "auto", IoUring = "io_uring", Epoll = "epoll", } }
+words! { Anonymous { Auto = "auto", True = "true", False = "false", } }
+words! { DeniedPublish { Silence = "silence", Disconnect = "disconnect", } }
 words! { ListenerType { Tcp = "tcp", } }
 words! {
     LogLevel {
@@ -348,6 +415,7 @@ words! {
 /// The sections besides the top level and the listeners, by name: the one list of them.
 pub(super) const SECTIONS: &[(&str, &[Key])] = &[
     ("mqtt", Mqtt::KEYS),
+    ("auth", Auth::KEYS),
     ("net", Net::KEYS),
     ("http", Http::KEYS),
     ("log", Log::KEYS),
@@ -364,10 +432,54 @@ impl Config {
         match section {
             "" => self.set(name, raw),
             "mqtt" => self.mqtt.set(name, raw),
+            "auth" => self.auth.set(name, raw),
             "net" => self.net.set(name, raw),
             "http" => self.http.set(name, raw),
             "log" => self.log.set(name, raw),
             other => unreachable!("{other} is not in SECTIONS"),
         }
+    }
+}
+
+impl Auth {
+    /// The ways to show who one is, in their order, that have what they need.
+    #[must_use]
+    pub fn methods(&self) -> Vec<Method> {
+        let methods = Method::list(&self.order).unwrap_or_default();
+        methods
+            .into_iter()
+            .filter(|method| match method {
+                Method::Certificate => true,
+                Method::Password => self.password_file.is_some(),
+                Method::Jwt => self.jwks_file.is_some(),
+                Method::Http => false,
+            })
+            .collect()
+    }
+
+    /// Whether a client can show who it is by what it sends.
+    #[must_use]
+    pub fn is_configured(&self) -> bool {
+        self.methods()
+            .iter()
+            .any(|method| *method != Method::Certificate)
+    }
+}
+
+impl Listener {
+    /// Whether it lets in who does not say who he is.
+    #[must_use]
+    pub fn lets_in_anybody(&self, auth: &Auth) -> bool {
+        match self.allow_anonymous {
+            Anonymous::Auto => self.bind.ip().is_loopback() && !auth.is_configured(),
+            Anonymous::True => true,
+            Anonymous::False => false,
+        }
+    }
+
+    /// Whether nobody could come in by it.
+    #[must_use]
+    pub fn is_closed(&self, auth: &Auth) -> bool {
+        !self.lets_in_anybody(auth) && !auth.is_configured()
     }
 }

@@ -57,7 +57,12 @@ mod tests {
                     .to_vec(),
                 Kind::Switch => vec![Raw::Boolean(true), Raw::Boolean(false)],
                 Kind::Choice(words) => words.iter().map(|word| Raw::Text(word)).collect(),
-                Kind::Word | Kind::Text | Kind::Directory | Kind::Address | Kind::AddressOrOff => {
+                Kind::Word
+                | Kind::Text
+                | Kind::Directory
+                | Kind::File
+                | Kind::Address
+                | Kind::AddressOrOff => {
                     vec![Raw::Text("x")]
                 }
             };

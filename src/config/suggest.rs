@@ -46,19 +46,17 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "persistent_client_expiration",
         "did you mean `max_session_expiry_interval` in [mqtt]?",
     ),
-    ("allow_anonymous", NO_AUTHENTICATION),
-    ("password_file", NO_AUTHENTICATION),
-    ("acl_file", NO_AUTHENTICATION),
-    ("auth", NO_AUTHENTICATION),
-    ("users", NO_AUTHENTICATION),
+    ("users", "did you mean `password_file` in [auth]?"),
+    (
+        "per_listener_settings",
+        "`allow_anonymous` is a key of each [[listener]]; the rest of [auth] holds for all",
+    ),
     ("tls", NO_TLS),
     ("cafile", NO_TLS),
     ("certfile", NO_TLS),
     ("keyfile", NO_TLS),
 ];
 
-const NO_AUTHENTICATION: &str = "this version has no authentication; whoever reaches a listener \
-                                 may use it";
 const NO_TLS: &str = "this version has no TLS";
 
 /// For a key that does not exist where it stands: `place` is "in [mqtt]", `known` what exists there.
@@ -273,7 +271,7 @@ mod tests {
         assert!(
             key("allow_anonymous", "", &["shards"])
                 .unwrap()
-                .contains("no authentication")
+                .contains("[[listener]]")
         );
         assert!(section("tls").unwrap().contains("no TLS"));
         assert_eq!(section("listeners").unwrap(), "did you mean [[listener]]?");

@@ -36,6 +36,8 @@ pub enum Kind {
     Text,
     /// A directory; empty for none.
     Directory,
+    /// A file; empty for none.
+    File,
     /// An IP address and a port.
     Address,
     /// The same, or `off`.
@@ -134,6 +136,7 @@ impl Kind {
             Self::Word => "a name of letters, digits, - and _",
             Self::Text => "a text",
             Self::Directory => "the path of a directory, or \"\" for none",
+            Self::File => "the path of a file, or \"\" for none",
             Self::Address => "an IP address and a port",
             Self::AddressOrOff => "an IP address and a port, or \"off\"",
         }
@@ -147,7 +150,7 @@ impl Kind {
             Self::Switch => "true".to_owned(),
             Self::Choice(words) => format!("\"{}\"", words.first().copied().unwrap_or_default()),
             Self::Word => "\"local\"".to_owned(),
-            Self::Text => "\"\"".to_owned(),
+            Self::Text | Self::File => "\"\"".to_owned(),
             Self::Directory => "\"shardmq-data\"".to_owned(),
             Self::Address => "\"127.0.0.1:1883\"".to_owned(),
             Self::AddressOrOff => "\"127.0.0.1:9883\"".to_owned(),
@@ -172,6 +175,7 @@ impl Kind {
             | Self::Word
             | Self::Text
             | Self::Directory
+            | Self::File
             | Self::Address
             | Self::AddressOrOff => self.expected().to_owned(),
         }
@@ -481,8 +485,12 @@ pub(super) use words;
 
 /// Finds which word was written.
 pub(super) fn read_word<T: Words>(raw: Raw<'_>, kind: Kind) -> Result<T, Problem> {
-    let (Raw::Text(text) | Raw::Bare(text)) = raw else {
-        return Err(raw.wrong_type(kind));
+    let text = match raw {
+        Raw::Text(text) | Raw::Bare(text) => text,
+        // Where yes and no are among the words.
+        Raw::Boolean(true) if T::WORDS.contains(&"true") => "true",
+        Raw::Boolean(false) if T::WORDS.contains(&"false") => "false",
+        Raw::Boolean(_) | Raw::Integer(_) | Raw::Other(_) => return Err(raw.wrong_type(kind)),
     };
     let found = T::ALL.iter().find(|(_, word)| *word == text);
     found

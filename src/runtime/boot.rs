@@ -11,12 +11,13 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::limits::MAX_SHARDS;
-use crate::policy::{Open, Policy};
+use crate::policy::{Guard, Open, Policy};
 use crate::route::ShardId;
 use crate::shard::{Identity, Settings};
 use crate::time::Time;
 
 use super::admin::Asker;
+use super::auth::{self, Auth, AuthOptions, StartError};
 use super::clock::Clock;
 use super::driver::{Common, DriverOptions};
 use super::error::BootError;
@@ -48,8 +49,10 @@ pub struct RuntimeOptions {
     pub shards: usize,
     /// Settings of the protocol.
     pub settings: Settings,
-    /// Makes the policy of each shard, on its own thread.
+    /// Makes the policy of each shard, on its own thread, if `auth` does not.
     pub policy: Arc<dyn Fn(ShardId) -> Box<dyn Policy> + Send + Sync>,
+    /// Who may come in and what he may do; `None` leaves it to `policy`.
+    pub auth: Option<AuthOptions>,
     /// Microseconds that a shard under load waits at most to gather messages; 0 for the lowest latency.
     pub gather_us: u32,
     /// Microseconds that a shard which does not gather looks for the next event before it sleeps.
@@ -78,6 +81,7 @@ impl Default for RuntimeOptions {
             shards: 0,
             settings: Settings::default(),
             policy: Arc::new(|_| Box::new(Open)),
+            auth: None,
             gather_us: 200,
             spin_us: 0,
             max_connections: 1_000_000,
@@ -140,7 +144,7 @@ impl StopHandle {
 /// # Errors
 ///
 /// When it cannot start, or when a shard fails.
-pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
+pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     let cpus = place(options.shards)?;
     let shards = cpus.len();
     let net = choose(options.driver, shards)?;
@@ -163,17 +167,19 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
     let common = Common::default();
     let clock = Clock::start();
     let seed = std::hash::RandomState::new().build_hasher().finish();
+    let (auth, desks) = authenticators(&mut options, &doors, cpus.len(), clock)?;
     let mut broker = Broker {
         shards: Vec::new(),
         doors,
         common,
         notes,
+        auth,
     };
     let parts = meshes
         .into_iter()
         .zip(split(listeners, shards))
-        .zip(questions);
-    for (index, ((mesh, sockets), questions)) in parts.enumerate() {
+        .zip(questions.into_iter().zip(desks));
+    for (index, ((mesh, sockets), (questions, desk))) in parts.enumerate() {
         let driver = DriverOptions {
             identity: Identity {
                 shard: ShardId::new(index),
@@ -190,15 +196,17 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
             listeners: sockets,
             mesh,
             questions,
+            desk,
             clock,
             common: broker.common.clone(),
         };
         broker.start(cpus[index], driver, starter.clone())?;
     }
     broker.await_ready()?;
-    let _catcher = match options.catch_signals {
+    let _catchers = match options.catch_signals {
         true => Some(
             Catcher::start(events.clone(), || Note::Stop)
+                .and_then(|stop| Ok((stop, Catcher::hangups(events.clone(), || Note::Reload)?)))
                 .map_err(|error| BootError::System("catch signals", error))?,
         ),
         false => None,
@@ -232,6 +240,26 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
         let _ = go.send(());
     }
     broker.serve(options.shutdown_grace)
+}
+
+/// Slow authenticators, and each shard's way to them.
+fn authenticators(
+    options: &mut RuntimeOptions,
+    doors: &Arc<[Door]>,
+    cpus: usize,
+    clock: Clock,
+) -> Result<(Option<Auth>, Vec<auth::Desk>), BootError> {
+    let Some(wanted) = options.auth.take() else {
+        return Ok((None, auth::closed_desks(doors.len())));
+    };
+    let (auth, desks) =
+        Auth::start(wanted, Arc::clone(doors), cpus, clock).map_err(|error| match error {
+            StartError::File(error) => BootError::Auth(error),
+            StartError::Thread(error) => BootError::System("start a thread", error),
+        })?;
+    let guard = auth.guard();
+    options.policy = Arc::new(move |_| Box::new(Guard::new(Arc::clone(&guard))));
+    Ok((Some(auth), desks))
 }
 
 /// The CPU of each shard.
@@ -322,6 +350,7 @@ struct Broker {
     doors: Arc<[Door]>,
     common: Common,
     notes: Receiver<Note>,
+    auth: Option<Auth>,
 }
 
 impl Broker {
@@ -356,6 +385,7 @@ impl Broker {
         loop {
             match self.notes.recv() {
                 Ok(Note::Stop) | Err(_) => break,
+                Ok(Note::Reload) => self.reload(),
                 Ok(note) => self.check(&note)?,
             }
         }
@@ -383,10 +413,18 @@ impl Broker {
         (0..self.shards.len()).try_for_each(|shard| self.join(shard))
     }
 
+    /// Reads files again.
+    fn reload(&self) {
+        match &self.auth {
+            Some(auth) => auth.reload(),
+            None => tracing::info!("there is nothing to read again"),
+        }
+    }
+
     /// Whether a note says that something is wrong.
     fn check(&mut self, note: &Note) -> Result<(), BootError> {
         match *note {
-            Note::Ready => Ok(()),
+            Note::Ready | Note::Reload => Ok(()),
             Note::Stop => Err(BootError::Interrupted),
             Note::Ended {
                 shard,

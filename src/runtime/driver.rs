@@ -15,15 +15,16 @@ use crossbeam_channel::Receiver;
 use socket2::SockRef;
 
 use crate::limits::{MESH_BACKLOG_BYTES, TURN_OUTPUT_BYTES};
-use crate::policy::Policy;
+use crate::policy::{Decision, Guard, Policy};
 use crate::route::ShardId;
 use crate::shard::{CloseCause, ConnKey, Handoff, Identity, Outbox, Peer, Settings, Shard};
 use crate::time::Time;
+use crate::wire::ReasonCode;
 
 use super::acceptor::{Accepted, Acceptor};
 use super::admin::{Question, Snapshot};
+use super::auth::{Desk, News};
 use super::clock::Clock;
-
 use super::idle::{Idleness, LONGEST_BLOCK, LONGEST_SLEEP, Notifier};
 use super::log::Log;
 use super::mesh::{HandedOver, Mesh, Parcel};
@@ -55,6 +56,7 @@ pub(super) struct DriverOptions {
     pub(super) listeners: Vec<OwnedFd>,
     pub(super) mesh: Mesh,
     pub(super) questions: Receiver<Question>,
+    pub(super) desk: Desk,
     pub(super) clock: Clock,
     pub(super) common: Common,
 }
@@ -82,6 +84,8 @@ pub(super) struct Driver {
     watch: Watch,
     /// Of the thread that tells the world; the bell rings when there is one.
     questions: Receiver<Question>,
+    /// Where slow authenticators are asked.
+    desk: Desk,
     reports_memory: bool,
     memory_due: Time,
     clock: Clock,
@@ -121,6 +125,7 @@ impl Driver {
             log: Log::default(),
             watch: Watch::new(now),
             questions: options.questions,
+            desk: options.desk,
             reports_memory: options.identity.shard.index() == 0,
             memory_due: now,
             clock: options.clock,
@@ -251,6 +256,7 @@ impl Driver {
                     }
                     self.mesh.door().heard();
                     self.answer_questions();
+                    self.work_on_answers(now);
                 }
                 Operation::Wake => self.watch.meters.wakes_received += 1,
                 Operation::Alarm | Operation::Ignored => {}
@@ -371,6 +377,7 @@ impl Driver {
     // What a turn leaves behind.
 
     fn empty_outbox(&mut self, now: Time) {
+        self.ask_authenticators(now);
         self.flush_touched();
         self.sockets.flush_ready(now, &mut self.outbox);
         let mut established = std::mem::take(&mut self.outbox.established);
@@ -413,6 +420,44 @@ impl Driver {
         self.watch.meters.mesh_behind += u64::from(self.behind);
         for event in self.outbox.events.drain(..) {
             self.log.event(&event, now);
+        }
+    }
+
+    /// Passes on questions that take longer than a shard has.
+    fn ask_authenticators(&mut self, now: Time) {
+        let mut questions = std::mem::take(&mut self.outbox.questions);
+        for question in questions.drain(..) {
+            self.watch.meters.auth_asked += 1;
+            if let Err(ticket) = self.desk.ask(question, now) {
+                self.watch.meters.auth_refused_busy += 1;
+                let busy = Decision::Deny(ReasonCode::ServerBusy);
+                self.shard.complete(ticket, busy, now, &mut self.outbox);
+            }
+        }
+        self.outbox.questions = questions;
+    }
+
+    /// Takes in what slow authenticators have said.
+    fn work_on_answers(&mut self, now: Time) {
+        let Self {
+            desk,
+            shard,
+            outbox,
+            watch,
+            ..
+        } = self;
+        for news in desk.news() {
+            match news {
+                News::Answer(ticket, decision, asked_at) => {
+                    let waited = now.micros_since(asked_at);
+                    watch.meters.auth_time.record(waited, 1);
+                    shard.complete(ticket, decision, now, outbox);
+                }
+                News::Changed(options) => shard.replace_policy(Box::new(Guard::new(options))),
+            }
+        }
+        if desk.has_news() {
+            self.mesh.door().ring_bell(); // the others get their turn in between
         }
     }
 

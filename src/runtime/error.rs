@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use super::auth::FileError;
+
 /// Why [`super::run`] ended without having been asked to.
 #[derive(Debug)]
 pub enum BootError {
@@ -13,6 +15,8 @@ pub enum BootError {
     Listen(ListenError),
     /// The address of the HTTP listener cannot be listened on.
     Http(HttpError),
+    /// A file that says who may come in, or what he may do, is not as it should be.
+    Auth(FileError),
     /// More shards are asked for than there can be.
     TooManyShards {
         /// As configured.
@@ -142,6 +146,7 @@ impl fmt::Display for BootError {
             ),
             Self::Listen(error) => error.fmt(formatter),
             Self::Http(error) => error.fmt(formatter),
+            Self::Auth(error) => error.fmt(formatter),
             Self::TooManyShards { asked, most } => write!(
                 formatter,
                 "{asked} shards are configured, but at most {most} can run here: each needs a CPU of its \

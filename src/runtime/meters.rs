@@ -61,6 +61,12 @@ measured! {
         /// Connections that were closed at once: because of max_connections, or for want of descriptors.
         refused: [u64; 2] =
             Counter "sockets_refused_total" by "reason" in ["max_connections", "descriptors"];
+        /// Questions to slow authenticators.
+        auth_asked: u64 = Counter "auth_questions_total";
+        /// Those that were not put because too many waited; their clients got Server busy.
+        auth_refused_busy: u64 = Counter "auth_questions_refused_total";
+        /// How long answers of slow authenticators took, the wait for their turn included.
+        auth_time: Histogram = Histogram "auth_seconds";
         /// Events that the log left out because there were too many of their kind.
         log_suppressed: u64 = Counter "log_events_suppressed_total";
     }

@@ -18,6 +18,7 @@
 //! | `log` | events of the core, at a bounded rate |
 //! | `meters` | what the runtime of a shard counts about itself |
 //! | `driver` | the loop of a shard |
+//! | `auth` | slow authenticators: files, threads, answers |
 //! | `admin` | questions to the shards from other threads |
 //! | `http` | metrics and status, on a thread of their own |
 //! | `signals`, `boot` | start and stop |
@@ -28,6 +29,7 @@
 
 mod acceptor;
 mod admin;
+mod auth;
 mod boot;
 mod clock;
 mod connections;
@@ -45,6 +47,7 @@ mod sockets;
 mod sys;
 mod threads;
 
+pub use auth::{AuthOptions, FileError};
 pub use boot::{RuntimeOptions, Started, StopHandle, run};
 pub use error::{BootError, HttpError, ListenError, UringError};
 pub use http::{HttpAddress, families, is_of_process};

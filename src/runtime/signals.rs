@@ -1,11 +1,12 @@
-//! SIGTERM and SIGINT: the first one stops the broker in order, the second one at once. SIGPIPE is
+//! SIGTERM and SIGINT: the first one stops the broker in order, the second one at once. SIGHUP: files are
+//! read again. SIGPIPE is
 //! ignored by the standard library before `main`, and sends say `MSG_NOSIGNAL`.
 
 use std::io::{self, Read};
 
 use crossbeam_channel::Sender;
 use signal_hook::SigId;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::{pipe, unregister};
 
 /// Catches signals while it lives. Each becomes a byte in a pipe, which is all that a signal handler
@@ -15,8 +16,25 @@ pub(super) struct Catcher {
 }
 
 impl Catcher {
-    /// Sends `note()` for each signal.
+    /// Sends `note()` for each SIGTERM and SIGINT.
     pub(super) fn start<T: Send + 'static>(
+        notes: Sender<T>,
+        note: impl Fn() -> T + Send + 'static,
+    ) -> io::Result<Self> {
+        Self::of("signals", &[SIGTERM, SIGINT], notes, note)
+    }
+
+    /// Sends `note()` for each SIGHUP.
+    pub(super) fn hangups<T: Send + 'static>(
+        notes: Sender<T>,
+        note: impl Fn() -> T + Send + 'static,
+    ) -> io::Result<Self> {
+        Self::of("hangups", &[SIGHUP], notes, note)
+    }
+
+    fn of<T: Send + 'static>(
+        thread: &str,
+        signals: &[i32],
         notes: Sender<T>,
         note: impl Fn() -> T + Send + 'static,
     ) -> io::Result<Self> {
@@ -24,13 +42,13 @@ impl Catcher {
         let mut catcher = Self {
             registered: Vec::new(),
         };
-        for signal in [SIGTERM, SIGINT] {
+        for &signal in signals {
             catcher
                 .registered
                 .push(pipe::register(signal, writer.try_clone()?)?);
         }
         std::thread::Builder::new()
-            .name(String::from("signals"))
+            .name(thread.to_owned())
             .spawn(move || {
                 let mut byte = [0];
                 while matches!(reader.read(&mut byte), Ok(1)) {

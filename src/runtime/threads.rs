@@ -36,6 +36,8 @@ pub(super) enum Note {
     Ended { shard: usize, panicked: bool },
     /// A signal, or a [`super::StopHandle`].
     Stop,
+    /// SIGHUP: files are to be read again.
+    Reload,
 }
 
 /// How a shard tells its starter, and when it may begin.

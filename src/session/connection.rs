@@ -61,6 +61,8 @@ pub struct Connection {
     pub keep_alive_us: u64,
     /// When the last packet came.
     pub last_packet: Time,
+    /// When it ends whatever comes: its token is valid no longer.
+    pub ends_at: Time,
     /// The deadline that stands in the shard's timers for it.
     pub timer: Time,
     /// Whether the CONNECT's Session Expiry Interval was 0, section 3.14.2.2.2.
@@ -109,6 +111,7 @@ impl Connection {
             maximum_packet_size: u32::MAX,
             keep_alive_us: 0,
             last_packet: now,
+            ends_at: Time::NEVER,
             timer: Time::NEVER,
             expiry_was_zero: false,
             partial: Vec::new(),
@@ -144,5 +147,11 @@ impl Connection {
             0 => Time::NEVER,
             limit => self.last_packet.plus_micros(limit),
         }
+    }
+
+    /// When to look at it: it has been silent for too long, or must end.
+    #[must_use]
+    pub fn due_at(&self) -> Time {
+        self.silent_at().min(self.ends_at)
     }
 }

@@ -3,7 +3,7 @@
 use crate::message::MessageView;
 use crate::route::SessionKey;
 use crate::session::{NEVER_EXPIRES, Phase};
-use crate::stats::DropReason;
+use crate::stats::{Denied, DropReason};
 use crate::time::Time;
 use crate::topic::Subscription;
 use crate::wire::{Disconnect, Packet, ReasonCode, UserProperties};
@@ -288,7 +288,7 @@ impl Shard {
             return;
         };
         let message = will.message.view();
-        if !self.policy.publish(&session.client_id, message.topic) {
+        if !self.may_publish(key, message.topic, (Denied::Will, 1)) {
             return; // a will may do no more than a PUBLISH of the same client
         }
         let expires_at = will

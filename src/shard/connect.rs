@@ -1,7 +1,7 @@
 //! CONNECT: on which shard, whether at all, and with which session.
 
 use crate::message::MessageView;
-use crate::policy::{Credentials, Decision};
+use crate::policy::{Credentials, Decision, Grant};
 use crate::route::SessionKey;
 use crate::session::{Connection, NEVER_EXPIRES, OutgoingAliases, Phase, Session, Will};
 use crate::time::Time;
@@ -66,13 +66,22 @@ impl Shard {
             self.refuse(conn, client_id, reason, now, out);
             return Ok(Flow::Next);
         }
-        match answer.unwrap_or_else(|| self.authenticate(conn, client_id, &connect)) {
-            Decision::Allow => self.accept(conn, client_id, &connect, now, out),
-            Decision::Deny(reason) => self.refuse(conn, client_id, reason, now, out),
+        let grant = match answer.unwrap_or_else(|| self.authenticate(conn, client_id, &connect)) {
+            Decision::Allow => None,
+            Decision::AllowAs(grant) => Some(grant),
+            Decision::Deny(reason) => {
+                self.refuse(conn, client_id, reason, now, out);
+                return Ok(Flow::Next);
+            }
             Decision::Pending => {
                 self.ask(conn, assigned, &connect, out);
                 return Ok(Flow::Hold);
             }
+        };
+        if self.is_of_another(client_id, grant.as_deref()) {
+            self.refuse(conn, client_id, ReasonCode::NotAuthorized, now, out);
+        } else {
+            self.accept(conn, client_id, &connect, grant, now, out);
         }
         Ok(Flow::Next)
     }
@@ -143,6 +152,8 @@ impl Shard {
             client_id,
             username: connect.username,
             password: connect.password,
+            certificate: None,
+            listener: connection.peer.listener,
             address: connection.peer.address,
         })
     }
@@ -217,6 +228,7 @@ impl Shard {
         conn: ConnKey,
         client_id: &str,
         connect: &Connect<'_>,
+        grant: Option<Box<Grant>>,
         now: Time,
         out: &mut Outbox,
     ) {
@@ -228,6 +240,7 @@ impl Shard {
             return self.refuse(conn, client_id, ReasonCode::PacketTooLarge, now, out);
         }
         let (key, session_present) = self.begin_session(client_id, connect, now, out);
+        self.recognise(conn, key, grant, now);
         let expiry_interval = expiry_interval(connect, &self.settings);
         let (Some(session), Some(connection)) =
             (self.sessions.get_mut(key), self.connections.get_mut(conn))
@@ -248,7 +261,7 @@ impl Shard {
         connection.timer = self.timers.move_to(
             TimerKey::Connection(conn),
             connection.timer,
-            connection.silent_at(),
+            connection.due_at(),
         );
         self.stats.connects_accepted += 1;
         self.stats.clients_connected += 1;

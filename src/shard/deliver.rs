@@ -225,6 +225,9 @@ impl Shard {
         fanout: &mut Fanout<'_>,
         out: &mut Outbox,
     ) -> bool {
+        if !self.may_receive(key, fanout.message.topic, fanout.count()) {
+            return true; // as if it were not subscribed
+        }
         let outcome = self.hand_out(key, matched, fanout, out);
         // What a client was not given must not hide the retained message from its replay.
         if outcome == Outcome::Taken && fanout.message.retain {
@@ -532,6 +535,11 @@ impl Shard {
         let Some(delivery) = self.dequeue(key) else {
             return;
         };
+        // The rules may be others than when it was queued.
+        if !self.may_receive(key, delivery.message.view().topic, 1) {
+            self.stats.drop_messages(DropReason::NotAuthorized, 1);
+            return;
+        }
         let (Some(session), Some(connection)) =
             (self.sessions.get_mut(key), self.connections.get_mut(conn))
         else {

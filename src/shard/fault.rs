@@ -42,6 +42,8 @@ pub enum Fault {
     SessionTakenOver,
     /// A client may not publish there.
     NotAuthorized,
+    /// What let the client in, a token, is valid no longer.
+    GrantExpired,
     /// The broker stops.
     ShuttingDown,
 }
@@ -69,6 +71,7 @@ impl Fault {
             Self::ConnectTimeout => ReasonCode::MaximumConnectTime,
             Self::SessionTakenOver => ReasonCode::SessionTakenOver,
             Self::NotAuthorized => ReasonCode::NotAuthorized,
+            Self::GrantExpired => ReasonCode::MaximumConnectTime,
             Self::ShuttingDown => ReasonCode::ServerShuttingDown,
         }
     }
@@ -101,6 +104,7 @@ impl Fault {
             Self::ConnectTimeout => "CONNECT did not come in time",
             Self::SessionTakenOver => "another connection took this client id [MQTT-3.1.4-3]",
             Self::NotAuthorized => "not authorized",
+            Self::GrantExpired => "what let this client in is valid no longer",
             Self::ShuttingDown => "the broker shuts down",
         }
     }

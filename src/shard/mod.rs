@@ -26,6 +26,7 @@
 
 pub mod batch;
 
+mod access;
 mod acknowledge;
 mod close;
 mod connect;
@@ -92,6 +93,10 @@ pub struct Shard {
     identity: Identity,
     settings: Settings,
     policy: Box<dyn Policy>,
+    /// Counts the policies that there were.
+    policy_epoch: u32,
+    /// Whether the policy looks at messages on their way to a client.
+    filters: bool,
     stats: Stats,
     connections: Connections,
     sessions: Sessions,
@@ -154,6 +159,8 @@ impl Shard {
             random,
             identity,
             settings,
+            policy_epoch: 1,
+            filters: policy.filters_messages(),
             policy,
         }
     }

@@ -3,7 +3,7 @@
 use crate::message::MessageView;
 use crate::route::{Matches, SessionKey, ShardId};
 use crate::session::{Acknowledgement, Connection, Identifiers, Session};
-use crate::stats::Stats;
+use crate::stats::{Denied, Stats};
 use crate::time::Time;
 use crate::topic::Name;
 use crate::wire::{Ack, AckKind, PacketId, Publish, QoS, ReasonCode, Run};
@@ -150,10 +150,15 @@ impl Shard {
             return Ok(());
         }
         let publish = &incoming.publish;
-        let Some(session) = self.sessions.get(key) else {
-            return Ok(());
-        };
-        if !self.policy.publish(&session.client_id, topic) {
+        let count = incoming.run.map_or(1, |run| run.count());
+        if !self.may_publish(key, topic, (Denied::Publish, count)) {
+            let v5 = self
+                .connections
+                .get(conn)
+                .is_some_and(|connection| connection.version.is_v5());
+            if !v5 && self.policy.disconnects_denied() {
+                return Err(Fault::NotAuthorized);
+            }
             // 3.1.1 cannot be told: a positive acknowledgement [MQTT-3.3.5-2 3.1.1].
             self.owe(conn, key, incoming, ReasonCode::NotAuthorized, 0, out);
             return Ok(());

@@ -92,16 +92,16 @@ impl Shard {
         let Ok(subscription) = Subscription::parse(text) else {
             return ReasonCode::TopicFilterInvalid; // [MQTT-4.7.1-1] [MQTT-4.8.2-1] [MQTT-4.8.2-2]
         };
+        if let Some(reason) = self.unavailable(subscription, identifier) {
+            return reason;
+        }
+        if !self.may_subscribe(key, subscription) {
+            return ReasonCode::NotAuthorized;
+        }
         let Some(session) = self.sessions.get(key) else {
             return ReasonCode::UnspecifiedError;
         };
         let position = session.subscription(text);
-        if let Some(reason) = self.unavailable(subscription, identifier) {
-            return reason;
-        }
-        if !self.policy.subscribe(&session.client_id, subscription) {
-            return ReasonCode::NotAuthorized;
-        }
         let full = session.subscriptions.len() >= self.settings.max_subscriptions as usize;
         if position.is_err() && full {
             return ReasonCode::QuotaExceeded;

@@ -34,11 +34,13 @@ pub enum DropReason {
     SessionEnded,
     /// The group had no member left.
     NoMember,
+    /// It waited, and its receiver may not have it any longer.
+    NotAuthorized,
 }
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::QueueFull,
         Self::SlowConsumer,
         Self::Offline,
@@ -46,6 +48,7 @@ impl DropReason {
         Self::TooLarge,
         Self::SessionEnded,
         Self::NoMember,
+        Self::NotAuthorized,
     ];
 
     /// The names of all, in their order.
@@ -70,9 +73,27 @@ impl DropReason {
             Self::TooLarge => "too_large",
             Self::SessionEnded => "session_ended",
             Self::NoMember => "no_member",
+            Self::NotAuthorized => "not_authorized",
         }
     }
 }
+
+/// What the rules deny.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Denied {
+    /// A message from a client.
+    Publish,
+    /// A topic filter of a SUBSCRIBE.
+    Subscribe,
+    /// A Will Message.
+    Will,
+    /// A message to a client that may have only some of what it subscribed to.
+    Deliver,
+}
+
+/// The names of what is [`Denied`].
+const DENIED: [&str; 4] = ["publish", "subscribe", "will", "deliver"];
 
 /// The types of control packets, by the upper half of their first byte.
 pub const PACKET_TYPES: [&str; 16] = [
@@ -190,6 +211,9 @@ measured! {
         /// Messages that did not reach someone: one for each receiver that was to get it.
         dropped: [u64; DropReason::ALL.len()] =
             Counter "messages_dropped_total" by "reason" in DropReason::NAMES;
+        /// What the rules of access denied: messages from clients, topic filters, Will Messages, and
+        /// messages to clients that may have only some of what they subscribed to.
+        denied: [u64; DENIED.len()] = Counter "denied_total" by "action" in DENIED;
         /// Connections that broke a rule and were cut off, by the reason code they earned.
         violations: [u64; REASONS.len()] = Counter "violations_total" by "reason" in REASON_NAMES;
         /// Connections that were opened on this shard.
