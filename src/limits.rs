@@ -179,6 +179,12 @@ pub const AUTH_QUEUE: usize = 10_000;
 /// Argon2, some 20 MiB.
 pub const MAX_AUTH_THREADS: usize = 4;
 
+/// Bytes of an answer of an HTTP authenticator: a thousand rules fit.
+pub const AUTH_HTTP_BYTES: usize = 128 * 1024;
+
+/// Answers of an HTTP authenticator that are remembered; some 100 bytes each without rules.
+pub const AUTH_HTTP_CACHE: usize = 10_000;
+
 /// Answers of slow authenticators that a shard takes in one turn: about 10 microseconds each.
 pub const AUTH_ANSWERS: usize = 64;
 

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use shardmq::config::{Anonymous, Config, ConfigError, Listener};
 
+use shardmq::runtime::{BadUrl, HttpUrl};
+
 use super::args::RunArgs;
 
 /// Why there is no configuration.
@@ -18,6 +20,8 @@ pub(super) enum LoadError {
     NotText(PathBuf),
     /// What it says is wrong.
     Wrong(Vec<ConfigError>),
+    /// The address of the HTTP authenticator is none.
+    BadUrl(String, BadUrl),
     /// Nobody could come in by this listener.
     Closed(Box<Listener>),
 }
@@ -78,6 +82,10 @@ pub(super) fn all(args: &RunArgs) -> Result<Config, LoadError> {
 /// Refuses a configuration with a listener that lets nobody in: mosquitto starts with one and refuses
 /// every client, and people look for the reason where it is not.
 pub(super) fn open(config: Config) -> Result<Config, LoadError> {
+    let url = &config.auth.http_url;
+    if let (false, Err(error)) = (url.is_empty(), HttpUrl::parse(url)) {
+        return Err(LoadError::BadUrl(url.clone(), error));
+    }
     let closed = |listener: &&Listener| listener.is_closed(&config.auth);
     match config.listeners.iter().find(closed) {
         Some(listener) => Err(LoadError::Closed(Box::new(listener.clone()))),
@@ -129,6 +137,7 @@ impl fmt::Display for LoadError {
             Self::NotText(path) => {
                 write!(f, "the configuration {} is not UTF-8 text", path.display())
             }
+            Self::BadUrl(url, error) => write!(f, "`auth.http_url`: `{url}` is {error}"),
             Self::Closed(listener) => write!(
                 f,
                 "nobody could come in by the listener `{}` on {}: others reach it, and there is no \

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use shardmq::config::{Config, DeniedPublish, Http, Listener, ListenerType, Net};
 use shardmq::policy::{Entrance, TokenOptions};
-use shardmq::runtime::{self, AuthOptions, HttpAddress, ListenAddress, RuntimeOptions};
+use shardmq::runtime::{
+    self, AuthOptions, HttpAddress, HttpAsker, HttpUrl, ListenAddress, RuntimeOptions,
+};
 
 use super::args::RunArgs;
 use super::banner::Banner;
@@ -80,6 +82,12 @@ fn auth(config: &Config) -> AuthOptions {
             client_id_claim: auth.jwt_client_id_claim.clone(),
             leeway: auth.jwt_leeway.into(),
         },
+        http: HttpUrl::parse(&auth.http_url).ok().map(|url| HttpAsker {
+            url,
+            timeout: Duration::from_secs(auth.http_timeout.into()),
+            concurrency: auth.http_concurrency,
+            cache: Duration::from_secs(auth.http_cache.into()),
+        }),
         acl_file: auth.acl_file.clone(),
         disconnects_denied: auth.denied_publish == DeniedPublish::Disconnect,
         threads: auth.hashing_threads,

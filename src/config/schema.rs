@@ -242,6 +242,17 @@ section! {
         jwt_client_id_claim: String = String::from("client_id"), Kind::Text, restart;
         /// Seconds by which the clocks of whoever makes tokens and of this machine may differ.
         jwt_leeway: u32 = 10, seconds(0, 3_600), restart;
+        /// Who is asked by HTTP, as http://host:port/path: a POST of JSON with client_id, username,
+        /// password, address and listener, answered with {"result": "allow"}, "deny" or "ignore",
+        /// with an allow also username, expires_in (seconds) and acl (as in a token). Whatever else
+        /// comes, or nothing in time, refuses the client. "" for nobody.
+        http_url: String = String::new(), Kind::Text, restart;
+        /// How long an answer may take.
+        http_timeout: u32 = 5, seconds(1, 60), restart;
+        /// Questions at a time.
+        http_concurrency: usize = 64, count(1, 4_096), restart;
+        /// How long an answer holds for the same question; 0 asks every time.
+        http_cache: u32 = 30, seconds(0, 86_400), restart;
         /// Who may read and write which topics, as mosquitto has it: lines of user, topic and
         /// pattern. With one, what it does not allow is denied. "" for none: whoever is in may do
         /// everything.
@@ -452,7 +463,7 @@ impl Auth {
                 Method::Certificate => true,
                 Method::Password => self.password_file.is_some(),
                 Method::Jwt => self.jwks_file.is_some(),
-                Method::Http => false,
+                Method::Http => !self.http_url.is_empty(),
             })
             .collect()
     }

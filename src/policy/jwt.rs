@@ -489,7 +489,9 @@ mod tests {
         let tokens = tokens(&[key], options());
         let grant = ask(&tokens, TOKEN, Some("anna")).unwrap().unwrap();
         assert_eq!(grant.username.as_deref(), Some("anna"));
-        let forged = ask(&tokens, &TOKEN[..TOKEN.len() - 4], None);
+        let (signed, signature) = TOKEN.rsplit_once('.').unwrap();
+        let other: String = signature.chars().rev().collect();
+        let forged = ask(&tokens, &format!("{signed}.A{}", &other[1..]), None);
         assert_eq!(forged, Some(Err(ReasonCode::BadUserNameOrPassword)));
     }
 

@@ -19,6 +19,7 @@ mod guard;
 mod jwt;
 mod password;
 mod rules;
+mod scram;
 mod users;
 
 use std::net::SocketAddr;
@@ -33,6 +34,7 @@ pub use guard::{Entrance, Guard, GuardOptions};
 pub use jwt::{KeysError, TokenOptions, Tokens, rules as json_rules};
 pub use password::{Hashed, PasswordError, Scheme, Verifier};
 pub use rules::{Access, Placeholders, Rule, Rules};
+pub use scram::{Exchange, SCRAM_SHA_256};
 pub use users::{Users, UsersError, UsersProblem, entry, is_user_name};
 
 /// The answer to a CONNECT.
@@ -110,6 +112,32 @@ pub enum Reach {
 pub trait Policy {
     /// May this client come in?
     fn connect(&mut self, credentials: &Credentials<'_>) -> Decision;
+
+    /// Begins to find out who a client is by AUTH packets. Returns what the client is told, with AUTH.
+    ///
+    /// # Errors
+    /// What to refuse the client with; 0x8C for a method that is not known [MQTT-4.12.0-1].
+    fn begin(
+        &mut self,
+        _method: &str,
+        _credentials: &Credentials<'_>,
+        _data: &[u8],
+    ) -> Result<(Exchange, Vec<u8>), ReasonCode> {
+        Err(ReasonCode::BadAuthenticationMethod)
+    }
+
+    /// Goes on with what the client answered. Returns who it is and what it is told at the end.
+    ///
+    /// # Errors
+    /// What to refuse the client with.
+    fn finish(&mut self, exchange: Exchange, data: &[u8]) -> Result<(Grant, Vec<u8>), ReasonCode> {
+        let (username, answer) = exchange.finish(data)?;
+        let grant = Grant {
+            username: Some(username),
+            ..Grant::default()
+        };
+        Ok((grant, answer))
+    }
 
     /// May `client` publish to `topic`?
     fn publish(&mut self, client: &Client<'_>, topic: Name<'_>) -> bool;

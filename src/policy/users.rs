@@ -4,6 +4,7 @@
 //! of it counts.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use hashbrown::HashMap;
 
@@ -16,6 +17,8 @@ pub struct Users {
     by_name: HashMap<Box<str>, Hashed, foldhash::fast::RandomState>,
     /// What an unknown user's password is checked against, so that it takes as long.
     decoy: Option<Hashed>,
+    /// Iterations that the first user of SCRAM has.
+    scram_iterations: Option<NonZeroU32>,
 }
 
 /// What is wrong with a line.
@@ -71,6 +74,9 @@ impl Users {
             let hashed =
                 Hashed::parse(hash).map_err(|error| wrong(UsersProblem::Password(error)))?;
             users.decoy.get_or_insert_with(|| hashed.clone());
+            if let Hashed::Scram(verifier) = &hashed {
+                users.scram_iterations.get_or_insert(verifier.iterations);
+            }
             if users.by_name.insert(name.into(), hashed).is_some() {
                 return Err(wrong(UsersProblem::Twice));
             }
@@ -94,6 +100,12 @@ impl Users {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Hashed> {
         self.by_name.get(name)
+    }
+
+    /// Iterations that users of SCRAM have; `None` if there is none.
+    #[must_use]
+    pub fn scram_iterations(&self) -> Option<NonZeroU32> {
+        self.scram_iterations
     }
 
     /// Whether `password` is that of `name`; `None` if nobody has that name, which takes as long.

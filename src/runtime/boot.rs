@@ -258,7 +258,8 @@ fn authenticators(
             StartError::Thread(error) => BootError::System("start a thread", error),
         })?;
     let guard = auth.guard();
-    options.policy = Arc::new(move |_| Box::new(Guard::new(Arc::clone(&guard))));
+    options.policy =
+        Arc::new(move |shard| Box::new(Guard::new(Arc::clone(&guard), shard.index() as u64)));
     Ok((Some(auth), desks))
 }
 

@@ -453,7 +453,10 @@ impl Driver {
                     watch.meters.auth_time.record(waited, 1);
                     shard.complete(ticket, decision, now, outbox);
                 }
-                News::Changed(options) => shard.replace_policy(Box::new(Guard::new(options))),
+                News::Changed(options) => {
+                    let guard = Guard::new(options, desk.shard() as u64);
+                    shard.replace_policy(Box::new(guard));
+                }
             }
         }
         if desk.has_news() {

@@ -47,7 +47,7 @@ mod sockets;
 mod sys;
 mod threads;
 
-pub use auth::{AuthOptions, FileError};
+pub use auth::{AuthOptions, BadUrl, FileError, HttpAsker, HttpUrl};
 pub use boot::{RuntimeOptions, Started, StopHandle, run};
 pub use error::{BootError, HttpError, ListenError, UringError};
 pub use http::{HttpAddress, families, is_of_process};

@@ -156,6 +156,7 @@ impl Shard {
             .move_to(TimerKey::Connection(conn), connection.timer, Time::NEVER);
         self.stats.connections -= 1;
         self.answers.remove(&conn);
+        self.enhanced.remove(&conn);
         if ending.close_socket {
             // Nothing follows a DISCONNECT but the end [MQTT-3.14.4-1] [MQTT-3.14.4-2] [MQTT-4.13.2-1].
             out.closes.push(Close { conn });

@@ -23,6 +23,13 @@ pub(super) struct Asked {
     assigned: Option<String>,
 }
 
+/// What was found out about a client that may come in.
+pub(super) struct Admission {
+    pub(super) grant: Option<Box<Grant>>,
+    /// The last word of an exchange of AUTH packets.
+    pub(super) data: Vec<u8>,
+}
+
 /// What a slow authenticator said, until the CONNECT is looked at again.
 pub(super) struct Answered {
     decision: Decision,
@@ -40,6 +47,9 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) -> Result<Flow, Fault> {
+        if let Some(flow) = self.exchanging(conn, first_byte, body, now, out) {
+            return flow;
+        }
         if first_byte >> 4 != PacketType::Connect as u8 {
             return Err(Fault::FirstPacketNotConnect); // [MQTT-3.1.0-1]
         }
@@ -66,6 +76,13 @@ impl Shard {
             self.refuse(conn, client_id, reason, now, out);
             return Ok(Flow::Next);
         }
+        if connect.properties.authentication_method.is_some() {
+            let begun = self.begin_exchange(conn, assigned.clone(), &connect, body, out);
+            if let Err(reason) = begun {
+                self.refuse(conn, client_id, reason, now, out); // [MQTT-4.12.0-1]
+            }
+            return Ok(Flow::Next);
+        }
         let grant = match answer.unwrap_or_else(|| self.authenticate(conn, client_id, &connect)) {
             Decision::Allow => None,
             Decision::AllowAs(grant) => Some(grant),
@@ -78,12 +95,29 @@ impl Shard {
                 return Ok(Flow::Hold);
             }
         };
-        if self.is_of_another(client_id, grant.as_deref()) {
+        let admission = Admission {
+            grant,
+            data: Vec::new(),
+        };
+        self.admit(conn, client_id, &connect, admission, now, out);
+        Ok(Flow::Next)
+    }
+
+    /// A client has shown who it is: it comes in, unless its client id is somebody else's.
+    pub(super) fn admit(
+        &mut self,
+        conn: ConnKey,
+        client_id: &str,
+        connect: &Connect<'_>,
+        admission: Admission,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        if self.is_of_another(client_id, admission.grant.as_deref()) {
             self.refuse(conn, client_id, ReasonCode::NotAuthorized, now, out);
         } else {
-            self.accept(conn, client_id, &connect, grant, now, out);
+            self.accept(conn, client_id, connect, admission, now, out);
         }
-        Ok(Flow::Next)
     }
 
     /// A slow authenticator has answered.
@@ -185,7 +219,7 @@ impl Shard {
     /// CONNACK with an error, and the end of the connection [MQTT-3.1.4-2] [MQTT-3.2.2-7]
     /// [MQTT-4.13.2-1] [MQTT-3.1.3-9 3.1.1]; what came behind the CONNECT is not looked at
     /// [MQTT-3.1.4-6].
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         conn: ConnKey,
         client_id: &str,
@@ -228,12 +262,16 @@ impl Shard {
         conn: ConnKey,
         client_id: &str,
         connect: &Connect<'_>,
-        grant: Option<Box<Grant>>,
+        admission: Admission,
         now: Time,
         out: &mut Outbox,
     ) {
+        let Admission { grant, data } = admission;
+        let method = self.method(conn);
         let information = response_information(connect, client_id, &self.settings);
-        let welcome = connack(connect, client_id, information.as_deref(), &self.settings);
+        let mut welcome = connack(connect, client_id, information.as_deref(), &self.settings);
+        welcome.properties.authentication_method = method.as_deref(); // [MQTT-4.12.0-5] [MQTT-4.12.0-6]
+        welcome.properties.authentication_data = method.as_ref().map(|_| &data[..]);
         // [MQTT-3.1.2-24]: nobody is served who cannot be told so.
         let maximum = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         if welcome.size(connect.version) > maximum as usize {
@@ -383,9 +421,6 @@ fn answer_version(body: &[u8]) -> Version {
 /// characters or its length [MQTT-3.1.3-5].
 fn refusal(connect: &Connect<'_>, settings: &Settings) -> Option<ReasonCode> {
     let v5 = connect.version.is_v5();
-    if connect.properties.authentication_method.is_some() {
-        return Some(ReasonCode::BadAuthenticationMethod); // [MQTT-4.12.0-1]
-    }
     // An empty client id: version 5 gets one, 3.1.1 only with CleanSession 1 [MQTT-3.1.3-7 3.1.1]
     // [MQTT-3.1.3-8 3.1.1], 3.1 never.
     let anonymous = v5 || (connect.version == Version::V3_1_1 && connect.clean_start);

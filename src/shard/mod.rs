@@ -28,6 +28,7 @@ pub mod batch;
 
 mod access;
 mod acknowledge;
+mod authenticate;
 mod close;
 mod connect;
 mod deliver;
@@ -67,6 +68,7 @@ pub use outbox::{Close, Handoff, Outbox, Question};
 pub use settings::{QueueOverflow, Settings};
 pub use sys::{Loads, Memory, system_topics};
 
+use authenticate::Enhanced;
 use connect::{Answered, Asked};
 use deliver::Encoder;
 use mesh::Mesh;
@@ -107,6 +109,7 @@ pub struct Shard {
     mesh: Mesh,
     questions: BTreeMap<Ticket, Asked>,
     answers: BTreeMap<ConnKey, Answered>,
+    enhanced: BTreeMap<ConnKey, Enhanced>,
     subscribes: BTreeMap<u64, PendingSubscribe>,
     replays: BTreeMap<ReplayKey, Replay>,
     /// Replays with retained messages of this very shard still to be read.
@@ -146,6 +149,7 @@ impl Shard {
             mesh: Mesh::new(identity.shards),
             questions: BTreeMap::new(),
             answers: BTreeMap::new(),
+            enhanced: BTreeMap::new(),
             subscribes: BTreeMap::new(),
             replays: BTreeMap::new(),
             ready_replays: Vec::new(),
@@ -419,7 +423,7 @@ impl Shard {
                 Ok(())
             }
             Packet::Disconnect(disconnect) => self.on_disconnect(conn, &disconnect, now, out),
-            Packet::Auth(_) => Err(Fault::AuthenticationNotStarted), // [MQTT-4.12.0-7]
+            Packet::Auth(auth) => self.on_auth(conn, session, &auth, now, out),
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(Fault::ServerPacket)
             }

@@ -14,7 +14,9 @@ mod client;
 mod options;
 mod packets;
 
+mod access;
 mod aliases;
+mod auth;
 mod backpressure;
 mod connect;
 mod errors;

@@ -439,6 +439,13 @@ impl World {
         self.drain(shard);
     }
 
+    /// Every shard gets another policy.
+    pub fn replace_policy(&mut self, policy: impl Fn() -> Box<dyn Policy>) {
+        for node in &mut self.nodes {
+            node.shard.replace_policy(policy());
+        }
+    }
+
     /// The whole broker stops.
     pub fn shutdown(&mut self) {
         for shard in 0..self.nodes.len() {

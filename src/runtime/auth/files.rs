@@ -7,6 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ring::rand::{SecureRandom, SystemRandom};
+
 use crate::policy::{Acl, Chain, GuardOptions, Tokens, Users};
 
 use super::AuthOptions;
@@ -110,9 +112,18 @@ impl Files {
             Some(path) => Some(Arc::new(parse(ACL_FILE, path, Acl::parse)?)),
             None => None,
         };
+        let users = Arc::new(users);
+        let mut secret = [0; 32];
+        SystemRandom::new()
+            .fill(&mut secret)
+            .map_err(|_| FileError {
+                what: "random numbers",
+                path: PathBuf::from("/dev/urandom"),
+                problem: Problem::Unreadable(io::ErrorKind::Other.into()),
+            })?;
         let chain = Chain {
             methods: options.methods.clone(),
-            users: Arc::new(users),
+            users: Arc::clone(&users),
             tokens: Arc::new(tokens),
         };
         let guard = GuardOptions {
@@ -120,6 +131,8 @@ impl Files {
             methods: options.methods.clone(),
             acl,
             disconnects_denied: options.disconnects_denied,
+            users,
+            secret,
         };
         Ok(Loaded {
             chain: Arc::new(chain),

@@ -9,6 +9,7 @@
 //! whole, so that a mistake in one of them changes nothing.
 
 mod files;
+mod http;
 mod pool;
 
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ use super::mesh::Door;
 
 pub use files::FileError;
 use files::Files;
+pub use http::{BadUrl, HttpAsker, HttpUrl};
 use pool::{Asked, Pool};
 
 /// Who may come in and what he may do, as an operator wants it.
@@ -42,6 +44,8 @@ pub struct AuthOptions {
     pub jwks_file: Option<PathBuf>,
     /// What a token has to say.
     pub tokens: TokenOptions,
+    /// Who is asked by HTTP.
+    pub http: Option<HttpAsker>,
     /// Who may do what.
     pub acl_file: Option<PathBuf>,
     /// Whether a 3.1.1 client that may not publish is cut off.
@@ -70,6 +74,11 @@ pub(super) struct Desk {
 }
 
 impl Desk {
+    /// Whose it is.
+    pub(super) fn shard(&self) -> usize {
+        self.shard
+    }
+
     /// Puts a question; gives its ticket back if too many wait.
     pub(super) fn ask(&self, question: Question, now: Time) -> Result<(), Ticket> {
         let ticket = question.ticket;
@@ -133,6 +142,7 @@ impl Auth {
             threads => threads,
         };
         let patience = options.patience;
+        let asker = options.http.clone();
         let files = Files::new(options);
         let loaded = files.load().map_err(StartError::File)?;
         let (shards, receivers): (Vec<_>, Vec<_>) = doors.iter().map(|_| unbounded()).unzip();
@@ -141,8 +151,12 @@ impl Auth {
             shards: Arc::clone(&shards),
             doors: Arc::clone(&doors),
         };
-        let pool = Pool::start(loaded.chain, answers, threads, clock, patience)
-            .map_err(StartError::Thread)?;
+        let work = pool::Work {
+            threads,
+            patience,
+            asker,
+        };
+        let pool = Pool::start(loaded.chain, answers, work, clock).map_err(StartError::Thread)?;
         let desks = receivers
             .into_iter()
             .enumerate()

@@ -7,6 +7,8 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use crate::limits::AUTH_QUEUE;
 use crate::policy::{Chain, Credentials, Decision, Next};
@@ -18,6 +20,7 @@ use super::super::clock::Clock;
 use super::super::mesh::Door;
 use super::super::sys;
 use super::News;
+use super::http::{self, HttpAsker, Put};
 
 /// A question on its way.
 #[derive(Debug)]
@@ -81,11 +84,19 @@ pub(super) struct Pool {
     chain: Current,
 }
 
+/// How the pool works.
+pub(super) struct Work {
+    pub(super) threads: usize,
+    pub(super) patience: Duration,
+    pub(super) asker: Option<HttpAsker>,
+}
+
 /// What a thread works with.
 struct Worker {
     questions: Receiver<Asked>,
     answers: Answers,
     chain: Current,
+    http: Option<mpsc::Sender<Put>>,
     clock: Clock,
     patience: Duration,
 }
@@ -94,17 +105,26 @@ impl Pool {
     pub(super) fn start(
         chain: Arc<Chain>,
         answers: Answers,
-        threads: usize,
+        work: Work,
         clock: Clock,
-        patience: Duration,
     ) -> io::Result<Self> {
+        let Work {
+            threads,
+            patience,
+            asker,
+        } = work;
         let (questions, asked) = bounded(AUTH_QUEUE);
+        let http = match asker {
+            Some(asker) => Some(http::start(asker, answers.clone(), questions.clone())?),
+            None => None,
+        };
         let chain = Arc::new(Mutex::new(chain));
         for thread in 0..threads {
             let worker = Worker {
                 questions: asked.clone(),
                 answers: answers.clone(),
                 chain: Arc::clone(&chain),
+                http: http.clone(),
                 clock,
                 patience,
             };
@@ -137,12 +157,25 @@ impl Worker {
                 continue; // its connection is gone by now
             }
             let chain = Arc::clone(&self.chain.lock().unwrap_or_else(PoisonError::into_inner));
-            let decision = match chain.ask(&asked.credentials(), asked.from, unix_now()) {
-                Next::Decided(decision) => decision,
-                Next::Http { .. } => Decision::Deny(ReasonCode::ServerUnavailable),
-            };
-            self.answers.give(&asked, decision);
+            match chain.ask(&asked.credentials(), asked.from, unix_now()) {
+                Next::Decided(decision) => self.answers.give(&asked, decision),
+                Next::Http { then } => self.ask_by_http(asked, then),
+            }
         }
+    }
+}
+
+impl Worker {
+    fn ask_by_http(&self, asked: Asked, then: usize) {
+        let unheard = match &self.http {
+            Some(http) => match http.try_send((asked, then)) {
+                Ok(()) => return,
+                Err(TrySendError::Full((asked, _)) | TrySendError::Closed((asked, _))) => asked,
+            },
+            None => asked,
+        };
+        let busy = Decision::Deny(ReasonCode::ServerBusy);
+        self.answers.give(&unheard, busy);
     }
 }
 
