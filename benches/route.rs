@@ -367,7 +367,7 @@ fn retaining(criterion: &mut Criterion) {
     });
     best("make, remove and set", || {
         let message = message(next.next().unwrap());
-        retained.remove(message.topic());
+        _ = retained.remove(message.topic());
         retained.set(message)
     });
     group.bench_function("replace", |bench| {

@@ -11,6 +11,17 @@ use crate::time::Time;
 use crate::topic::Name;
 use crate::wire::{QoS, Run};
 
+/// Something that was appended to the journal and has not ended: a message, a subscription, a will.
+/// Numbers rise by one with everything that is appended and are never used again, so they are also
+/// the order in which things came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ItemId(pub(crate) u64);
+
+/// How far the journal is: the number of a frame. What was appended at a position is on disk once
+/// the journal's durable position is no less.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(pub(crate) u64);
+
 /// A message that is being routed, borrowed from where its bytes are.
 #[derive(Clone, Copy, Debug)]
 pub struct MessageView<'a> {
@@ -35,12 +46,13 @@ pub struct MessageView<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message(Rc<[u8]>);
 
-/// Where what stands before the topic begins: expiry (8 bytes), length of the properties (4), length
-/// of the topic (2), QoS and RETAIN (1).
-const PROPERTIES_LENGTH: usize = 8;
-const TOPIC_LENGTH: usize = 12;
-const FLAGS: usize = 14;
-const HEAD: usize = 15;
+/// Where what stands before the topic begins: expiry (8 bytes), item of the journal (8), length of the
+/// properties (4), length of the topic (2), QoS and RETAIN (1).
+const STORED: usize = 8;
+const PROPERTIES_LENGTH: usize = 16;
+const TOPIC_LENGTH: usize = 20;
+const FLAGS: usize = 22;
+const HEAD: usize = 23;
 
 impl<'a> MessageView<'a> {
     /// This message, which `run` begins with, and the others of the run.
@@ -52,17 +64,20 @@ impl<'a> MessageView<'a> {
     /// Copies the message out of the buffer it lies in.
     #[must_use]
     pub fn to_message(self) -> Message {
-        self.to_message_by(&mut Vec::new())
+        self.to_message_by(None, &mut Vec::new())
     }
 
-    /// The same, put together in `scratch`, which is memory that is used again.
+    /// The same for what the journal calls `stored`, put together in `scratch`, which is memory that is
+    /// used again.
     #[must_use]
-    pub fn to_message_by(self, scratch: &mut Vec<u8>) -> Message {
+    pub fn to_message_by(self, stored: Option<ItemId>, scratch: &mut Vec<u8>) -> Message {
         let topic = self.topic.as_str().as_bytes();
         let topic_length = u16::try_from(topic.len()).unwrap_or(u16::MAX);
         let properties_length = u32::try_from(self.properties.len()).unwrap_or(u32::MAX);
         let mut head = [0; HEAD];
-        head[..PROPERTIES_LENGTH].copy_from_slice(&self.expires_at.as_micros().to_le_bytes());
+        head[..STORED].copy_from_slice(&self.expires_at.as_micros().to_le_bytes());
+        let stored = stored.map_or(0, |item| item.0);
+        head[STORED..PROPERTIES_LENGTH].copy_from_slice(&stored.to_le_bytes());
         head[PROPERTIES_LENGTH..TOPIC_LENGTH].copy_from_slice(&properties_length.to_le_bytes());
         head[TOPIC_LENGTH..FLAGS].copy_from_slice(&topic_length.to_le_bytes());
         head[FLAGS] = self.qos.bits() << 1 | u8::from(self.retain);
@@ -121,9 +136,20 @@ impl Message {
     /// When it is too old to be sent.
     #[must_use]
     pub fn expires_at(&self) -> Time {
-        let mut micros = [0; PROPERTIES_LENGTH];
-        micros.copy_from_slice(&self.0[..PROPERTIES_LENGTH]);
-        Time::from_micros(u64::from_le_bytes(micros))
+        Time::from_micros(self.number(0))
+    }
+
+    /// What the journal calls it, if it was put there.
+    #[must_use]
+    pub fn stored(&self) -> Option<ItemId> {
+        let item = self.number(STORED); // items are counted from 1
+        (item != 0).then_some(ItemId(item))
+    }
+
+    fn number(&self, at: usize) -> u64 {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&self.0[at..at + 8]);
+        u64::from_le_bytes(bytes)
     }
 }
 

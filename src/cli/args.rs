@@ -73,10 +73,10 @@ pub(super) struct RunArgs {
     /// How the network is driven: auto, io_uring or epoll
     #[arg(long, value_name = "DRIVER", value_parser = driver())]
     pub(super) driver: Option<Driver>,
-    /// Directory for durable state (this version keeps all state in memory)
+    /// Directory for durable state; one broker at a time works in it
     #[arg(long, value_name = "DIR", conflicts_with = "ephemeral")]
     pub(super) data_dir: Option<PathBuf>,
-    /// Keep all state in memory, whatever is configured
+    /// Keep all state in memory and write nothing, whatever is configured
     #[arg(long)]
     pub(super) ephemeral: bool,
     /// Log more; twice for everything

@@ -3,15 +3,16 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use shardmq::config::Config;
-use shardmq::runtime::Started;
+use shardmq::runtime::{Started, StoreOptions};
+use shardmq::shard::{Durability, Durable};
 
 /// The banner of a broker that runs.
 pub(super) struct Banner<'a> {
     pub(super) started: &'a Started,
     pub(super) config: &'a Config,
+    pub(super) store: Option<&'a StoreOptions>,
 }
 
 impl fmt::Display for Banner<'_> {
@@ -38,12 +39,7 @@ impl fmt::Display for Banner<'_> {
         line(f, "room", &format!("{max_connections} connections"))?;
         let addresses: Vec<SocketAddr> = listeners.iter().map(|(_, address)| *address).collect();
         line(f, "access", &access(&addresses, self.config))?;
-        write!(
-            f,
-            "  {:<11}{}",
-            "durability",
-            durability(self.config.data_dir.as_deref())
-        )
+        write!(f, "  {:<11}{}", "durability", durability(self.store))
     }
 }
 
@@ -99,14 +95,36 @@ fn access(addresses: &[SocketAddr], config: &Config) -> String {
     )
 }
 
-/// What is left after the process ends.
-fn durability(data_dir: Option<&Path>) -> String {
-    let what = "in memory only: sessions, queued and retained messages end with this process.";
-    match data_dir {
-        None => what.to_owned(),
-        Some(directory) => format!(
-            "{what}\n             This version has no journal yet; nothing is written to {}",
-            directory.display()
+/// What is left after the process ends, and what an acknowledgement means.
+fn durability(store: Option<&StoreOptions>) -> String {
+    let nothing = "in memory only: sessions, queued and retained messages end with this process.";
+    let Some(store) = store else {
+        return nothing.to_owned();
+    };
+    let interval = store.interval.as_millis();
+    let kept = |what: &str, durability| match durability {
+        Durability::Always => format!("{what}: on disk before they are acknowledged"),
+        Durability::Interval => {
+            format!("{what}: on disk within {interval} ms; a power cut costs what came since")
+        }
+        Durability::Off => format!("{what}: in memory only"),
+    };
+    let directory = store.directory.display();
+    let Durable { sessions, retained } = store.durable;
+    match (sessions, retained) {
+        (Durability::Off, Durability::Off) => {
+            format!("{nothing} Nothing is written to {directory}")
+        }
+        (same, other) if same == other => {
+            format!(
+                "{}, in {directory}",
+                kept("sessions, messages, retained", same)
+            )
+        }
+        _ => format!(
+            "{};\n             {}; in {directory}",
+            kept("sessions and their messages", sessions),
+            kept("retained", retained)
         ),
     }
 }
@@ -155,10 +173,22 @@ mod tests {
 
     #[test]
     fn nobody_is_promised_what_is_not_kept() {
-        for directory in [None, Some(Path::new("/var/lib/shardmq"))] {
-            assert!(durability(directory).starts_with("in memory only"));
-        }
-        assert!(durability(Some(Path::new("d"))).contains("nothing is written to d"));
+        let text = |sessions, retained| {
+            durability(Some(&StoreOptions {
+                directory: "d".into(),
+                durable: Durable { sessions, retained },
+                interval: std::time::Duration::from_millis(250),
+            }))
+        };
+        use Durability::{Always, Interval, Off};
+        assert!(durability(None).starts_with("in memory only"));
+        assert!(text(Off, Off).starts_with("in memory only") && text(Off, Off).contains("to d"));
+        assert!(text(Always, Always).contains("on disk before they are acknowledged, in d"));
+        let mixed = text(Always, Off);
+        assert!(
+            mixed.contains("messages: on disk before") && mixed.contains("retained: in memory")
+        );
+        assert!(text(Interval, Interval).contains("within 250 ms"));
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::time::Duration;
 use shardmq::config::{Config, DeniedPublish, Http, Listener, ListenerType, Net};
 use shardmq::policy::{Entrance, TokenOptions};
 use shardmq::runtime::{
-    self, AuthOptions, HttpAddress, HttpAsker, HttpUrl, ListenAddress, RuntimeOptions,
+    self, AuthOptions, HttpAddress, HttpAsker, HttpUrl, ListenAddress, RuntimeOptions, StoreOptions,
 };
+use shardmq::shard::Durable;
 
 use super::args::RunArgs;
 use super::banner::Banner;
@@ -27,10 +28,12 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         http.required = true; // somebody who types it wants it
     }
     if !args.quiet {
+        let store = options.store.clone();
         options.ready = Box::new(move |started| {
             complain(Banner {
                 started: &started,
                 config: &config,
+                store: store.as_ref(),
             });
         });
     }
@@ -59,6 +62,7 @@ fn options(config: &Config) -> RuntimeOptions {
             address,
             required: config.http != Http::default(),
         }),
+        store: store(config),
         shutdown_grace: Duration::from_secs(u64::from(net.shutdown_grace)),
         auth: Some(auth(config)),
         ..RuntimeOptions::default()
@@ -93,6 +97,19 @@ fn auth(config: &Config) -> AuthOptions {
         threads: auth.hashing_threads,
         patience: Duration::from_secs(u64::from(config.mqtt.connect_timeout)),
     }
+}
+
+/// Where state is kept, if it is.
+fn store(config: &Config) -> Option<StoreOptions> {
+    let durability = &config.durability;
+    Some(StoreOptions {
+        directory: config.data_dir.clone()?,
+        durable: Durable {
+            sessions: durability.sessions,
+            retained: durability.retained,
+        },
+        interval: Duration::from_micros(durability.interval.into()),
+    })
 }
 
 fn address(listener: &Listener) -> ListenAddress {

@@ -1,6 +1,6 @@
 //! The configuration as a file: every key with its documentation, its bounds and its value.
 
-use super::schema::{Auth, Config, Http, Listener, Log, Mqtt, Net, Section};
+use super::schema::{Auth, Config, Durable, Http, Listener, Log, Mqtt, Net, Section};
 use super::value::Key;
 
 /// Characters of a line.
@@ -21,6 +21,12 @@ impl Config {
         keys(&mut out, self, &default);
         section(&mut out, "[mqtt]", &self.mqtt, &Mqtt::default());
         section(&mut out, "[auth]", &self.auth, &Auth::default());
+        section(
+            &mut out,
+            "[durability]",
+            &self.durability,
+            &Durable::default(),
+        );
         section(&mut out, "[net]", &self.net, &Net::default());
         section(&mut out, "[http]", &self.http, &Http::default());
         section(&mut out, "[log]", &self.log, &Log::default());

@@ -12,7 +12,7 @@ use super::value::{Bounds, Key, Kind, Raw, Unit, Value, Words, words};
 use crate::limits;
 use crate::policy::Method;
 use crate::route::Strategy;
-use crate::shard::QueueOverflow;
+use crate::shard::{Durability, QueueOverflow};
 use crate::wire::QoS;
 
 /// A group of keys.
@@ -118,13 +118,16 @@ section! {
         /// Shards: cores that serve clients, each on its own. 0 takes every core that the process
         /// may use.
         shards: usize = 0, count(0, limits::MAX_SHARDS as u64), restart;
-        /// Directory for durable state, "" for none. This version keeps all state in memory and
-        /// writes nothing: the key only chooses what the banner says of durability.
+        /// Directory for durable state: sessions, messages that wait for them, retained messages. It
+        /// is made if it is not there; one broker at a time works in it. "" for none: all ends with
+        /// the process.
         data_dir: Option<PathBuf> = Some(PathBuf::from("shardmq-data")), Kind::Directory, restart;
         + /// The limits and abilities of the protocol, told to each client that can hear them.
         mqtt: Mqtt = Mqtt::default();
         + /// Who may come in, and who may do what.
         auth: Auth = Auth::default();
+        + /// What is on disk before it is acknowledged, where there is a data_dir.
+        durability: Durable = Durable::default();
         + /// How the network is driven.
         net: Net = Net::default();
         + /// Metrics and health, by HTTP.
@@ -296,6 +299,22 @@ section! {
 }
 
 section! {
+    /// What is on disk before it is acknowledged, where there is a data_dir: "always" for before,
+    /// "interval" for soon after (a power cut costs what was acknowledged within the interval, a crash
+    /// of the broker next to nothing), "off" for never.
+    pub struct Durable {
+        /// Sessions that outlive their connections, with their subscriptions, the QoS 1 and 2 messages that
+        /// wait for them, exchanges that have begun, and wills.
+        sessions: Durability = Durability::Always, Kind::Choice(Durability::WORDS), restart;
+        /// Retained messages.
+        retained: Durability = Durability::Always, Kind::Choice(Durability::WORDS), restart;
+        /// How long "interval" is.
+        interval: u32 = 100_000,
+            Kind::Number(Unit::Microseconds, Bounds { least: 1_000, greatest: 60_000_000 }), restart;
+    }
+}
+
+section! {
     /// What the broker tells about itself by HTTP: /metrics for Prometheus, /status for health checks.
     /// Whoever reaches it may read it, and nothing can be changed by it.
     pub struct Http {
@@ -409,6 +428,7 @@ words! {
         Trace = "trace",
     }
 }
+words! { Durability { Always = "always", Interval = "interval", Off = "off", } }
 words! { LogFormat { Full = "full", Compact = "compact", } }
 words! {
     QueueOverflow { DropOldest = "drop_oldest", DropNew = "drop_new", Reject = "reject", }
@@ -427,6 +447,7 @@ words! {
 pub(super) const SECTIONS: &[(&str, &[Key])] = &[
     ("mqtt", Mqtt::KEYS),
     ("auth", Auth::KEYS),
+    ("durability", Durable::KEYS),
     ("net", Net::KEYS),
     ("http", Http::KEYS),
     ("log", Log::KEYS),
@@ -444,6 +465,7 @@ impl Config {
             "" => self.set(name, raw),
             "mqtt" => self.mqtt.set(name, raw),
             "auth" => self.auth.set(name, raw),
+            "durability" => self.durability.set(name, raw),
             "net" => self.net.set(name, raw),
             "http" => self.http.set(name, raw),
             "log" => self.log.set(name, raw),

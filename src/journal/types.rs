@@ -14,20 +14,8 @@ pub const MAX_SESSIONS: u32 = (1 << 22) - 2;
 /// Bytes of the largest segment: a place within it takes 28 bits.
 pub const MAX_SEGMENT_BYTES: u32 = 1 << 28;
 
-/// Something that was appended and has not ended: a message, a subscription, a will. Numbers rise by
-/// one with everything that is appended and are never used again, so they are also the order in which
-/// things came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ItemId(pub(super) u64);
-
-/// A session, by a number as small as possible: it is used again after the session's end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionNumber(pub(super) u32);
-
-/// How far the journal is: the number of a frame. What was appended at a position is on disk once
-/// [`super::Journal::durable`] is no less.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Position(pub(super) u64);
+pub use crate::message::{ItemId, Position};
+pub use crate::session::SessionNumber;
 
 /// A file of the journal; the caller makes a name of the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +26,8 @@ pub struct FileId(pub u32);
 pub struct Deadline(pub u64);
 
 impl Deadline {
+    /// Long ago.
+    pub const PAST: Self = Self(0);
     /// Later than anything.
     pub const NEVER: Self = Self(u64::MAX);
 }

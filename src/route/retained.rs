@@ -129,22 +129,21 @@ impl Retained {
         id
     }
 
-    /// Removes what `topic` has; whether it had anything.
-    pub fn remove(&mut self, topic: &str) -> bool {
+    /// Removes what `topic` has.
+    pub fn remove(&mut self, topic: &str) -> Option<Message> {
         let hash = self.hashing.text(topic.as_bytes());
-        let Some(id) = self.find(topic, hash) else {
-            return false;
-        };
+        let id = self.find(topic, hash)?;
         if let Ok(at) = self.search(topic) {
             self.order.remove(at);
         }
         self.index.remove(hash, id);
-        if let Some(old) = self.slots.get_mut(id as usize).and_then(Option::take) {
+        let old = self.slots.get_mut(id as usize).and_then(Option::take);
+        if let Some(old) = &old {
             self.bytes -= old.size();
             self.expiring.remove(&(old.expires_at(), id));
         }
         self.vacant.push(id);
-        true
+        old
     }
 
     /// What `topic` has.
@@ -210,20 +209,11 @@ impl Retained {
         Scan::Complete
     }
 
-    /// Removes messages that expired by `now`, at most `budget`; how many.
-    pub fn expire(&mut self, now: Time, budget: usize) -> usize {
-        let mut removed = 0;
-        while removed < budget {
-            let Some(&(at, id)) = self.expiring.first() else {
-                break;
-            };
-            let Some(message) = self.slot(id).filter(|_| at <= now).cloned() else {
-                break;
-            };
-            self.remove(message.topic());
-            removed += 1;
-        }
-        removed
+    /// Removes the message that expired first, if that was by `now`.
+    pub fn expire(&mut self, now: Time) -> Option<Message> {
+        let &(at, id) = self.expiring.first()?;
+        let message = self.slot(id).filter(|_| at <= now)?.clone();
+        self.remove(message.topic())
     }
 
     /// Topics that have a message.

@@ -4,16 +4,17 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::limits::MAX_SHARDS;
 use crate::policy::{Guard, Open, Policy};
 use crate::route::ShardId;
-use crate::shard::{Identity, Settings};
+use crate::shard::{Durability, Durable, Epoch, Identity, Settings};
 use crate::time::Time;
 
 use super::admin::Asker;
@@ -22,10 +23,12 @@ use super::clock::Clock;
 use super::driver::{Common, DriverOptions};
 use super::error::BootError;
 use super::http::{self, Facts, HttpAddress};
+use super::keeper::KeeperOptions;
 use super::listener::{ListenAddress, Listener, listen};
 use super::mesh::{self, Door};
 use super::net::{self, Chosen};
 use super::signals::Catcher;
+use super::store::Store;
 use super::sys::{self, Resource};
 use super::threads::{Note, Starter, Thread};
 
@@ -67,10 +70,23 @@ pub struct RuntimeOptions {
     pub http: Option<HttpAddress>,
     /// How long clients have to take their last bytes when the broker stops.
     pub shutdown_grace: Duration,
+    /// Where durable state is kept; nothing is kept without.
+    pub store: Option<StoreOptions>,
     /// Whether SIGTERM and SIGINT stop the broker.
     pub catch_signals: bool,
     /// Called once, when all listeners listen and every shard is about to serve them.
     pub ready: Box<dyn FnOnce(Started) + Send>,
+}
+
+/// Durable state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// The data directory.
+    pub directory: PathBuf,
+    /// What is kept, how surely.
+    pub durable: Durable,
+    /// How often what is kept with [`crate::shard::Durability::Interval`] is synced.
+    pub interval: Duration,
 }
 
 impl Default for RuntimeOptions {
@@ -89,6 +105,7 @@ impl Default for RuntimeOptions {
             backlog: 4096,
             http: None,
             shutdown_grace: Duration::from_secs(5),
+            store: None,
             catch_signals: true,
             ready: Box::new(|_| ()),
         }
@@ -166,6 +183,8 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     };
     let common = Common::default();
     let clock = Clock::start();
+    let store = open_store(&options, shards)?;
+    let keepers = keepers(store.as_ref(), &options, clock);
     let seed = std::hash::RandomState::new().build_hasher().finish();
     let (auth, desks) = authenticators(&mut options, &doors, cpus.len(), clock)?;
     let mut broker = Broker {
@@ -197,6 +216,7 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
             mesh,
             questions,
             desk,
+            keeper: keepers.as_ref().map(|keepers| keepers[index].clone()),
             clock,
             common: broker.common.clone(),
         };
@@ -261,6 +281,37 @@ fn authenticators(
     options.policy =
         Arc::new(move |shard| Box::new(Guard::new(Arc::clone(&guard), shard.index() as u64)));
     Ok((Some(auth), desks))
+}
+
+/// The data directory, if anything is to be kept in it.
+fn open_store(options: &RuntimeOptions, shards: usize) -> Result<Option<Store>, BootError> {
+    let Some(wanted) = &options.store else {
+        return Ok(None);
+    };
+    if wanted.durable.sessions == Durability::Off && wanted.durable.retained == Durability::Off {
+        return Ok(None);
+    }
+    let store = Store::open(&wanted.directory, shards);
+    store.map(Some).map_err(BootError::Store)
+}
+
+/// What each shard keeps, and where.
+fn keepers(
+    store: Option<&Store>,
+    options: &RuntimeOptions,
+    clock: Clock,
+) -> Option<Vec<KeeperOptions>> {
+    let (store, wanted) = (store?, options.store.as_ref()?);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0));
+    let epoch = Epoch(now.saturating_sub(clock.now().as_micros() / 1_000));
+    let keeper = |shard| KeeperOptions {
+        files: store.files(shard),
+        durable: wanted.durable,
+        interval: wanted.interval,
+        epoch,
+    };
+    Some((0..store.shards()).map(keeper).collect())
 }
 
 /// The CPU of each shard.

@@ -26,11 +26,13 @@ use super::admin::{Question, Snapshot};
 use super::auth::{Desk, News};
 use super::clock::Clock;
 use super::idle::{Idleness, LONGEST_BLOCK, LONGEST_SLEEP, Notifier};
+use super::keeper::{Keeper, KeeperOptions};
 use super::log::Log;
 use super::mesh::{HandedOver, Mesh, Parcel};
 use super::meters::{self, Watch};
 use super::net::{Chosen, Completion, Gather, Net, Operation, Token, Wait};
 use super::sockets::{ReceiveEnd, SendEnd, Sockets, key};
+use super::store::StoreError;
 use super::sys;
 
 /// Microseconds after which to look again whether another shard has made room in its channel: about
@@ -57,6 +59,7 @@ pub(super) struct DriverOptions {
     pub(super) mesh: Mesh,
     pub(super) questions: Receiver<Question>,
     pub(super) desk: Desk,
+    pub(super) keeper: Option<KeeperOptions>,
     pub(super) clock: Clock,
     pub(super) common: Common,
 }
@@ -70,12 +73,29 @@ pub(super) struct Common {
     pub(super) connections: Arc<AtomicUsize>,
 }
 
+/// Why a shard does not start.
+#[derive(Debug)]
+pub(super) enum DriverError {
+    Net(std::io::Error),
+    Store(StoreError),
+}
+
+impl std::fmt::Display for DriverError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Net(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
 /// One shard with everything around it.
 pub(super) struct Driver {
     sockets: Sockets,
     acceptor: Acceptor,
     shard: Shard,
     outbox: Outbox,
+    keeper: Option<Keeper>,
     mesh: Mesh,
     gather: Gather,
     spin_us: u64,
@@ -105,19 +125,29 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    /// Must be called on the thread that will run it.
-    pub(super) fn new(options: DriverOptions) -> std::io::Result<Self> {
-        let mut ring = Net::open(&options.net)?;
+    /// Must be called on the thread that will run it. What was kept on disk is there then, and the
+    /// other shards are told of its subscriptions.
+    pub(super) fn new(options: DriverOptions) -> Result<Self, DriverError> {
+        let mut ring = Net::open(&options.net).map_err(DriverError::Net)?;
         let now = options.clock.now();
         options.mesh.door().set_ring(ring.raw_fd());
         let policy = (options.policy)(options.identity.shard);
         let bell = Token::plain(Operation::Bell);
         ring.watch(options.mesh.door().bell(), bell);
-        Ok(Self {
+        let index = options.identity.shard.index();
+        let mut outbox = Outbox::new(options.identity.shards);
+        let mut shard = Shard::new(options.identity, options.settings, policy, now);
+        let keeper = options.keeper.map(|keeper| {
+            let ringer = options.mesh.ringer();
+            Keeper::open(keeper, index, &mut shard, ringer, now, &mut outbox)
+        });
+        let keeper = keeper.transpose().map_err(DriverError::Store)?;
+        let mut driver = Self {
             sockets: Sockets::new(ring, Arc::clone(&options.common.connections)),
             acceptor: Acceptor::new(options.listeners),
-            outbox: Outbox::new(options.identity.shards),
-            shard: Shard::new(options.identity, options.settings, policy, now),
+            outbox,
+            shard,
+            keeper,
             mesh: options.mesh,
             gather: Gather::new(options.gather_us, now),
             spin_us: options.spin_us.into(),
@@ -126,7 +156,7 @@ impl Driver {
             watch: Watch::new(now),
             questions: options.questions,
             desk: options.desk,
-            reports_memory: options.identity.shard.index() == 0,
+            reports_memory: index == 0,
             memory_due: now,
             clock: options.clock,
             common: options.common,
@@ -138,7 +168,10 @@ impl Driver {
             relieved: 0,
             behind: false,
             stops_at: None,
-        })
+        };
+        driver.shard.end_turn(now, &mut driver.outbox);
+        driver.empty_outbox(now);
+        Ok(driver)
     }
 
     /// The way to wait of a driver that shares its thread with an executor of glommio, which must be
@@ -194,6 +227,9 @@ impl Driver {
         }
         self.work_on_mesh(now);
         self.work_on_completions(now);
+        if let Some(keeper) = &mut self.keeper {
+            keeper.take(&mut self.shard, now, &mut self.outbox);
+        }
         self.work_on_arrivals(now);
         self.acceptor.resume(now, &mut self.sockets.ring);
         self.sockets.expire(now, &mut self.outbox);
@@ -202,6 +238,9 @@ impl Driver {
             self.shard.tick(now, &mut self.outbox);
         }
         self.shard.end_turn(now, &mut self.outbox);
+        if let (Some(keeper), Some(journal)) = (&mut self.keeper, self.shard.journal()) {
+            keeper.feed(journal, now);
+        }
         self.empty_outbox(now);
     }
 
@@ -276,6 +315,7 @@ impl Driver {
     /// the kernel reads no more from any client: that is how a full mesh reaches the publishers.
     fn work_on_arrivals(&mut self, now: Time) {
         while self.outbox.live_held() <= MESH_BACKLOG_BYTES
+            && Keeper::has_room(self.shard.kept())
             && let Some(mut completion) = self.arrivals.pop_front()
         {
             let conn = key(completion.token);
@@ -579,6 +619,7 @@ impl Driver {
             .next_deadline()
             .min(self.sockets.deadline())
             .min(self.acceptor.deadline())
+            .min(self.keeper.as_ref().map_or(Time::NEVER, Keeper::deadline))
             .min(self.stops_at.unwrap_or(Time::NEVER))
     }
 
@@ -589,11 +630,15 @@ impl Driver {
         self.stops_at = Some(now.plus_micros(grace));
         self.acceptor.stop(&mut self.sockets.ring);
         self.shard.shutdown(now, &mut self.outbox);
+        if let Some(journal) = self.shard.journal() {
+            journal.seal();
+        }
     }
 
     fn is_finished(&self, now: Time) -> bool {
         self.stops_at.is_some_and(|stops_at| {
-            let done = self.sockets.len() == 0 && self.acceptor.is_closed() && !self.behind;
+            let kept = self.shard.kept().is_none_or(Keeper::is_done);
+            let done = self.sockets.len() == 0 && self.acceptor.is_closed() && !self.behind && kept;
             done || now >= stops_at
         })
     }

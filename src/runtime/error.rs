@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::auth::FileError;
+use super::store::StoreError;
 
 /// Why [`super::run`] ended without having been asked to.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub enum BootError {
     },
     /// Something else that the operating system refused: what, and how.
     System(&'static str, io::Error),
+    /// The data directory cannot be used.
+    Store(StoreError),
     /// The executor of a shard did not start or did not end well.
     Executor {
         /// Which one.
@@ -161,6 +164,7 @@ impl fmt::Display for BootError {
                 "the open files limit is {limit}, which leaves no room for a connection; {needed} are \
                  needed for one. Fix: ulimit -n 65536 before the start (systemd: LimitNOFILE=)."
             ),
+            Self::Store(error) => error.fmt(formatter),
             Self::System(what, error) => write!(formatter, "cannot {what}: {error}"),
             Self::Executor { shard, text } => write!(formatter, "shard {shard} failed: {text}"),
             Self::Panicked { shard } => write!(

@@ -185,7 +185,28 @@ fn pair(low: ShardId, high: ShardId) -> (Lanes, Lanes) {
     (first, second)
 }
 
+/// Rings the bell of a shard, from any thread.
+#[derive(Clone, Debug)]
+pub(super) struct Ringer {
+    doors: Arc<[Door]>,
+    shard: usize,
+}
+
+impl Ringer {
+    pub(super) fn ring(&self) {
+        self.doors[self.shard].ring_bell();
+    }
+}
+
 impl Mesh {
+    /// What rings this shard's own bell.
+    pub(super) fn ringer(&self) -> Ringer {
+        Ringer {
+            doors: Arc::clone(&self.doors),
+            shard: self.me.index(),
+        }
+    }
+
     /// This shard's own door.
     pub(super) fn door(&self) -> &Door {
         &self.doors[self.me.index()]

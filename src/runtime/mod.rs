@@ -17,6 +17,8 @@
 //! | `idle` | waiting when there is nothing to do |
 //! | `log` | events of the core, at a bounded rate |
 //! | `meters` | what the runtime of a shard counts about itself |
+//! | `store` | the data directory: its lock, its files, the thread that writes them |
+//! | `keeper` | what a shard's loop does for its journal |
 //! | `driver` | the loop of a shard |
 //! | `auth` | slow authenticators: files, threads, answers |
 //! | `admin` | questions to the shards from other threads |
@@ -37,6 +39,7 @@ mod driver;
 mod error;
 mod http;
 mod idle;
+mod keeper;
 mod listener;
 mod log;
 mod mesh;
@@ -44,11 +47,12 @@ mod meters;
 pub mod net;
 mod signals;
 mod sockets;
+pub mod store;
 mod sys;
 mod threads;
 
 pub use auth::{AuthOptions, BadUrl, FileError, HttpAsker, HttpUrl};
-pub use boot::{RuntimeOptions, Started, StopHandle, run};
+pub use boot::{RuntimeOptions, Started, StopHandle, StoreOptions, run};
 pub use error::{BootError, HttpError, ListenError, UringError};
 pub use http::{HttpAddress, families, is_of_process};
 pub use listener::ListenAddress;

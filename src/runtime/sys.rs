@@ -168,6 +168,16 @@ pub(super) fn kernel_version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
+/// Gives a file its space on disk, so that a write to it does not run out of that.
+pub(super) fn reserve(file: &std::fs::File, bytes: u32) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the descriptor is open as long as `file` is borrowed, and the call touches no memory.
+    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes.into()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
 fn check(result: i32) -> io::Result<()> {
     if result < 0 {
         Err(io::Error::last_os_error())

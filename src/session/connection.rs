@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use crate::message::Position;
 use crate::route::SessionKey;
 use crate::time::Time;
 use crate::wire::{Ack, AckKind, PacketId, ReasonCode, Version};
@@ -96,6 +97,8 @@ pub struct Acknowledgement {
     pub reason: ReasonCode,
     /// Shards that have not answered.
     pub waiting: u32,
+    /// How far the journal must have come before it leaves.
+    pub durable: Position,
 }
 
 impl Connection {

@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::message::Message;
+use crate::message::{ItemId, Message};
 use crate::policy::Grant;
 use crate::route::GroupKey;
 use crate::time::Time;
-use crate::wire::{QoS, SubscriptionOptions};
+use crate::wire::{QoS, SubscriptionOptions, Version};
 
 pub use aliases::{IncomingAliases, Named, OutgoingAliases};
 pub use connection::{Acknowledgement, ConnKey, Connection, Peer, Phase, Ticket};
@@ -29,6 +29,10 @@ pub use window::{Acknowledged, Slot, Window};
 /// A Session Expiry Interval that never passes, in seconds.
 pub const NEVER_EXPIRES: u32 = u32::MAX;
 
+/// A session in the journal, by a number as small as possible: it is used again after the session's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionNumber(pub(crate) u32);
+
 /// The session of one client.
 #[derive(Debug)]
 pub struct Session {
@@ -36,6 +40,10 @@ pub struct Session {
     pub client_id: Box<str>,
     /// Its connection, if it has one.
     pub connection: Option<ConnKey>,
+    /// What the client spoke last.
+    pub version: Version,
+    /// What the journal calls it, where it has it.
+    pub stored: Option<SessionNumber>,
     /// Seconds that it outlives its connection.
     pub expiry_interval: u32,
     /// When it ends, [`Time::NEVER`] while connected.
@@ -86,6 +94,8 @@ pub struct SubscriptionEntry {
     pub options: SubscriptionOptions,
     /// Its Subscription Identifier, 0 for none.
     pub identifier: u32,
+    /// What the journal calls it, where it has it.
+    pub stored: Option<ItemId>,
 }
 
 /// A message on its way to one client.
@@ -128,6 +138,8 @@ impl Session {
         Self {
             client_id: client_id.into(),
             connection: None,
+            version: Version::V3_1_1,
+            stored: None,
             expiry_interval: 0,
             expires_at: Time::NEVER,
             timer: Time::NEVER,
@@ -151,6 +163,12 @@ impl Session {
     pub fn subscription(&self, filter: &str) -> Result<usize, usize> {
         self.subscriptions
             .binary_search_by(|entry| (*entry.filter).cmp(filter))
+    }
+
+    /// What the journal calls it, if it keeps messages for it: it outlives its connection.
+    #[must_use]
+    pub fn keeps(&self) -> Option<SessionNumber> {
+        self.stored.filter(|_| self.expiry_interval > 0)
     }
 
     /// When something is due while no client is connected: the will, or the end of the session.

@@ -10,6 +10,13 @@ use crate::wire::PacketId;
 pub struct Received(Vec<PacketId>);
 
 impl Received {
+    /// Identifiers that ascend.
+    #[must_use]
+    pub fn restored(identifiers: Vec<PacketId>) -> Self {
+        debug_assert!(identifiers.is_sorted_by(|a, b| a < b));
+        Self(identifiers)
+    }
+
     /// Notes `identifier`; `false` if it was noted before.
     pub fn insert(&mut self, identifier: PacketId) -> bool {
         match self.0.binary_search(&identifier) {

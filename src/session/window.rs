@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 
+use crate::message::ItemId;
 use crate::wire::{PacketId, QoS};
 
 use super::Delivery;
@@ -38,6 +39,17 @@ pub enum Acknowledged {
     Release,
     /// No message has this identifier in that state.
     Unknown,
+}
+
+impl Acknowledged {
+    /// What the journal calls the message that the exchange was about.
+    #[must_use]
+    pub fn stored(&self) -> Option<ItemId> {
+        match self {
+            Self::Completed(delivery) => delivery.as_ref()?.message.stored(),
+            Self::Release | Self::Unknown => None,
+        }
+    }
 }
 
 /// The window. The circle of identifiers is a parameter so that tests can come round it.
@@ -75,6 +87,17 @@ enum Place {
 }
 
 impl<const CIRCLE: u16> Window<CIRCLE> {
+    /// The window of a session that was kept on disk: exchanges that have begun, in the order of their
+    /// messages, all to be sent again.
+    #[must_use]
+    pub fn restored(exchanges: Vec<(PacketId, Slot)>) -> Self {
+        Self {
+            unacknowledged: exchanges.len() as u16, // each has an identifier of its own
+            stragglers: exchanges,
+            ..Self::default()
+        }
+    }
+
     /// Whether nothing waits for an acknowledgement.
     #[must_use]
     pub fn is_empty(&self) -> bool {

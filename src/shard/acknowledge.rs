@@ -6,6 +6,7 @@ use crate::time::Time;
 use crate::wire::{Ack, AckKind, AckRun, PacketId, QoS, ReasonCode};
 
 use super::deliver::send_ack;
+use super::durable::Mark;
 use super::{ConnKey, Outbox, Shard};
 
 impl Shard {
@@ -23,7 +24,8 @@ impl Shard {
             // The client refuses the message, which ends the exchange
             // [MQTT-4.3.3-4] [MQTT-4.4.0-2] [MQTT-4.8.2-6].
             if let Some(session) = self.sessions.get_mut(key) {
-                session.window.finish(ack.packet_id, QoS::ExactlyOnce);
+                let done = session.window.finish(ack.packet_id, QoS::ExactlyOnce);
+                self.store.acknowledge(session.stored, done.stored());
             }
             return self.pump(key, now, out);
         }
@@ -57,25 +59,34 @@ impl Shard {
         else {
             return;
         };
-        let stats = &mut self.stats;
+        let (stats, store) = (&mut self.stats, &mut self.store);
+        let stored = session.stored;
         match kind {
             // A QoS 1 message has arrived [MQTT-4.3.2-3], or was refused, which is the same to us
             // [MQTT-4.4.0-2]: it goes to nobody else [MQTT-4.8.2-6].
             AckKind::PubAck => packet_ids.for_each(|packet_id| {
-                session.window.finish(packet_id, QoS::AtLeastOnce);
+                let done = session.window.finish(packet_id, QoS::AtLeastOnce);
+                store.acknowledge(stored, done.stored());
             }),
             // The client owns a QoS 2 message [MQTT-4.3.3-4]. PUBRELs leave in the order of the PUBRECs
             // [MQTT-4.6.0-4], with their identifiers [MQTT-2.2.1-5].
             AckKind::PubRec => {
                 for packet_id in packet_ids {
                     let reason = match session.window.receive(packet_id) {
-                        Acknowledged::Release => ReasonCode::Success,
+                        Acknowledged::Release => {
+                            store.receive(stored, packet_id);
+                            ReasonCode::Success
+                        }
                         Acknowledged::Unknown | Acknowledged::Completed(_) => {
                             ReasonCode::PacketIdentifierNotFound
                         }
                     };
                     let release = Ack::new(packet_id, reason);
                     send_ack(connection, AckKind::PubRel, &release, stats, out);
+                }
+                if stored.is_some() {
+                    // It might have come before, without being on disk yet.
+                    out.promise(conn, store.promised(Mark::START));
                 }
                 return; // nothing is free yet
             }
@@ -84,6 +95,7 @@ impl Shard {
             AckKind::PubRel => {
                 for packet_id in packet_ids {
                     let reason = if session.received.remove(packet_id) {
+                        store.release(stored, packet_id);
                         ReasonCode::Success
                     } else {
                         ReasonCode::PacketIdentifierNotFound
@@ -91,11 +103,16 @@ impl Shard {
                     let complete = Ack::new(packet_id, reason);
                     send_ack(connection, AckKind::PubComp, &complete, stats, out);
                 }
+                if stored.is_some() {
+                    out.promise(conn, store.promised(Mark::START));
+                }
                 return;
             }
             // A QoS 2 message has arrived, and both sides know.
             AckKind::PubComp => packet_ids.for_each(|packet_id| {
-                session.window.complete(packet_id);
+                if let Acknowledged::Completed(_) = session.window.complete(packet_id) {
+                    store.complete(stored, packet_id);
+                }
             }),
         }
         self.pump(key, now, out);

@@ -8,7 +8,6 @@ use crate::time::Time;
 use crate::topic::Subscription;
 use crate::wire::{Disconnect, Packet, ReasonCode, UserProperties};
 
-use super::outbox::Close;
 use super::publish::Publisher;
 use super::tables::TimerKey;
 use super::{Cause, ConnKey, Event, Fault, Outbox, Shard};
@@ -68,11 +67,14 @@ impl Shard {
         self.disconnect(conn, ending, now, out);
     }
 
-    /// Wills are published [MQTT-3.1.2-8], those with a delay too, because the sessions end with
-    /// the process; then every connection ends with 0x8B.
+    /// Wills are published [MQTT-3.1.2-8], those with a delay too where the session ends with the
+    /// process; then every connection ends with 0x8B.
     pub fn shutdown(&mut self, now: Time, out: &mut Outbox) {
         for key in self.sessions.keys() {
-            self.publish_will(key, now, out);
+            let session = self.sessions.get(key);
+            if session.is_some_and(|session| session.keeps().is_none()) {
+                self.publish_will(key, now, out);
+            }
         }
         for conn in self.connections.keys() {
             self.disconnect(conn, Ending::fault(Fault::ShuttingDown), now, out);
@@ -159,7 +161,7 @@ impl Shard {
         self.enhanced.remove(&conn);
         if ending.close_socket {
             // Nothing follows a DISCONNECT but the end [MQTT-3.14.4-1] [MQTT-3.14.4-2] [MQTT-4.13.2-1].
-            out.closes.push(Close { conn });
+            out.close(conn);
         }
         match connection.phase {
             Phase::Handshake => {}
@@ -198,6 +200,7 @@ impl Shard {
         if session.expiry_interval == 0 {
             return self.end_session(key, now, out);
         }
+        self.store.disconnected(session);
         if delay == Some(0) {
             self.publish_will(key, now, out); // [MQTT-3.1.2-8]
         }
@@ -271,6 +274,7 @@ impl Shard {
                 discarded += 1;
             }
         }
+        self.store.remove_session(session.stored);
         self.stats
             .drop_messages(DropReason::SessionEnded, discarded);
         out.event(Event::SessionEnded {
@@ -290,6 +294,8 @@ impl Shard {
         };
         let message = will.message.view();
         if !self.may_publish(key, message.topic, (Denied::Will, 1)) {
+            let stored = self.sessions.get(key).and_then(|session| session.stored);
+            self.store.will_published(stored);
             return; // a will may do no more than a PUBLISH of the same client
         }
         let expires_at = will
@@ -302,6 +308,8 @@ impl Shard {
             ..message
         };
         self.publish(&message, None, Publisher::BROKER, now, out);
+        let stored = self.sessions.get(key).and_then(|session| session.stored);
+        self.store.will_published(stored);
     }
 }
 

@@ -277,6 +277,7 @@ impl Shard {
         if welcome.size(connect.version) > maximum as usize {
             return self.refuse(conn, client_id, ReasonCode::PacketTooLarge, now, out);
         }
+        let mark = self.store.mark();
         let (key, session_present) = self.begin_session(client_id, connect, now, out);
         self.recognise(conn, key, grant, now);
         let expiry_interval = expiry_interval(connect, &self.settings);
@@ -286,6 +287,7 @@ impl Shard {
             return;
         };
         session.connection = Some(conn); // [MQTT-3.1.4-4]: clean or resumed
+        session.version = connect.version;
         session.expiry_interval = expiry_interval;
         session.will = connect.will.as_ref().map(|will| Box::new(keep_will(will)));
         session.will_at = Time::NEVER; // the old one is not sent [MQTT-3.1.3-9]
@@ -301,6 +303,7 @@ impl Shard {
             connection.timer,
             connection.due_at(),
         );
+        self.store.connected(session);
         self.stats.connects_accepted += 1;
         self.stats.clients_connected += 1;
         self.stats.clients_maximum = self.stats.clients_maximum.max(self.stats.clients_connected);
@@ -319,6 +322,7 @@ impl Shard {
         let mut packet = Vec::new();
         welcome.encode(connect.version, &mut packet);
         out.write(conn).extend_from_slice(&packet);
+        out.promise(conn, self.store.promised(mark));
         self.stats.sent(&packet);
         self.pump(key, now, out);
     }

@@ -2,13 +2,14 @@
 //! queue of its session where it is not.
 
 use crate::limits::MAX_PACKET_SIZE;
-use crate::message::{Message, MessageView};
+use crate::message::{ItemId, Message, MessageView};
 use crate::route::{GroupKey, SessionKey};
-use crate::session::{Connection, Delivery, Identifiers, Named, Session, Slot};
+use crate::session::{Connection, Delivery, Identifiers, Named, Session, SessionNumber, Slot};
 use crate::stats::{DropReason, Stats};
 use crate::time::Time;
 use crate::wire::{Ack, AckKind, PacketId, PublishHead, QoS, ReasonCode, Run, Version};
 
+use super::durable::{Mark, Store};
 use super::explain::{encode_explained, explanation};
 use super::{ConnKey, Outbox, QueueOverflow, Shard};
 
@@ -19,6 +20,9 @@ pub(super) struct Fanout<'a> {
     /// Its packet as it came, and those that continue it.
     pub(super) run: Option<Run<'a>>,
     pub(super) now: Time,
+    /// What the journal calls the message, and whether it could not take it.
+    pub(super) stored: Option<ItemId>,
+    pub(super) refused: bool,
     /// Made by the first receiver that keeps the message, shared by all.
     kept: Option<Message>,
     encoder: &'a mut Encoder,
@@ -27,6 +31,7 @@ pub(super) struct Fanout<'a> {
 }
 
 /// What the subscriptions of one session say of a message.
+#[derive(Clone)]
 pub(super) struct Matched {
     pub(super) qos: QoS,
     pub(super) retain_as_published: bool,
@@ -94,6 +99,8 @@ impl<'a> Fanout<'a> {
             message,
             run: None,
             now,
+            stored: None,
+            refused: false,
             kept: None,
             encoder,
             shared: receivers > 1,
@@ -103,8 +110,17 @@ impl<'a> Fanout<'a> {
     pub(super) fn keep(&mut self) -> Message {
         debug_assert_eq!(self.count(), 1, "a run is kept message by message");
         self.kept
-            .get_or_insert_with(|| self.message.to_message_by(&mut self.encoder.scratch))
+            .get_or_insert_with(|| {
+                self.message
+                    .to_message_by(self.stored, &mut self.encoder.scratch)
+            })
             .clone()
+    }
+
+    /// The journal calls the message this from here on.
+    pub(super) fn set_stored(&mut self, stored: Option<ItemId>) {
+        self.stored = stored;
+        self.kept = None;
     }
 
     /// How many messages it stands for.
@@ -226,9 +242,20 @@ impl Shard {
         out: &mut Outbox,
     ) -> bool {
         if !self.may_receive(key, fanout.message.topic, fanout.count()) {
+            if fanout.stored.is_some() {
+                let stored = self.sessions.get(key).and_then(|session| session.stored);
+                self.store.acknowledge(stored, fanout.stored);
+            }
             return true; // as if it were not subscribed
         }
+        if matched.group.is_some() {
+            self.store(std::iter::once((key, matched.clone())), None, fanout);
+        }
         let outcome = self.hand_out(key, matched, fanout, out);
+        if outcome != Outcome::Taken && fanout.stored.is_some() {
+            let stored = self.sessions.get(key).and_then(|session| session.stored);
+            self.store.acknowledge(stored, fanout.stored);
+        }
         // What a client was not given must not hide the retained message from its replay.
         if outcome == Outcome::Taken && fanout.message.retain {
             self.note_live(key, fanout.message.topic.as_str());
@@ -295,9 +322,13 @@ impl Shard {
                     packet_id: Some(packet_id),
                     ..copy
                 };
+                let stored = session.stored.zip(fanout.stored);
                 if !send_fanout(connection, &copy, fanout, &mut self.stats, out) {
                     session.window.finish(packet_id, copy.qos); // as if sent [MQTT-3.1.2-25]
+                    return Outcome::Dropped;
                 }
+                let conn = connection.key;
+                note_sent(stored, copy.qos, packet_id, conn, &mut self.store, out);
                 Outcome::Taken
             }
             connection => {
@@ -353,7 +384,7 @@ impl Shard {
             };
             // [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-4.9.0-2]
             let packet_id = session.window.send(Delivery {
-                message: message.to_message_by(&mut fanout.encoder.scratch),
+                message: message.to_message_by(None, &mut fanout.encoder.scratch),
                 qos: copy.qos,
                 retain: copy.retain,
                 identifiers: Identifiers::new(),
@@ -454,6 +485,8 @@ impl Shard {
                     Some(oldest) => {
                         self.stats.queued -= 1;
                         self.stats.queued_bytes -= oldest.message.size() as u64;
+                        let stored = oldest.message.stored();
+                        self.store.acknowledge(session.stored, stored);
                     }
                     None => return Outcome::Dropped, // larger than the whole queue may be
                 },
@@ -493,7 +526,14 @@ impl Shard {
                 break;
             }
             if session.window.has_unsent() {
-                resend(session, connection, now, &mut self.stats, out);
+                resend(
+                    session,
+                    connection,
+                    now,
+                    &mut self.store,
+                    &mut self.stats,
+                    out,
+                );
             } else if session.window.takes_new() {
                 self.send_queued(key, conn, now, out);
             } else {
@@ -538,6 +578,8 @@ impl Shard {
         // The rules may be others than when it was queued.
         if !self.may_receive(key, delivery.message.view().topic, 1) {
             self.stats.drop_messages(DropReason::NotAuthorized, 1);
+            let stored = self.sessions.get(key).and_then(|session| session.stored);
+            self.store.acknowledge(stored, delivery.message.stored());
             return;
         }
         let (Some(session), Some(connection)) =
@@ -545,8 +587,11 @@ impl Shard {
         else {
             return;
         };
+        let stored = session.stored.zip(delivery.message.stored());
         if delivery.message.expires_at() < now {
             self.stats.drop_messages(DropReason::Expired, 1); // [MQTT-3.3.2-5]
+            self.store
+                .acknowledge(session.stored, delivery.message.stored());
             return;
         }
         let message = delivery.message.clone();
@@ -568,9 +613,33 @@ impl Shard {
             &mut self.stats,
             out,
         );
-        if let (false, Some(packet_id)) = (sent, packet_id) {
-            session.window.finish(packet_id, qos); // as if sent [MQTT-3.1.2-25]
+        match packet_id {
+            Some(packet_id) if sent => {
+                note_sent(stored, qos, packet_id, conn, &mut self.store, out);
+            }
+            Some(packet_id) => {
+                session.window.finish(packet_id, qos); // as if sent [MQTT-3.1.2-25]
+                self.store.acknowledge(session.stored, message.stored());
+            }
+            None => {}
         }
+    }
+}
+
+/// A message was sent the first time: of QoS 2, its packet identifier must be on disk before it leaves,
+/// or it might be sent under another one after a crash, and arrive twice.
+fn note_sent(
+    stored: Option<(SessionNumber, ItemId)>,
+    qos: QoS,
+    packet_id: PacketId,
+    conn: ConnKey,
+    store: &mut Store,
+    out: &mut Outbox,
+) {
+    if let (Some((session, message)), QoS::ExactlyOnce) = (stored, qos) {
+        let mark = store.mark();
+        store.send(Some(session), Some(message), packet_id);
+        out.promise(conn, store.promised(mark));
     }
 }
 
@@ -579,9 +648,11 @@ fn resend(
     session: &mut Session,
     connection: &mut Connection,
     now: Time,
+    store: &mut Store,
     stats: &mut Stats,
     out: &mut Outbox,
 ) {
+    let stored = session.stored;
     let Some((packet_id, slot)) = session.window.resend() else {
         return;
     };
@@ -589,7 +660,9 @@ fn resend(
     let Slot::Published(delivery) = slot else {
         // After PUBREC only PUBREL [MQTT-4.3.3-6].
         let release = Ack::new(packet_id, ReasonCode::Success);
-        return send_ack(connection, AckKind::PubRel, &release, stats, out);
+        send_ack(connection, AckKind::PubRel, &release, stats, out);
+        // That PUBREC came may not be on disk yet.
+        return out.promise(connection.key, store.promised(Mark::START));
     };
     let copy = Copy {
         qos: delivery.qos,
@@ -599,8 +672,16 @@ fn resend(
         identifiers: &delivery.identifiers,
     };
     let qos = copy.qos;
-    if !send_publish(connection, &delivery.message.view(), &copy, now, stats, out) {
+    let message = delivery.message.stored();
+    let view = delivery.message.view();
+    if send_publish(connection, &view, &copy, now, stats, out) {
+        if qos == QoS::ExactlyOnce && message.is_some() {
+            // That it was sent before may not be on disk yet.
+            out.promise(connection.key, store.promised(Mark::START));
+        }
+    } else {
         session.window.finish(packet_id, qos); // as if sent [MQTT-3.1.2-25]
+        store.acknowledge(stored, message);
     }
 }
 

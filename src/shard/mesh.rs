@@ -6,12 +6,14 @@
 
 use std::collections::VecDeque;
 
+use crate::message::Position;
 use crate::route::{SessionKey, ShardId};
 use crate::time::Time;
 use crate::wire::PacketId;
 
 use super::batch::{Batch, Control, Target};
 use super::deliver::Fanout;
+use super::publish::receivers_of;
 use super::replay::RetainedQuery;
 use super::{ConnKey, Outbox, Shard};
 
@@ -47,8 +49,12 @@ struct Peer {
     /// What came from it, and how much of that it was told.
     live_done: u64,
     control_done: u64,
-    answered: (u64, u64),
     refused: Vec<u64>,
+    /// How far the journal must have come before it is told of the last of that.
+    gate: Position,
+    /// What it was told, or will be when the journal has come so far.
+    noted: (u64, u64),
+    untold: VecDeque<(Position, (u64, u64))>,
 }
 
 impl Mesh {
@@ -121,16 +127,33 @@ impl Mesh {
         waiting
     }
 
-    /// Tells every shard how far this one has come since the last time.
+    /// What came from `from` is done when the journal has come so far.
+    fn wait_for(&mut self, from: ShardId, position: Position) {
+        if let Some(peer) = self.peers.get_mut(from.index()) {
+            peer.gate = peer.gate.max(position);
+        }
+    }
+
+    /// Tells every shard how far this one has come since the last time, on disk where that is promised.
     pub(super) fn answer(&mut self, out: &mut Outbox) {
+        let durable = out.durable();
         for (index, peer) in self.peers.iter_mut().enumerate() {
             let done = (peer.live_done, peer.control_done);
-            if done != peer.answered {
-                peer.answered = done;
-                let refused = std::mem::take(&mut peer.refused);
+            if done != peer.noted {
+                peer.noted = done;
+                peer.untold.push_back((peer.gate, done));
+            }
+            let told = std::iter::from_fn(|| {
+                let told = peer.untold.pop_front_if(|(gate, _)| *gate <= durable);
+                told.map(|(_, done)| done)
+            });
+            if let Some((live, control)) = told.last() {
+                let later = peer.refused.partition_point(|&number| number <= live);
+                let later = peer.refused.split_off(later);
+                let refused = std::mem::replace(&mut peer.refused, later);
                 let answer = Control::Answer {
-                    live: done.0,
-                    control: done.1,
+                    live,
+                    control,
                     refused,
                 };
                 out.control(ShardId::new(index), answer);
@@ -170,6 +193,7 @@ impl Mesh {
 impl Shard {
     /// A batch of publishes from another shard.
     pub fn receive_live(&mut self, from: ShardId, batch: &Batch, now: Time, out: &mut Outbox) {
+        let mark = self.store.mark();
         for frame in batch.frames() {
             let mut encoder = self.encoder.take().unwrap_or_default();
             let accepted = match frame.target {
@@ -178,6 +202,7 @@ impl Shard {
                     let receivers = matches.local.len();
                     let mut fanout = Fanout::new(frame.message, &mut encoder, receivers, now);
                     fanout.run = frame.run;
+                    self.store(receivers_of(&matches, None), None, &mut fanout);
                     !self.publish_local(&matches, None, &mut fanout, out)
                 }
                 Target::Member {
@@ -199,6 +224,7 @@ impl Shard {
                 }
             }
         }
+        self.mesh.wait_for(from, self.store.promised(mark));
     }
 
     /// A control message from another shard.
@@ -232,9 +258,11 @@ impl Shard {
                 self.member_changed(&subscription, Err((from, session)));
             }
             Control::Retain(batch) => {
+                let mark = self.store.mark();
                 for frame in batch.frames() {
-                    self.keep(&frame.message);
+                    self.keep_for_another(&frame.message, now);
                 }
+                self.mesh.wait_for(from, self.store.promised(mark));
                 out.recycle(batch);
             }
             Control::RetainedQuery {

@@ -32,6 +32,7 @@ mod authenticate;
 mod close;
 mod connect;
 mod deliver;
+mod durable;
 mod event;
 mod explain;
 mod fault;
@@ -40,6 +41,7 @@ mod outbox;
 mod publish;
 mod random;
 mod replay;
+mod restore;
 mod settings;
 mod share;
 mod subscribe;
@@ -62,15 +64,18 @@ use crate::wire::{
 pub use crate::session::{ConnKey, Peer, Ticket};
 pub use batch::{Batch, Control, Frame, Target, home};
 pub use close::CloseCause;
+pub use durable::{Durability, Durable};
 pub use event::{Cause, Event};
 pub use fault::Fault;
 pub use outbox::{Close, Handoff, Outbox, Question};
+pub use restore::{Bodies, Epoch};
 pub use settings::{QueueOverflow, Settings};
 pub use sys::{Loads, Memory, system_topics};
 
 use authenticate::Enhanced;
 use connect::{Answered, Asked};
 use deliver::Encoder;
+use durable::Store;
 use mesh::Mesh;
 use publish::Incoming;
 use random::Random;
@@ -119,6 +124,7 @@ pub struct Shard {
     due_queries: Vec<RetainedQuery>,
     /// Taken out while a message is routed, so it is a box.
     encoder: Option<Box<Encoder>>,
+    store: Store,
     sys: Sys,
     random: Random,
     serial: u64,
@@ -156,6 +162,7 @@ impl Shard {
             queries: Vec::new(),
             due_queries: Vec::new(),
             encoder: None,
+            store: Store::default(),
             sys: Sys::new(identity.shards, now),
             serial: 0,
             housekeeping,

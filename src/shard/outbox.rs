@@ -2,13 +2,18 @@
 //!
 //! Invariants: a connection with fresh output is in the list of touched ones; a batch is either open in
 //! its lane or with the runtime, never both; the outbox knows of each connection how many bytes wait
-//! for its socket, those that the driver has already taken included.
+//! for its socket, those that the driver has already taken included; what promises something that is
+//! not on disk yet stays, and so does all that was written to that connection behind it.
 
 use crate::chunks::Chunks;
+use crate::journal::Position;
 use crate::limits::MAX_EVENTS_PER_TURN;
 use crate::route::ShardId;
 use crate::session::{ConnKey, Peer, Ticket};
 use std::collections::VecDeque;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 
 use super::batch::{Batch, Control, LiveLane};
 use super::event::Event;
@@ -55,6 +60,15 @@ struct Output {
     unsent: u32,
     touched: bool,
     wants_writable: bool,
+    /// Whether there are promises.
+    promises: bool,
+}
+
+/// Output of a connection, up to a byte, that may leave when the journal has come so far.
+#[derive(Clone, Copy, Debug)]
+struct Promise {
+    position: Position,
+    end: usize,
 }
 
 /// Everything that a turn leaves behind.
@@ -63,6 +77,13 @@ pub struct Outbox {
     outputs: Chunks<Output>,
     touched: VecDeque<ConnKey>,
     spare_outputs: Vec<Vec<u8>>,
+    /// What the journal has on disk.
+    durable: Position,
+    /// In the order of their positions, which is that of their bytes.
+    promises: HashMap<ConnKey, VecDeque<Promise>, FixedState>,
+    /// Connections to look at when the journal has come so far.
+    promised: VecDeque<(Position, ConnKey)>,
+    late_closes: VecDeque<(Position, Close)>,
     live: Vec<LiveLane>,
     control: Vec<Vec<Control>>,
     #[expect(
@@ -110,6 +131,10 @@ impl Outbox {
             outputs: Chunks::default(),
             touched: VecDeque::new(),
             spare_outputs: Vec::new(),
+            durable: Position::default(),
+            promises: HashMap::default(),
+            promised: VecDeque::new(),
+            late_closes: VecDeque::new(),
             live: (0..shards).map(|_| LiveLane::default()).collect(),
             control: (0..shards).map(|_| Vec::new()).collect(),
             spare_batches: Vec::new(),
@@ -135,12 +160,29 @@ impl Outbox {
         Some(conn)
     }
 
-    /// Hands over what is to be sent and leaves `spare`, which is empty, in its place.
+    /// Hands over what is to be sent and leaves `spare`, which is empty, in its place. What promises
+    /// something that is not on disk stays.
     pub fn swap_output(&mut self, conn: ConnKey, spare: &mut Vec<u8>) {
         debug_assert!(spare.is_empty());
-        if let Some(output) = self.outputs.get_mut(conn.index as usize) {
-            std::mem::swap(&mut output.bytes, spare);
+        let Some(output) = self.outputs.get_mut(conn.index as usize) else {
+            return;
+        };
+        if output.promises
+            && let Some(promises) = self.promises.get_mut(&conn)
+        {
+            let mut free = 0;
+            while let Some(kept) = promises.pop_front_if(|next| next.position <= self.durable) {
+                free = kept.end;
+            }
+            if !promises.is_empty() {
+                spare.extend(output.bytes.drain(..free));
+                promises.iter_mut().for_each(|next| next.end -= free);
+                return;
+            }
+            self.promises.remove(&conn);
+            output.promises = false;
         }
+        std::mem::swap(&mut output.bytes, spare);
     }
 
     /// Takes back a buffer that was sent, to be used again.
@@ -186,6 +228,7 @@ impl Outbox {
     pub fn release(&mut self, conn: ConnKey) {
         if let Some(output) = self.outputs.get_mut(conn.index as usize) {
             *output = Output::default();
+            self.promises.remove(&conn);
         }
     }
 
@@ -262,6 +305,56 @@ impl Outbox {
             output.bytes = spare;
         }
         &mut output.bytes
+    }
+
+    /// What was written to `conn` so far promises what the journal has on disk at `position`.
+    pub(super) fn promise(&mut self, conn: ConnKey, position: Position) {
+        if position <= self.durable {
+            return;
+        }
+        let output = self.outputs.get_or_grow(conn.index as usize);
+        output.promises = true;
+        let end = output.bytes.len();
+        let promises = self.promises.entry(conn).or_default();
+        match promises.back_mut() {
+            Some(last) if last.position == position => last.end = end,
+            _ => {
+                promises.push_back(Promise { position, end });
+                self.promised.push_back((position, conn));
+            }
+        }
+    }
+
+    /// The journal has come so far: what promises no more than that may leave.
+    pub(super) fn set_durable(&mut self, position: Position) {
+        self.durable = position;
+        while let Some((_, conn)) = self
+            .promised
+            .pop_front_if(|(wanted, _)| *wanted <= position)
+        {
+            if self.promises.contains_key(&conn) {
+                self.write(conn); // touched
+            }
+        }
+        while let Some((_, close)) = self.late_closes.pop_front_if(|(at, _)| *at <= position) {
+            self.closes.push(close);
+        }
+    }
+
+    /// What the journal has on disk.
+    pub(super) fn durable(&self) -> Position {
+        self.durable
+    }
+
+    /// The connection is to be closed once its output is sent.
+    pub(super) fn close(&mut self, conn: ConnKey) {
+        let last = self.promises.get(&conn);
+        match last.and_then(|promises| promises.back()) {
+            Some(last) if last.position > self.durable => {
+                self.late_closes.push_back((last.position, Close { conn }));
+            }
+            _ => self.closes.push(Close { conn }),
+        }
     }
 
     /// Bytes that wait for the socket of `conn`, here and at the driver.

@@ -1,7 +1,8 @@
 //! A PUBLISH from a client, and the way of any message to everybody who wants it.
 
-use crate::message::MessageView;
-use crate::route::{Matches, SessionKey, ShardId};
+use crate::journal::Position;
+use crate::message::{ItemId, Message, MessageView};
+use crate::route::{Matches, Receiver, SessionKey, ShardId};
 use crate::session::{Acknowledgement, Connection, Identifiers, Session};
 use crate::stats::{Denied, Stats};
 use crate::time::Time;
@@ -10,6 +11,7 @@ use crate::wire::{Ack, AckKind, PacketId, Publish, QoS, ReasonCode, Run};
 
 use super::batch::{Control, home};
 use super::deliver::{Fanout, Matched, send_ack, send_successes};
+use super::durable::{Mark, Store};
 use super::mesh::Waiter;
 use super::{ConnKey, Fault, Outbox, QueueOverflow, Shard};
 
@@ -47,6 +49,26 @@ pub(super) struct Published {
     pub(super) refused: bool,
     /// Shards that have to answer.
     pub(super) waiting: u32,
+}
+
+/// What the publisher of a message is told, and when.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    reason: ReasonCode,
+    /// Shards that have to answer before.
+    waiting: u32,
+    /// How far the journal must have come before.
+    durable: Position,
+}
+
+impl Told {
+    const fn now(reason: ReasonCode, durable: Position) -> Self {
+        Self {
+            reason,
+            waiting: 0,
+            durable,
+        }
+    }
 }
 
 impl Published {
@@ -146,7 +168,8 @@ impl Shard {
     ) -> Result<(), Fault> {
         if !self.take_packet_ids(conn, key, incoming)? {
             // A QoS 2 message that came before: answered, not delivered again [MQTT-4.3.3-10].
-            self.owe(conn, key, incoming, ReasonCode::Success, 0, out);
+            let told = Told::now(ReasonCode::Success, self.store.promised(Mark::START));
+            self.owe(conn, key, incoming, told, out);
             return Ok(());
         }
         let publish = &incoming.publish;
@@ -160,7 +183,8 @@ impl Shard {
                 return Err(Fault::NotAuthorized);
             }
             // 3.1.1 cannot be told: a positive acknowledgement [MQTT-3.3.5-2 3.1.1].
-            self.owe(conn, key, incoming, ReasonCode::NotAuthorized, 0, out);
+            let refused = Told::now(ReasonCode::NotAuthorized, Position::default());
+            self.owe(conn, key, incoming, refused, out);
             return Ok(());
         }
         let mut stitched = Vec::new();
@@ -197,9 +221,24 @@ impl Shard {
             session: Some(key),
             waiter,
         };
+        let exchange = publish
+            .packet_id
+            .filter(|_| publish.qos == QoS::ExactlyOnce);
+        let stored = self.sessions.get(key).and_then(|session| session.stored);
+        if exchange.is_some() && stored.is_some() {
+            self.hold_together(&message);
+        }
+        let mark = self.store.mark();
         let published = self.publish(&message, incoming.run, publisher, now, out);
-        let (reason, waiting) = (published.reason(), published.waiting);
-        self.owe(conn, key, incoming, reason, waiting, out);
+        if let Some(packet_id) = exchange {
+            self.store.hold(stored, packet_id);
+        }
+        let told = Told {
+            reason: published.reason(),
+            waiting: published.waiting,
+            durable: self.store.promised(mark),
+        };
+        self.owe(conn, key, incoming, told, out);
         Ok(())
     }
 
@@ -223,11 +262,14 @@ impl Shard {
         if publish.qos == QoS::AtMostOnce {
             return u32::MAX;
         }
+        let receiver = matches.local.first();
+        let receiver = receiver.and_then(|receiver| self.sessions.get(receiver.session));
         if matches.local.len() > 1
             || !matches.remote.is_empty()
             || self.settings.queue_overflow == QueueOverflow::Reject
+            || receiver.is_some_and(|session| session.keeps().is_some())
         {
-            return 1;
+            return 1; // what is kept on disk is so one by one
         }
         let (Some(connection), Some(session)) =
             (self.connections.get(conn), self.sessions.get(key))
@@ -240,7 +282,7 @@ impl Shard {
             1
         } else if publish.qos == QoS::AtLeastOnce {
             u32::MAX
-        } else if session.received.last() < publish.packet_id {
+        } else if session.received.last() < publish.packet_id && session.stored.is_none() {
             u32::try_from(room).unwrap_or(u32::MAX)
         } else {
             1
@@ -290,10 +332,14 @@ impl Shard {
         conn: ConnKey,
         session: SessionKey,
         incoming: &Incoming<'_>,
-        reason: ReasonCode,
-        waiting: u32,
+        told: Told,
         out: &mut Outbox,
     ) {
+        let Told {
+            reason,
+            waiting,
+            durable,
+        } = told;
         let kind = match incoming.publish.qos {
             QoS::AtMostOnce => return,
             QoS::AtLeastOnce => AckKind::PubAck, // [MQTT-4.3.2-4]
@@ -310,7 +356,8 @@ impl Shard {
             let count = incoming.run.map_or(1, |run| run.count());
             connection.first_acknowledgement += u64::from(count);
             let packet_ids = incoming.packet_ids();
-            return send_successes(connection, kind, packet_ids, &mut self.stats, out);
+            send_successes(connection, kind, packet_ids, &mut self.stats, out);
+            return out.promise(conn, durable);
         }
         for packet_id in incoming.packet_ids() {
             let owed = Acknowledgement {
@@ -318,11 +365,13 @@ impl Shard {
                 packet_id,
                 reason,
                 waiting,
+                durable,
             };
             if connection.acknowledgements.is_empty() && waiting == 0 {
                 connection.first_acknowledgement += 1;
                 let session = self.sessions.get_mut(session);
-                send_acknowledgement(connection, session, owed, &mut self.stats, out);
+                let stats = &mut self.stats;
+                send_acknowledgement(connection, session, owed, &mut self.store, stats, out);
             } else {
                 connection.owed_pubacks += u32::from(kind == AckKind::PubAck);
                 connection.acknowledgements.push_back(owed);
@@ -337,6 +386,7 @@ impl Shard {
             && let Some(session) = self.sessions.get_mut(key)
         {
             session.received.remove(packet_id);
+            self.store.release(session.stored, packet_id);
         }
     }
 
@@ -366,8 +416,21 @@ impl Shard {
             connection.first_acknowledgement += 1;
             connection.owed_pubacks -= u32::from(owed.kind == AckKind::PubAck);
             let session = self.sessions.get_mut(session);
-            send_acknowledgement(connection, session, owed, &mut self.stats, out);
+            let stats = &mut self.stats;
+            send_acknowledgement(connection, session, owed, &mut self.store, stats, out);
         }
+    }
+
+    /// What comes of `message` and the packet identifier it came under is on disk wholly or not at all:
+    /// otherwise it would come twice, or never.
+    fn hold_together(&mut self, message: &MessageView<'_>) {
+        /// Bytes of a record besides the message, by far.
+        const RECORD: usize = 64;
+        let matches = self.routes.matches(message.topic);
+        let bodies = matches.groups.len() + 1;
+        let receivers = matches.local.len();
+        self.store
+            .together(bodies * (message.size() + 2 * RECORD) + receivers * RECORD + RECORD);
     }
 
     /// Brings `message`, or all of the run that it begins, to everybody on every shard who wants it.
@@ -390,7 +453,19 @@ impl Shard {
         let mut encoder = self.encoder.take().unwrap_or_default();
         let mut fanout = Fanout::new(*message, &mut encoder, matches.local.len(), now);
         fanout.run = run;
+        // The message that is retained here is the one that is delivered here: one body on disk.
+        let keeper = message
+            .retain
+            .then(|| home(message.topic.as_str(), self.identity.shards));
+        let keeps = keeper == Some(self.identity.shard);
+        let retained = keeps.then(|| self.replaced(message)).flatten();
+        self.store(
+            receivers_of(&matches, publisher.session),
+            retained,
+            &mut fanout,
+        );
         published.refused = self.publish_local(&matches, publisher.session, &mut fanout, out);
+        let stored = fanout.stored;
         for shard in matches.remote.iter() {
             out.live(shard, |batch| batch.push_run(message, run.as_ref()));
             self.expect_answer(shard, message.qos, publisher.waiter, &mut published);
@@ -399,9 +474,11 @@ impl Shard {
             self.publish_shared(&matches, publisher, &mut fanout, &mut published, out);
         }
         self.encoder = Some(encoder);
-        if message.retain {
-            // Only then [MQTT-3.3.1-8].
-            self.retain(message, publisher.waiter, &mut published, out);
+        // Only with RETAIN [MQTT-3.3.1-8].
+        if keeps {
+            self.keep(message, stored);
+        } else if let Some(keeper) = keeper {
+            self.retain(keeper, message, publisher.waiter, &mut published, out);
         }
         published
     }
@@ -428,39 +505,9 @@ impl Shard {
         fanout: &mut Fanout<'_>,
         out: &mut Outbox,
     ) -> bool {
-        let mut refused = false;
-        let mut rest = &matches.local[..];
-        while let Some(first) = rest.first() {
-            // One copy for overlapping subscriptions, with the highest QoS and every identifier
-            // [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4] [MQTT-3.3.5-1 3.1.1].
-            let session = first.session;
-            let overlap = rest
-                .iter()
-                .take_while(|receiver| receiver.session == session)
-                .count();
-            let (same, others) = rest.split_at(overlap);
-            rest = others;
-            let own = publisher == Some(session);
-            let mut wanted = None::<Matched>;
-            for receiver in same {
-                if own && receiver.no_local {
-                    continue; // [MQTT-3.8.3-3]
-                }
-                let matched = wanted.get_or_insert_with(|| Matched {
-                    qos: QoS::AtMostOnce,
-                    retain_as_published: false,
-                    identifiers: Identifiers::new(),
-                    group: None,
-                });
-                matched.qos = matched.qos.max(receiver.qos);
-                matched.retain_as_published |= receiver.retain_as_published;
-                if receiver.identifier != 0 {
-                    matched.identifiers.push(receiver.identifier);
-                }
-            }
-            if let Some(matched) = wanted {
-                refused |= !self.deliver(session, &matched, fanout, out);
-            }
+        let mut refused = fanout.refused;
+        for (session, matched) in receivers_of(matches, publisher) {
+            refused |= !self.deliver(session, &matched, fanout, out);
         }
         refused
     }
@@ -480,19 +527,15 @@ impl Shard {
         }
     }
 
-    /// Keeps the message, or forgets the one that was kept [MQTT-3.3.1-5] [MQTT-3.3.1-6].
+    /// Another shard keeps the message, or forgets the one that was kept [MQTT-3.3.1-5] [MQTT-3.3.1-6].
     fn retain(
         &mut self,
+        keeper: ShardId,
         message: &MessageView<'_>,
         waiter: Option<Waiter>,
         published: &mut Published,
         out: &mut Outbox,
     ) {
-        let keeper = home(message.topic.as_str(), self.identity.shards);
-        if keeper == self.identity.shard {
-            self.keep(message);
-            return;
-        }
         let mut batch = out.spare_batch();
         batch.push(message);
         let waiter = waiter.filter(|_| message.qos > QoS::AtMostOnce);
@@ -501,20 +544,85 @@ impl Shard {
             .control(keeper, Control::Retain(batch), waiter, out);
     }
 
-    /// This shard keeps the retained messages of this topic.
-    pub(super) fn keep(&mut self, message: &MessageView<'_>) {
-        if message.payload.is_empty() {
-            self.retained.remove(message.topic.as_str()); // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
+    /// Another shard has a message for this one to keep.
+    pub(super) fn keep_for_another(&mut self, message: &MessageView<'_>, now: Time) {
+        let mut encoder = self.encoder.take().unwrap_or_default();
+        let mut fanout = Fanout::new(*message, &mut encoder, 0, now);
+        let retained = self.replaced(message);
+        self.store(std::iter::empty(), retained, &mut fanout);
+        let stored = fanout.stored;
+        self.encoder = Some(encoder);
+        self.keep(message, stored);
+    }
+
+    /// If `message` is to be kept as a retained one, what its topic has in the journal.
+    fn replaced(&self, message: &MessageView<'_>) -> Option<Option<ItemId>> {
+        let topic = message.topic.as_str();
+        // What the broker tells about itself is told anew.
+        let own = topic.starts_with("$SYS/");
+        let kept = !own && !message.payload.is_empty() && self.store.keeps_retained();
+        kept.then(|| self.retained.get(topic).and_then(Message::stored))
+    }
+
+    /// This shard keeps the retained messages of this topic; `stored` is what the journal calls it.
+    fn keep(&mut self, message: &MessageView<'_>, stored: Option<ItemId>) {
+        let stored = stored.filter(|_| self.replaced(message).is_some());
+        if !message.payload.is_empty() {
+            if stored.is_none() {
+                self.forget(message.topic.as_str()); // what was on disk is not what is retained
+            }
+            self.retained
+                .set(message.to_message_by(stored, &mut Vec::new()));
         } else {
-            self.retained.set(message.to_message());
+            self.forget(message.topic.as_str()); // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
         }
     }
+
+    fn forget(&mut self, topic: &str) {
+        let old = self.retained.remove(topic);
+        self.store.clear_retained(old.and_then(|old| old.stored()));
+    }
+}
+
+/// Who of this shard gets a message, and what the subscriptions of each say of it: one copy for those
+/// that overlap, with the highest QoS and every identifier [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4]
+/// [MQTT-3.3.5-1 3.1.1]. Groups aside.
+pub(super) fn receivers_of(
+    matches: &Matches,
+    publisher: Option<SessionKey>,
+) -> impl Iterator<Item = (SessionKey, Matched)> {
+    let overlaps = matches
+        .local
+        .chunk_by(|one: &Receiver, next| one.session == next.session);
+    overlaps.filter_map(move |same| {
+        let session = same.first()?.session;
+        let own = publisher == Some(session);
+        let mut wanted = None::<Matched>;
+        for receiver in same {
+            if own && receiver.no_local {
+                continue; // [MQTT-3.8.3-3]
+            }
+            let matched = wanted.get_or_insert_with(|| Matched {
+                qos: QoS::AtMostOnce,
+                retain_as_published: false,
+                identifiers: Identifiers::new(),
+                group: None,
+            });
+            matched.qos = matched.qos.max(receiver.qos);
+            matched.retain_as_published |= receiver.retain_as_published;
+            if receiver.identifier != 0 {
+                matched.identifiers.push(receiver.identifier);
+            }
+        }
+        wanted.map(|matched| (session, matched))
+    })
 }
 
 fn send_acknowledgement(
     connection: &Connection,
     session: Option<&mut Session>,
     owed: Acknowledgement,
+    store: &mut Store,
     stats: &mut Stats,
     out: &mut Outbox,
 ) {
@@ -525,7 +633,9 @@ fn send_acknowledgement(
         && let Some(session) = session
     {
         session.received.remove(owed.packet_id); // the identifier is free [MQTT-4.3.3-9]
+        store.release(session.stored, owed.packet_id);
     }
     let ack = Ack::new(owed.packet_id, owed.reason);
     send_ack(connection, owed.kind, &ack, stats, out);
+    out.promise(connection.key, owed.durable);
 }

@@ -21,13 +21,14 @@ use hashbrown::HashSet;
 use crate::limits::{RETAINED_CHUNK, RETAINED_CHUNK_BYTES, RETAINED_SCAN};
 use crate::message::Message;
 use crate::route::{Scan, ScanBudget, SessionKey, ShardId, stable_hash};
-use crate::session::{Delivery, Identifiers, ReplayKey, SubscriptionEntry};
+use crate::session::{Delivery, Identifiers, ReplayKey, Session, SubscriptionEntry};
 use crate::stats::DropReason;
 use crate::time::Time;
 use crate::topic::Filter;
 use crate::wire::QoS;
 
 use super::batch::{Batch, Control, home};
+use super::deliver::{Encoder, Fanout, Matched};
 use super::{Outbox, Shard};
 
 /// Messages that may wait for a client when the next chunk is asked for.
@@ -334,6 +335,26 @@ impl Shard {
         self.pump(session_key, now, out);
     }
 
+    /// Keeps a retained message for a session that outlives its connection, as any other.
+    fn store_retained(&mut self, key: SessionKey, delivery: Delivery, now: Time) -> Delivery {
+        if self.sessions.get(key).and_then(Session::keeps).is_none() {
+            return delivery;
+        }
+        let mut encoder = Encoder::default();
+        let mut fanout = Fanout::new(delivery.message.view(), &mut encoder, 1, now);
+        let matched = Matched {
+            qos: delivery.qos,
+            retain_as_published: true,
+            identifiers: delivery.identifiers.clone(),
+            group: None,
+        };
+        self.store(std::iter::once((key, matched)), None, &mut fanout);
+        Delivery {
+            message: fanout.keep(),
+            ..delivery
+        }
+    }
+
     /// Queues a retained message past the limits of the queue: how many there are is bounded by the
     /// chunks that were asked for, and none may be cut off.
     fn deliver_retained(
@@ -353,6 +374,7 @@ impl Shard {
         if delivery.qos == QoS::AtMostOnce {
             return self.send_at_once(key, &delivery, now, out);
         }
+        let delivery = self.store_retained(key, delivery, now);
         if let Some(session) = self.sessions.get_mut(key) {
             self.stats.queued += 1;
             self.stats.queued_bytes += delivery.message.size() as u64;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::journal::Position;
 use crate::route::SessionKey;
 use crate::session::{ReplayKey, SubscriptionEntry};
 use crate::topic::Subscription;
@@ -32,6 +33,8 @@ pub(super) struct PendingSubscribe {
     wanted: Wanted,
     /// Shards that have not answered.
     waiting: usize,
+    /// How far the journal must have come.
+    durable: Position,
 }
 
 /// The replays that begin with it.
@@ -56,6 +59,7 @@ impl Shard {
         let identifier = subscribe.subscription_identifier.unwrap_or(0);
         let mut codes = Codes::new();
         let mut wanted = Wanted::new();
+        let mark = self.store.mark();
         for (filter, options) in subscribe.filters.iter() {
             let code = self.subscribe(session, filter, options, identifier, &mut wanted, out);
             codes.push(code as u8); // one for each, in their order [MQTT-3.8.4-6] [MQTT-3.9.3-1]
@@ -67,6 +71,7 @@ impl Shard {
             codes,
             wanted,
             waiting: 0,
+            durable: self.store.promised(mark),
         };
         let serial = self.next_serial();
         let waiting = self.mesh.await_interest(self.identity.shard, serial);
@@ -115,10 +120,15 @@ impl Shard {
             },
             options: SubscriptionOptions { qos, ..options },
             identifier,
+            stored: position.map_or(None, |at| session.subscriptions[at].stored),
         };
         let is_new = position.is_err();
         let Some(session) = self.sessions.get_mut(key) else {
             return ReasonCode::UnspecifiedError;
+        };
+        let entry = SubscriptionEntry {
+            stored: self.store.subscribed(session.keeps(), &entry),
+            ..entry
         };
         match position {
             Ok(position) => session.subscriptions[position] = entry.clone(), // [MQTT-3.8.4-3]
@@ -168,7 +178,7 @@ impl Shard {
     }
 
     /// Puts a subscription that is not shared into the routes, here and on every shard.
-    fn listen(
+    pub(super) fn listen(
         &mut self,
         key: SessionKey,
         subscription: Subscription<'_>,
@@ -212,6 +222,7 @@ impl Shard {
             packet_id,
             mut codes,
             wanted,
+            durable,
             ..
         } = pending;
         if let Some(connection) = self.connections.get(conn) {
@@ -230,6 +241,7 @@ impl Shard {
                 })
             };
             self.send_explained(conn, explanation, suback, out);
+            out.promise(conn, durable);
         }
         self.start_replays(session, &wanted, out);
     }
@@ -244,6 +256,7 @@ impl Shard {
         out: &mut Outbox,
     ) {
         let mut codes = Codes::new();
+        let mark = self.store.mark();
         for filter in unsubscribe.filters.iter() {
             codes.push(self.unsubscribe(key, filter, out) as u8);
         }
@@ -260,6 +273,7 @@ impl Shard {
             })
         };
         self.send_explained(conn, explanation, unsuback, out);
+        out.promise(conn, self.store.promised(mark));
     }
 
     fn unsubscribe(&mut self, key: SessionKey, text: &str, out: &mut Outbox) -> ReasonCode {
@@ -273,7 +287,8 @@ impl Shard {
         let Ok(position) = session.subscription(text) else {
             return ReasonCode::NoSubscriptionExisted;
         };
-        session.subscriptions.remove(position);
+        let removed = session.subscriptions.remove(position);
+        self.store.unsubscribed(session.stored, removed.stored);
         self.withdraw(key, subscription, out);
         self.cancel_replays(key, Some(text));
         ReasonCode::Success

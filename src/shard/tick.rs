@@ -68,7 +68,12 @@ impl Shard {
 
     /// Once a second: retained messages that are too old, and `$SYS`.
     fn housekeep(&mut self, now: Time, out: &mut Outbox) {
-        self.retained.expire(now, EXPIRED_BATCH); // [MQTT-3.3.2-5]
+        for _ in 0..EXPIRED_BATCH {
+            let Some(expired) = self.retained.expire(now) else {
+                break;
+            };
+            self.store.clear_retained(expired.stored()); // [MQTT-3.3.2-5]
+        }
         let interval = u64::from(self.settings.sys_interval);
         if interval > 0 && self.sys.is_due(now, interval) {
             self.report(now, out);

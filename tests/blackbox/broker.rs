@@ -195,7 +195,8 @@ fn command(port: u16, setup: Setup, dir: &Path) -> Command {
         .args(["--listen", &format!("127.0.0.1:{port}")])
         .args(["--shards", &setup.shards.to_string()])
         .args(["--driver", setup.driver])
-        .arg("--ephemeral")
+        .arg("--data-dir")
+        .arg(dir.join("data"))
         .current_dir(dir);
     command
 }

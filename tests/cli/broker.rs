@@ -21,6 +21,9 @@ impl Broker {
         if !arguments.contains(&"--shards") {
             command.args(["--shards", "1"]);
         }
+        if !arguments.contains(&"--data-dir") {
+            command.arg("--ephemeral");
+        }
         let mut child = command
             .args(arguments)
             .stdin(Stdio::null())
@@ -130,7 +133,7 @@ fn output(child: Child) -> Ended {
 
 #[test]
 fn the_banner_says_who_gets_in_and_what_is_kept() {
-    let broker = Broker::start(&["--ephemeral"]);
+    let broker = Broker::start(&[]);
     let banner = &broker.banner;
     assert!(
         banner.contains(concat!("ShardMQ ", env!("CARGO_PKG_VERSION"))),

@@ -48,40 +48,37 @@ fn denied(broker: &Broker) -> [u64; 4] {
 /// group and from the queue.
 #[test]
 fn a_wide_subscription_brings_what_the_rules_allow() {
-    under(
-        "topic read a/#\ntopic deny a/secret\ntopic write #\n",
-        |broker| {
-            let mut publisher = broker.connect(v5("publisher"));
+    under("topic read a/1\ntopic write #\n", |broker| {
+        let mut publisher = broker.connect(v5("publisher"));
+        for topic in ["a/1", "a/secret", "b"] {
+            publisher.publish(&message(topic, "kept").qos(1).retain());
+        }
+        for options in [v5("reader").kept(), v3("old").kept()] {
+            let mut reader = broker.connect(options.clone());
+            reader.subscribe(sub("#").qos(1));
+            assert_eq!(reader.payloads(), ["kept"]);
             for topic in ["a/1", "a/secret", "b"] {
-                publisher.publish(&message(topic, "kept").qos(1).retain());
+                publisher.publish(&message(topic, topic).qos(1));
+                publisher.publish(&message(topic, topic));
             }
-            for options in [v5("reader").kept(), v3("old").kept()] {
-                let mut reader = broker.connect(options.clone());
-                reader.subscribe(sub("#").qos(1));
-                assert_eq!(reader.payloads(), ["kept"]);
-                for topic in ["a/1", "a/secret", "b"] {
-                    publisher.publish(&message(topic, topic).qos(1));
-                    publisher.publish(&message(topic, topic));
-                }
-                assert_eq!(reader.payloads(), ["a/1", "a/1"]);
-                reader.cut();
-                for topic in ["a/1", "a/secret", "b"] {
-                    publisher.publish(&message(topic, "later").qos(1));
-                }
-                let mut reader = broker.connect(options.resume());
-                assert_eq!(reader.payloads(), ["later"]);
-                reader.unsubscribe(&["#"]);
-                assert_eq!(reader.subscribe_all(&[sub("$share/g/#").qos(1)]), [1]);
-                publisher.publish(&message("a/1", "shared").qos(1));
-                publisher.publish(&message("a/secret", "shared").qos(1));
-                assert_eq!(reader.payloads(), ["shared"]);
-                reader.disconnect();
+            assert_eq!(reader.payloads(), ["a/1", "a/1"]);
+            reader.cut();
+            for topic in ["a/1", "a/secret", "b"] {
+                publisher.publish(&message(topic, "later").qos(1));
             }
-            let [publish, subscribe, will, deliver] = denied(broker);
-            assert_eq!((publish, subscribe, will), (0, 0, 0));
-            assert!(deliver > 0);
-        },
-    );
+            let mut reader = broker.connect(options.resume());
+            assert_eq!(reader.payloads(), ["later"]);
+            reader.unsubscribe(&["#"]);
+            assert_eq!(reader.subscribe_all(&[sub("$share/g/#").qos(1)]), [1]);
+            publisher.publish(&message("a/1", "shared").qos(1));
+            publisher.publish(&message("a/secret", "shared").qos(1));
+            assert_eq!(reader.payloads(), ["shared"]);
+            reader.disconnect();
+        }
+        let [publish, subscribe, will, deliver] = denied(broker);
+        assert_eq!((publish, subscribe, will), (0, 0, 0));
+        assert!(deliver > 0);
+    });
 }
 
 /// What a filter could never bring is denied, `$share` or not [MQTT-3.9.3-2 3.1.1].

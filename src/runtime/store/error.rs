@@ -1,0 +1,95 @@
+//! Why a data directory cannot be used.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::journal::Damage;
+
+/// Why a data directory cannot be used: each with what to do about it.
+#[derive(Debug)]
+pub enum StoreError {
+    /// The operating system refused something: what, of which file, and how.
+    Io(&'static str, PathBuf, io::Error),
+    /// Another process works on it.
+    Locked(PathBuf),
+    /// There is no data directory.
+    Missing(PathBuf),
+    /// `store.json` cannot be understood.
+    Manifest(PathBuf),
+    /// A newer ShardMQ wrote it.
+    Newer {
+        /// The file that says so.
+        path: PathBuf,
+        /// The version of its format.
+        version: i64,
+    },
+    /// A journal is damaged.
+    Damaged {
+        /// The directory of the shard.
+        directory: PathBuf,
+        /// Where, and what is wrong.
+        damage: Damage,
+    },
+    /// A journal does not take what another one held.
+    Refused(PathBuf),
+}
+
+impl StoreError {
+    pub(super) fn io(what: &'static str, path: &Path, error: io::Error) -> Self {
+        Self::Io(what, path.to_owned(), error)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(what, path, error) => {
+                write!(f, "cannot {what} {}: {error}", path.display())
+            }
+            Self::Locked(path) => write!(
+                f,
+                "the data directory {} is in use by another process\n  \
+                 a broker runs on it: stop it, or choose another --data-dir, or --ephemeral for none",
+                path.display()
+            ),
+            Self::Missing(path) => write!(
+                f,
+                "{} is no data directory: it has no store.json",
+                path.display()
+            ),
+            Self::Manifest(path) => write!(
+                f,
+                "{} cannot be understood\n  it is written by shardmq alone; restore it from a backup",
+                path.display()
+            ),
+            Self::Newer { path, version } => write!(
+                f,
+                "{} has format version {version}, which is newer than this program\n  \
+                 run the version of shardmq that wrote it, or a newer one",
+                path.display()
+            ),
+            Self::Damaged { directory, damage } => write!(
+                f,
+                "the journal in {} is damaged: {damage}\n  \
+                 nothing was changed. `shardmq store verify` lists what is wrong; restore a backup, or let \
+                 `shardmq store repair` keep what can be read",
+                directory.display()
+            ),
+            Self::Refused(path) => write!(
+                f,
+                "the journal in {} does not take what was there before",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io(_, _, error) => Some(error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! What a shard keeps on disk: calls its [`Journal`] where something happens that must outlive the
+//! process, and says what has to wait for it. `journal`'s table has what is called when; the packets
+//! that wait do so in the outbox ([`Outbox::promise`]).
+//!
+//! Sessions are there that outlive their connections, and those that have a will: so that it is
+//! published, although the broker and not the client has died. Messages are kept for the former alone.
+//!
+//! Without a journal every call does nothing, and nothing waits.
+
+use crate::journal::{
+    Copied, Deadline, Failure, Journal, Position, Recipient, Refused, Retention, SessionDetails,
+    StoredMessage, SubscriptionDetails, WillDetails, Write,
+};
+use crate::message::{ItemId, MessageView};
+use crate::route::SessionKey;
+use crate::session::{Session, SessionNumber, SubscriptionEntry, Will};
+use crate::time::Time;
+use crate::wire::{PacketId, QoS};
+
+use super::deliver::{Fanout, Matched};
+use super::restore::Epoch;
+use super::{Outbox, Shard};
+
+/// When something is on disk, seen from the packet that promises it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Before the packet leaves.
+    #[default]
+    Always,
+    /// Soon after: a power cut costs what was acknowledged within the interval, a crash of the process
+    /// nothing that was written.
+    Interval,
+    /// Never.
+    Off,
+}
+
+/// What is kept, how surely.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Durable {
+    /// Sessions with their subscriptions, messages, exchanges and wills.
+    pub sessions: Durability,
+    /// Retained messages.
+    pub retained: Durability,
+}
+
+/// The journal of a shard, if it has one.
+#[derive(Default)]
+pub(super) struct Store(Option<Box<Inner>>);
+
+/// A point in the life of a journal.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mark(u64);
+
+impl Mark {
+    /// Before everything.
+    pub(super) const START: Self = Self(0);
+}
+
+struct Inner {
+    journal: Journal,
+    durable: Durable,
+    epoch: Epoch,
+    /// Appends that somebody has to wait for, and where the last of them is.
+    promises: u64,
+    promised: Position,
+}
+
+impl Store {
+    pub(super) fn new(journal: Journal, durable: Durable, epoch: Epoch) -> Self {
+        Self(Some(Box::new(Inner {
+            promises: 0,
+            promised: journal.durable(),
+            journal,
+            durable,
+            epoch,
+        })))
+    }
+
+    /// The journal, for its driver.
+    pub(super) fn journal(&mut self) -> Option<&mut Journal> {
+        self.0.as_deref_mut().map(|inner| &mut inner.journal)
+    }
+
+    pub(super) fn get(&self) -> Option<&Journal> {
+        self.0.as_deref().map(|inner| &inner.journal)
+    }
+
+    /// Whether sessions are kept.
+    pub(super) fn keeps_sessions(&self) -> bool {
+        let durable = self.0.as_deref().map(|inner| inner.durable);
+        durable.is_some_and(|durable| durable.sessions != Durability::Off)
+    }
+
+    /// Whether retained messages are kept.
+    pub(super) fn keeps_retained(&self) -> bool {
+        let durable = self.0.as_deref().map(|inner| inner.durable);
+        durable.is_some_and(|durable| durable.retained != Durability::Off)
+    }
+
+    /// What is appended until the next write stands in one frame, if it is no more than `bytes`.
+    pub(super) fn together(&mut self, bytes: usize) {
+        if let Some(inner) = self.0.as_deref_mut() {
+            // Refused if it fits no segment, and then the message itself is.
+            let _ = inner.journal.together(bytes);
+        }
+    }
+
+    /// A point from which on [`Store::promised`] may look.
+    pub(super) fn mark(&self) -> Mark {
+        Mark(self.0.as_deref().map_or(0, |inner| inner.promises))
+    }
+
+    /// Where the last append since `mark` is that somebody has to wait for, at the start if there is none.
+    pub(super) fn promised(&self, mark: Mark) -> Position {
+        match self.0.as_deref() {
+            Some(inner) if inner.promises > mark.0 => inner.promised,
+            _ => Position::default(),
+        }
+    }
+
+    // Sessions.
+
+    /// A CONNECT was accepted: the session is there from here on, if it or its will is to outlive the
+    /// process.
+    pub(super) fn connected(&mut self, session: &mut Session) {
+        let Some(inner) = self.sessions() else { return };
+        if session.stored.is_none() {
+            if session.expiry_interval == 0 && session.will.is_none() {
+                return;
+            }
+            let opened = inner
+                .journal
+                .open_session(details(session, Deadline::NEVER));
+            session.stored = opened.ok();
+        } else {
+            inner.change(session, Deadline::NEVER);
+        }
+        inner.will(session, Deadline::NEVER);
+        inner.promise_of_sessions();
+    }
+
+    /// The connection of a session that stays has ended.
+    pub(super) fn disconnected(&mut self, session: &Session) {
+        let Some(inner) = self.sessions() else { return };
+        if session.stored.is_none() {
+            return;
+        }
+        inner.change(session, inner.deadline(session.expires_at));
+        inner.will(session, inner.deadline(session.will_at));
+    }
+
+    /// The will of a session was published.
+    pub(super) fn will_published(&mut self, session: Option<SessionNumber>) {
+        self.append(session, |journal, number| journal.clear_will(number));
+    }
+
+    pub(super) fn remove_session(&mut self, session: Option<SessionNumber>) {
+        self.append(session, |journal, number| journal.remove_session(number));
+    }
+
+    /// A subscription was made or replaced; what the journal calls it now.
+    pub(super) fn subscribed(
+        &mut self,
+        session: Option<SessionNumber>,
+        entry: &SubscriptionEntry,
+    ) -> Option<ItemId> {
+        let details = SubscriptionDetails {
+            filter: &entry.filter,
+            options: entry.options,
+            identifier: entry.identifier,
+        };
+        self.append(session, |journal, number| {
+            journal.add_subscription(number, details, entry.stored)
+        })
+    }
+
+    pub(super) fn unsubscribed(
+        &mut self,
+        session: Option<SessionNumber>,
+        subscription: Option<ItemId>,
+    ) {
+        if let Some(item) = subscription {
+            self.append(session, |journal, number| {
+                journal.remove_subscription(number, item)
+            });
+        }
+    }
+
+    // Messages.
+
+    /// Keeps `message` for `recipients` and, with `retained`, as the retained message of its topic in
+    /// the place of that one.
+    fn add(
+        &mut self,
+        message: &MessageView<'_>,
+        recipients: &mut [Recipient<'_>],
+        retained: Option<Option<ItemId>>,
+    ) -> Result<Option<ItemId>, Refused> {
+        let Some(inner) = self.0.as_deref_mut() else {
+            return Ok(None);
+        };
+        let retention = match retained {
+            Some(replaces) if inner.durable.retained != Durability::Off => {
+                Retention::Retained(replaces)
+            }
+            _ => Retention::None,
+        };
+        if recipients.is_empty() && retention == Retention::None {
+            return Ok(None);
+        }
+        let waits = (!recipients.is_empty() && inner.durable.sessions == Durability::Always)
+            || (retention != Retention::None && inner.durable.retained == Durability::Always);
+        let stored = StoredMessage {
+            topic: message.topic.as_str(),
+            properties: message.properties,
+            payload: message.payload,
+            qos: message.qos,
+            retain: message.retain,
+            expires_at: inner.deadline(message.expires_at),
+        };
+        let item = inner.journal.add_message(stored, recipients, retention)?;
+        if waits {
+            inner.promise();
+        }
+        Ok(Some(item))
+    }
+
+    /// A retained message was removed.
+    pub(super) fn clear_retained(&mut self, message: Option<ItemId>) {
+        if let (Some(item), Some(inner)) = (message, self.0.as_deref_mut()) {
+            let cleared = inner.journal.clear_retained(item);
+            if cleared.is_ok() && inner.durable.retained == Durability::Always {
+                inner.promise();
+            }
+        }
+    }
+
+    /// A message is no concern of a session any longer.
+    pub(super) fn acknowledge(&mut self, session: Option<SessionNumber>, message: Option<ItemId>) {
+        if let (Some(number), Some(item), Some(inner)) = (session, message, self.0.as_deref_mut()) {
+            // Unknown if it was kept for others alone. Nobody waits for it: at worst it comes again.
+            let _ = inner.journal.acknowledge(number, item);
+        }
+    }
+
+    /// QoS 2 from a client.
+    pub(super) fn hold(&mut self, session: Option<SessionNumber>, packet_id: PacketId) {
+        self.append(session, |journal, number| journal.hold(number, packet_id));
+    }
+
+    /// PUBREL from a client, or the end of the exchange by an error.
+    pub(super) fn release(&mut self, session: Option<SessionNumber>, packet_id: PacketId) {
+        self.append(session, |journal, number| {
+            journal.release(number, packet_id)
+        });
+    }
+
+    /// QoS 2 to a client.
+    pub(super) fn send(
+        &mut self,
+        session: Option<SessionNumber>,
+        message: Option<ItemId>,
+        packet_id: PacketId,
+    ) {
+        if let Some(item) = message {
+            self.append(session, |journal, number| {
+                journal.send(number, item, packet_id)
+            });
+        }
+    }
+
+    /// PUBREC from a client.
+    pub(super) fn receive(&mut self, session: Option<SessionNumber>, packet_id: PacketId) {
+        self.append(session, |journal, number| {
+            journal.receive(number, packet_id)
+        });
+    }
+
+    /// PUBCOMP from a client. Nobody waits for it: at worst PUBREL is sent again.
+    pub(super) fn complete(&mut self, session: Option<SessionNumber>, packet_id: PacketId) {
+        if let (Some(number), Some(inner)) = (session, self.0.as_deref_mut()) {
+            let _ = inner.journal.complete(number, packet_id);
+        }
+    }
+
+    // Inside.
+
+    fn sessions(&mut self) -> Option<&mut Inner> {
+        let inner = self.0.as_deref_mut();
+        inner.filter(|inner| inner.durable.sessions != Durability::Off)
+    }
+
+    /// Appends something of a session, for which somebody waits. `None` if the journal has no such
+    /// session, or nothing of that kind in it.
+    fn append<T>(
+        &mut self,
+        session: Option<SessionNumber>,
+        append: impl FnOnce(&mut Journal, SessionNumber) -> Result<T, Refused>,
+    ) -> Option<T> {
+        let number = session?;
+        let inner = self.sessions()?;
+        let appended = append(&mut inner.journal, number).ok()?;
+        inner.promise_of_sessions();
+        Some(appended)
+    }
+}
+
+impl Inner {
+    fn promise_of_sessions(&mut self) {
+        if self.durable.sessions == Durability::Always {
+            self.promise();
+        }
+    }
+
+    fn promise(&mut self) {
+        self.promises += 1;
+        self.promised = self.journal.position();
+    }
+
+    fn change(&mut self, session: &Session, expires_at: Deadline) {
+        if let Some(number) = session.stored {
+            let _ = self
+                .journal
+                .change_session(number, details(session, expires_at));
+        }
+    }
+
+    /// The will of a session, due then.
+    fn will(&mut self, session: &Session, due: Deadline) {
+        let Some(number) = session.stored else { return };
+        match &session.will {
+            Some(will) => {
+                let details = will_details(will, due);
+                let _ = self.journal.set_will(number, details);
+            }
+            // Unknown if there was none.
+            None => _ = self.journal.clear_will(number),
+        }
+    }
+
+    fn deadline(&self, time: Time) -> Deadline {
+        match time {
+            Time::NEVER => Deadline::NEVER,
+            time => Deadline(self.epoch.0 + time.as_micros() / 1_000),
+        }
+    }
+}
+
+fn details(session: &Session, expires_at: Deadline) -> SessionDetails<'_> {
+    SessionDetails {
+        client_id: &session.client_id,
+        user: "",
+        version: session.version,
+        expiry_interval: session.expiry_interval,
+        expires_at,
+    }
+}
+
+fn will_details(will: &Will, due: Deadline) -> WillDetails<'_> {
+    let message = will.message.view();
+    WillDetails {
+        due,
+        delay_interval: will.delay_interval,
+        message_expiry_interval: will.message_expiry_interval,
+        message: StoredMessage {
+            topic: message.topic.as_str(),
+            properties: message.properties,
+            payload: message.payload,
+            qos: message.qos,
+            retain: message.retain,
+            expires_at: Deadline::NEVER, // its expiry begins when it is published
+        },
+    }
+}
+
+impl Shard {
+    /// Keeps the message of `fanout`, if it is to outlive the process, for those of `receivers` who are:
+    /// before it is delivered, so that what is delivered knows what the journal calls it. `retained` as in
+    /// [`Store::add`].
+    pub(super) fn store(
+        &mut self,
+        receivers: impl Iterator<Item = (SessionKey, Matched)>,
+        retained: Option<Option<ItemId>>,
+        fanout: &mut Fanout<'_>,
+    ) {
+        if self.store.0.is_none() || fanout.message.expires_at < fanout.now {
+            return;
+        }
+        fanout.set_stored(None);
+        let qos = fanout.message.qos;
+        let mut wanted = Vec::new();
+        if qos > QoS::AtMostOnce && self.store.keeps_sessions() {
+            for (key, matched) in receivers.filter(|(_, matched)| matched.qos > QoS::AtMostOnce) {
+                let session = self.sessions.get(key).and_then(Session::keeps);
+                wanted.extend(session.map(|session| (session, matched)));
+            }
+        }
+        let groups: Vec<String> = wanted
+            .iter()
+            .map(|(_, matched)| self.group_text(matched.group))
+            .collect();
+        let mut recipients: Vec<Recipient<'_>> = wanted
+            .iter()
+            .zip(&groups)
+            .map(|((session, matched), group)| Recipient {
+                session: *session,
+                copy: Copied {
+                    qos: matched.qos.min(qos),
+                    retain: fanout.message.retain && matched.retain_as_published,
+                    identifiers: &matched.identifiers,
+                    group,
+                },
+            })
+            .collect();
+        let added = self.store.add(&fanout.message, &mut recipients, retained);
+        match added {
+            Ok(item) => fanout.set_stored(item),
+            Err(_) => fanout.refused = true,
+        }
+    }
+
+    /// `$share/name/filter` of a group, nothing for none.
+    fn group_text(&self, group: Option<crate::route::GroupKey>) -> String {
+        let named = group.and_then(|group| self.routes.group_name(group));
+        named.map_or_else(String::new, |(share, filter)| {
+            [crate::topic::SHARE_PREFIX, share, "/", filter].concat()
+        })
+    }
+
+    /// What the disk has done for the journal: see [`Journal`] for what it asks for, and when.
+    pub fn journal(&mut self) -> Option<&mut Journal> {
+        self.store.journal()
+    }
+
+    /// The journal, to look at.
+    #[must_use]
+    pub fn kept(&self) -> Option<&Journal> {
+        self.store.get()
+    }
+
+    /// A write of the journal has ended; packets that waited for it may leave.
+    pub fn committed(&mut self, write: Write, result: Result<(), Failure>, out: &mut Outbox) {
+        if let Some(journal) = self.store.journal() {
+            journal.completed(write, result);
+            out.set_durable(journal.durable());
+        }
+    }
+}

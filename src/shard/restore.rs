@@ -1,0 +1,232 @@
+//! A shard as it was before the process ended, from what its journal held.
+//!
+//! Whoever was connected then is not any more: intervals begin now, and so do the delays of wills. What
+//! became due while nobody was there is done by the first [`Shard::tick`], when every shard knows the
+//! subscriptions of all: the driver makes sure of that.
+
+use std::collections::HashMap;
+
+use crate::journal::{
+    Deadline, Exchange, Journal, Recipient, Recovered, RestoredSession, RestoredWill, StoredMessage,
+};
+use crate::message::{ItemId, Message, MessageView};
+use crate::route::SessionKey;
+use crate::session::{
+    Delivery, NEVER_EXPIRES, Queue, Received, Session, SessionNumber, Slot, SubscriptionEntry,
+    Will, Window,
+};
+use crate::time::Time;
+use crate::topic::{Name, Subscription};
+
+use super::durable::{Durable, Store};
+use super::{Outbox, Shard};
+
+/// Milliseconds since 1970 at [`Time::ZERO`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Epoch(pub u64);
+
+/// The bodies of messages, as they are read: [`Journal::each_message`] brings them.
+#[derive(Debug)]
+pub struct Bodies {
+    epoch: Epoch,
+    retained: Vec<(ItemId, Message)>,
+    waiting: HashMap<SessionNumber, Vec<(ItemId, Waiting)>, foldhash::fast::FixedState>,
+    scratch: Vec<u8>,
+}
+
+/// A delivery whose group is not known yet.
+#[derive(Debug)]
+struct Waiting {
+    delivery: Delivery,
+    group: Option<Box<str>>,
+}
+
+impl Epoch {
+    fn time(self, deadline: Deadline) -> Time {
+        match deadline {
+            Deadline::NEVER => Time::NEVER,
+            Deadline(millis) => Time::from_millis(millis.saturating_sub(self.0)),
+        }
+    }
+}
+
+impl Bodies {
+    /// None yet.
+    #[must_use]
+    pub fn new(epoch: Epoch) -> Self {
+        Self {
+            epoch,
+            retained: Vec::new(),
+            waiting: HashMap::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Takes in a message: what the journal calls it, whether it is retained, and who it waits for.
+    pub fn take(
+        &mut self,
+        item: ItemId,
+        stored: StoredMessage<'_>,
+        retained: bool,
+        recipients: &[Recipient<'_>],
+    ) {
+        let expires_at = self.epoch.time(stored.expires_at);
+        let view = view(&stored, expires_at);
+        let message = view.to_message_by(Some(item), &mut self.scratch);
+        for Recipient { session, copy } in recipients {
+            let delivery = Delivery {
+                message: message.clone(),
+                qos: copy.qos,
+                retain: copy.retain,
+                identifiers: copy.identifiers.into(),
+                group: None,
+            };
+            let group = (!copy.group.is_empty()).then(|| copy.group.into());
+            let waiting = self.waiting.entry(*session).or_default();
+            waiting.push((item, Waiting { delivery, group }));
+        }
+        if retained {
+            self.retained.push((item, message));
+        }
+    }
+}
+
+impl Shard {
+    /// Goes on where the journal ended. Comes before everything else.
+    pub fn restore(
+        &mut self,
+        (journal, recovered): (Journal, Recovered),
+        mut bodies: Bodies,
+        durable: Durable,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        out.set_durable(journal.durable());
+        self.store = Store::new(journal, durable, bodies.epoch);
+        bodies.retained.sort_unstable_by_key(|(item, _)| *item);
+        for (_, message) in bodies.retained.drain(..) {
+            self.retained.set(message);
+        }
+        for restored in recovered.sessions {
+            let waiting = bodies.waiting.remove(&restored.session);
+            let waiting = waiting.unwrap_or_default();
+            self.restore_session(restored, waiting, bodies.epoch, now, out);
+        }
+    }
+
+    fn restore_session(
+        &mut self,
+        restored: RestoredSession,
+        mut waiting: Vec<(ItemId, Waiting)>,
+        epoch: Epoch,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let mut session = Session::new(&restored.client_id);
+        session.stored = Some(restored.session);
+        session.version = restored.version;
+        session.expiry_interval = restored.expiry_interval;
+        session.received = Received::restored(restored.held);
+        session.subscriptions = restored
+            .subscriptions
+            .into_iter()
+            .map(|subscription| SubscriptionEntry {
+                filter: subscription.filter.into(),
+                options: subscription.options,
+                identifier: subscription.identifier,
+                stored: Some(subscription.id),
+            })
+            .collect();
+        session
+            .subscriptions
+            .sort_unstable_by(|one, other| one.filter.cmp(&other.filter));
+        session.expires_at = match (restored.expires_at, restored.expiry_interval) {
+            (_, NEVER_EXPIRES) => Time::NEVER,
+            // It was connected.
+            (Deadline::NEVER, seconds) => now.plus_secs(seconds.into()),
+            (deadline, _) => epoch.time(deadline),
+        };
+        if let Some(will) = &restored.will {
+            session.will = Some(Box::new(restored_will(will)));
+            session.will_at = match will.due {
+                Deadline::NEVER => now.plus_secs(will.delay_interval.into()),
+                deadline => epoch.time(deadline),
+            };
+        }
+        self.store.disconnected(&session);
+        let subscriptions = session.subscriptions.clone();
+        let key = self.sessions.insert(session);
+        for entry in &subscriptions {
+            self.enlist(key, entry, out);
+        }
+        waiting.sort_unstable_by_key(|(item, _)| *item);
+        let (window, queue) = self.restore_messages(restored.exchanges, waiting);
+        self.stats.queued += queue.len() as u64;
+        self.stats.queued_bytes += queue.bytes();
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.window = window;
+            session.queue = queue;
+        }
+        self.arm_session(key);
+    }
+
+    /// Puts a subscription of a session without connection into the routes.
+    fn enlist(&mut self, key: SessionKey, entry: &SubscriptionEntry, out: &mut Outbox) {
+        let subscription = Subscription::trusted(&entry.filter);
+        if subscription.share.is_some() {
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.shared += 1;
+            }
+            self.join(key, entry, false, out);
+        } else {
+            self.listen(key, subscription, entry, out);
+        }
+    }
+
+    /// The exchanges that have begun, and what waits behind them.
+    fn restore_messages(
+        &self,
+        exchanges: Vec<Exchange>,
+        waiting: Vec<(ItemId, Waiting)>,
+    ) -> (Window, Queue) {
+        let mut slots = Vec::with_capacity(exchanges.len());
+        let mut begun = exchanges.into_iter().peekable();
+        let mut queue = Queue::default();
+        for (item, Waiting { delivery, group }) in waiting {
+            while let Some(earlier) = begun.next_if(|exchange| exchange.message < item) {
+                slots.push((earlier.packet_id, Slot::Released));
+            }
+            let group = group.and_then(|group| {
+                let Subscription { share, filter } = Subscription::trusted(&group);
+                self.routes.group(share.unwrap_or_default(), filter)
+            });
+            let delivery = Delivery { group, ..delivery };
+            match begun.next_if(|exchange| exchange.message == item) {
+                Some(exchange) => slots.push((exchange.packet_id, Slot::Published(delivery))),
+                None => queue.push(delivery),
+            }
+        }
+        slots.extend(begun.map(|exchange| (exchange.packet_id, Slot::Released)));
+        (Window::restored(slots), queue)
+    }
+}
+
+fn view<'a>(stored: &StoredMessage<'a>, expires_at: Time) -> MessageView<'a> {
+    MessageView {
+        topic: Name::trusted(stored.topic),
+        properties: stored.properties,
+        payload: stored.payload,
+        qos: stored.qos,
+        retain: stored.retain,
+        expires_at,
+    }
+}
+
+fn restored_will(will: &RestoredWill) -> Will {
+    let details = will.details();
+    Will {
+        message: view(&details.message, Time::NEVER).to_message(),
+        delay_interval: details.delay_interval,
+        message_expiry_interval: details.message_expiry_interval,
+    }
+}
