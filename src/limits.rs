@@ -159,6 +159,24 @@ pub const ACL_CACHE_TOPIC_BYTES: usize = 512;
 /// message by message instead. About 10 ns each.
 pub const MAX_ACL_STEPS: usize = 1_024;
 
+/// Default of `max_user_properties`: of one message, all kept with it.
+pub const DEFAULT_MAX_USER_PROPERTIES: usize = 128;
+
+/// Default of `max_filters_per_subscribe`: as many as a session may have.
+pub const DEFAULT_MAX_FILTERS: usize = DEFAULT_MAX_SUBSCRIPTIONS as usize;
+
+/// Default of `max_retained_messages`: some gigabytes where each is small.
+pub const DEFAULT_MAX_RETAINED_MESSAGES: u64 = 10_000_000;
+
+/// Default of `max_retained_bytes`.
+pub const DEFAULT_MAX_RETAINED_BYTES: u64 = 8 * 1024 * 1024 * 1024;
+
+/// Client ids, and addresses, whose attempts a shard counts at a time; some 100 bytes each.
+pub const MAX_STRIKES: usize = 100_000;
+
+/// Milliseconds that a client which publishes is not read from while memory is short.
+pub const SHED_PAUSE_MS: u64 = 1_000;
+
 /// Rules that one client may bring along in its token; a few milliseconds to compile.
 pub const MAX_GRANT_RULES: usize = 1_000;
 

@@ -50,10 +50,15 @@ fn options(config: &Config) -> RuntimeOptions {
         listeners: config.listeners.iter().map(address).collect(),
         driver: net.driver,
         shards: config.shards,
-        settings: config.mqtt.settings(),
+        settings: config.settings(),
         gather_us: net.gather_us,
         spin_us: net.spin_us,
         max_connections: net.max_connections,
+        connection_rates: (
+            config.limits.connection_rate,
+            config.limits.connection_rate_per_address,
+        ),
+        max_memory: config.limits.max_memory,
         // A file that `print-config` wrote has the default in it, which nobody counts on.
         counts_on_max_connections: net.max_connections != Net::default().max_connections,
         backlog: net.backlog,

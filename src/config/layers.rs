@@ -402,6 +402,7 @@ fn section_header(section: &str) -> &'static str {
     match section {
         "mqtt" => "[mqtt]",
         "auth" => "[auth]",
+        "limits" => "[limits]",
         "net" => "[net]",
         "log" => "[log]",
         _ => "[[listener]]",

@@ -23,8 +23,8 @@ mod value;
 
 pub use error::{ConfigError, Origin, Problem};
 pub use schema::{
-    Anonymous, Auth, Config, DeniedPublish, Driver, Durable, Http, Listener, ListenerType, Log,
-    LogFormat, LogLevel, Mqtt, Net,
+    Anonymous, Auth, Config, DeniedPublish, Driver, Durable, Http, Limits, Listener, ListenerType,
+    Log, LogFormat, LogLevel, Mqtt, Net,
 };
 pub use value::{Bounds, Key, Kind, Unit};
 

@@ -1,6 +1,6 @@
 //! The configuration as a file: every key with its documentation, its bounds and its value.
 
-use super::schema::{Auth, Config, Durable, Http, Listener, Log, Mqtt, Net, Section};
+use super::schema::{Auth, Config, Durable, Http, Limits, Listener, Log, Mqtt, Net, Section};
 use super::value::Key;
 
 /// Characters of a line.
@@ -27,6 +27,7 @@ impl Config {
             &self.durability,
             &Durable::default(),
         );
+        section(&mut out, "[limits]", &self.limits, &Limits::default());
         section(&mut out, "[net]", &self.net, &Net::default());
         section(&mut out, "[http]", &self.http, &Http::default());
         section(&mut out, "[log]", &self.log, &Log::default());

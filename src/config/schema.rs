@@ -128,6 +128,8 @@ section! {
         auth: Auth = Auth::default();
         + /// What is on disk before it is acknowledged, where there is a data_dir.
         durability: Durable = Durable::default();
+        + /// What clients may do at most.
+        limits: Limits = Limits::default();
         + /// How the network is driven.
         net: Net = Net::default();
         + /// Metrics and health, by HTTP.
@@ -267,6 +269,50 @@ section! {
         /// Threads that hash passwords, in the time that nobody else wants a CPU. 0 for half as
         /// many as there are CPUs.
         hashing_threads: usize = 0, count(0, limits::MAX_AUTH_THREADS as u64), restart;
+    }
+}
+
+section! {
+    /// What clients may do at most, besides what [mqtt] tells them. Each time that one of these holds
+    /// is counted in shardmq_limited_total.
+    pub struct Limits {
+        /// Bytes of a topic name or filter; beyond it 0x90, in SUBACK 0x8F.
+        max_topic_bytes: usize = limits::MAX_STRING, bytes(1, limits::MAX_STRING as u64), restart;
+        /// Levels of one; the same.
+        max_topic_levels: usize = limits::MAX_TOPIC_LEVELS,
+            count(1, limits::MAX_TOPIC_LEVELS as u64), restart;
+        /// User Properties of a PUBLISH or a will; beyond it 0x97.
+        max_user_properties: usize = limits::DEFAULT_MAX_USER_PROPERTIES, count(0, U32), restart;
+        /// Topic filters of a SUBSCRIBE; 0x97 in SUBACK for each one beyond.
+        max_filters_per_subscribe: usize = limits::DEFAULT_MAX_FILTERS, count(1, U32), restart;
+        /// Retained messages; a new one beyond it is delivered and not kept.
+        max_retained_messages: u64 = limits::DEFAULT_MAX_RETAINED_MESSAGES, count(0, U32), restart;
+        /// Bytes of all retained messages; the same.
+        max_retained_bytes: u64 = limits::DEFAULT_MAX_RETAINED_BYTES, bytes(0, TIB), restart;
+        /// Messages a second that a client may publish; a faster one is read from more slowly, and
+        /// nothing of it is lost. 0 for no limit.
+        message_rate: u32 = 0, count(0, U32), restart;
+        /// Bytes of payload a second; the same.
+        byte_rate: u64 = 0, bytes(0, TIB), restart;
+        /// CONNECTs of one client id that are accepted in `window`; with one more it is banned,
+        /// 0x8A. 0 for no limit.
+        client_connects: u32 = 0, count(0, U32), restart;
+        /// Logins from one address that may fail in `window`; with one more it is banned. Clients
+        /// behind one address share the ban. 0 for no limit.
+        failed_logins: u32 = 0, count(0, U32), restart;
+        /// The time in which those two are counted.
+        window: u32 = 60, seconds(1, 86_400), restart;
+        /// How long a ban lasts.
+        ban: u32 = 300, seconds(1, 86_400), restart;
+        /// Connections a second that each listener accepts; those beyond are closed at once. 0 for
+        /// no limit.
+        connection_rate: u32 = 0, count(0, U32), restart;
+        /// The same for each address that they come from.
+        connection_rate_per_address: u32 = 0, count(0, U32), restart;
+        /// Memory of the process. From 85 % on new clients are refused with 0x89, from 95 % on QoS 0
+        /// messages are dropped, and beyond it clients that publish are read from once a second.
+        /// 0 for no limit.
+        max_memory: u64 = 0, bytes(0, 64 * TIB), restart;
     }
 }
 
@@ -448,6 +494,7 @@ pub(super) const SECTIONS: &[(&str, &[Key])] = &[
     ("mqtt", Mqtt::KEYS),
     ("auth", Auth::KEYS),
     ("durability", Durable::KEYS),
+    ("limits", Limits::KEYS),
     ("net", Net::KEYS),
     ("http", Http::KEYS),
     ("log", Log::KEYS),
@@ -466,6 +513,7 @@ impl Config {
             "mqtt" => self.mqtt.set(name, raw),
             "auth" => self.auth.set(name, raw),
             "durability" => self.durability.set(name, raw),
+            "limits" => self.limits.set(name, raw),
             "net" => self.net.set(name, raw),
             "http" => self.http.set(name, raw),
             "log" => self.log.set(name, raw),

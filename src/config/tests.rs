@@ -134,6 +134,7 @@ fn every_key_can_be_overridden_from_the_environment() {
             Some(("mqtt", name)) => printed.mqtt.get(name),
             Some(("auth", name)) => printed.auth.get(name),
             Some(("durability", name)) => printed.durability.get(name),
+            Some(("limits", name)) => printed.limits.get(name),
             Some(("net", name)) => printed.net.get(name),
             Some(("http", name)) => printed.http.get(name),
             Some(("log", name)) => printed.log.get(name),

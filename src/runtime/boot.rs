@@ -22,6 +22,7 @@ use super::auth::{self, Auth, AuthOptions, StartError};
 use super::clock::Clock;
 use super::driver::{Common, DriverOptions};
 use super::error::BootError;
+use super::gate::Gate;
 use super::http::{self, Facts, HttpAddress};
 use super::keeper::KeeperOptions;
 use super::listener::{ListenAddress, Listener, listen};
@@ -62,6 +63,10 @@ pub struct RuntimeOptions {
     pub spin_us: u32,
     /// Connections at a time, if the open files limit leaves room for so many, and fewer otherwise.
     pub max_connections: usize,
+    /// Connections a second that a listener accepts, and those from one address; 0 for no bound.
+    pub connection_rates: (u32, u32),
+    /// Bytes of memory of the process, near which load is shed; 0 for no bound.
+    pub max_memory: u64,
     /// Whether somebody counts on that many, and is to be warned if there is no room for them.
     pub counts_on_max_connections: bool,
     /// Connections that may wait to be accepted, per shard and listener.
@@ -101,6 +106,8 @@ impl Default for RuntimeOptions {
             gather_us: 200,
             spin_us: 0,
             max_connections: 1_000_000,
+            connection_rates: (0, 0),
+            max_memory: 0,
             counts_on_max_connections: false,
             backlog: 4096,
             http: None,
@@ -181,7 +188,11 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
         events: events.clone(),
         go: wait_for_go,
     };
-    let common = Common::default();
+    let (per_listener, per_address) = options.connection_rates;
+    let common = Common {
+        gate: Arc::new(Gate::new(per_listener, per_address)),
+        ..Common::default()
+    };
     let clock = Clock::start();
     let store = open_store(&options, shards)?;
     let keepers = keepers(store.as_ref(), &options, clock);
@@ -211,6 +222,7 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
             gather_us: options.gather_us,
             spin_us: options.spin_us,
             max_connections,
+            max_memory: options.max_memory,
             shutdown_grace: options.shutdown_grace,
             listeners: sockets,
             mesh,

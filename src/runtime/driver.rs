@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -17,7 +17,9 @@ use socket2::SockRef;
 use crate::limits::{MESH_BACKLOG_BYTES, TURN_OUTPUT_BYTES};
 use crate::policy::{Decision, Guard, Policy};
 use crate::route::ShardId;
-use crate::shard::{CloseCause, ConnKey, Handoff, Identity, Outbox, Peer, Settings, Shard};
+use crate::shard::{
+    CloseCause, ConnKey, Handoff, Identity, Outbox, Peer, Settings, Shard, Shortage,
+};
 use crate::time::Time;
 use crate::wire::ReasonCode;
 
@@ -25,6 +27,7 @@ use super::acceptor::{Accepted, Acceptor};
 use super::admin::{Question, Snapshot};
 use super::auth::{Desk, News};
 use super::clock::Clock;
+use super::gate::Gate;
 use super::idle::{Idleness, LONGEST_BLOCK, LONGEST_SLEEP, Notifier};
 use super::keeper::{Keeper, KeeperOptions};
 use super::log::Log;
@@ -42,6 +45,9 @@ const RETRY_US: u64 = 200;
 /// Milliseconds between two looks at the memory of the process.
 const MEMORY_PERIOD_MS: u64 = 5_000;
 
+/// The same where the memory has a bound: a gigabyte fills in a second.
+const GUARDED_MEMORY_PERIOD_MS: u64 = 1_000;
+
 /// Makes the policy of a shard, on its thread.
 pub(super) type MakePolicy = dyn Fn(ShardId) -> Box<dyn Policy> + Send + Sync;
 
@@ -54,6 +60,8 @@ pub(super) struct DriverOptions {
     pub(super) gather_us: u32,
     pub(super) spin_us: u32,
     pub(super) max_connections: usize,
+    /// Bytes of memory of the process; 0 for no bound.
+    pub(super) max_memory: u64,
     pub(super) shutdown_grace: Duration,
     pub(super) listeners: Vec<OwnedFd>,
     pub(super) mesh: Mesh,
@@ -71,6 +79,10 @@ pub(super) struct Common {
     pub(super) stop: Arc<AtomicBool>,
     /// Connections of all shards; written when one opens or closes.
     pub(super) connections: Arc<AtomicUsize>,
+    /// How fast they come in.
+    pub(super) gate: Arc<Gate>,
+    /// How short memory is, as [`Shortage`] counts it.
+    pub(super) shortage: Arc<AtomicU8>,
 }
 
 /// Why a shard does not start.
@@ -111,6 +123,7 @@ pub(super) struct Driver {
     clock: Clock,
     common: Common,
     max_connections: usize,
+    max_memory: u64,
     shutdown_grace: Duration,
     completions: Vec<Completion>,
     /// Ends of receives that the core has not seen, the oldest first.
@@ -161,6 +174,7 @@ impl Driver {
             clock: options.clock,
             common: options.common,
             max_connections: options.max_connections,
+            max_memory: options.max_memory,
             shutdown_grace: options.shutdown_grace,
             completions: Vec::new(),
             arrivals: VecDeque::new(),
@@ -224,6 +238,10 @@ impl Driver {
     fn turn(&mut self, now: Time) {
         if self.common.stop.load(Ordering::Relaxed) && self.stops_at.is_none() {
             self.begin_stop(now);
+        }
+        if self.max_memory > 0 {
+            let shortage = self.common.shortage.load(Ordering::Relaxed);
+            self.shard.set_shortage(Shortage::from_level(shortage));
         }
         self.work_on_mesh(now);
         self.work_on_completions(now);
@@ -393,7 +411,10 @@ impl Driver {
                     .ok()
                     .and_then(|address| address.as_socket())
                 {
-                    if let Some(conn) = self.admit(socket) {
+                    if !self.common.gate.admits(listener, address.ip(), now) {
+                        self.common.connections.fetch_sub(1, Ordering::Relaxed);
+                        self.watch.meters.refused[meters::CONNECTION_RATE] += 1;
+                    } else if let Some(conn) = self.admit(socket) {
                         let peer = Peer { listener, address };
                         self.shard.open(conn, peer, now, &mut self.outbox);
                     }
@@ -542,8 +563,15 @@ impl Driver {
     /// Tells the shard that publishes `$SYS` how much memory there is, not too often.
     fn observe_memory(&mut self, now: Time) {
         if self.reports_memory && now >= self.memory_due {
-            self.memory_due = now.plus_millis(MEMORY_PERIOD_MS);
+            self.memory_due = now.plus_millis(match self.max_memory {
+                0 => MEMORY_PERIOD_MS,
+                _ => GUARDED_MEMORY_PERIOD_MS,
+            });
             if let Some(memory) = sys::memory() {
+                let shortage = Shortage::of(memory.current, self.max_memory);
+                self.common
+                    .shortage
+                    .store(shortage as u8, Ordering::Relaxed);
                 self.shard.observe_memory(memory);
             }
         }

@@ -58,9 +58,9 @@ measured! {
         accepted: u64 = Counter "sockets_accepted_total";
         /// Accepts that failed for want of descriptors or memory.
         accept_errors: u64 = Counter "accept_errors_total";
-        /// Connections that were closed at once: because of max_connections, or for want of descriptors.
-        refused: [u64; 2] =
-            Counter "sockets_refused_total" by "reason" in ["max_connections", "descriptors"];
+        /// Connections that were closed at once: because of max_connections, for want of descriptors, or
+        /// because they came faster than connection_rate or connection_rate_per_address.
+        refused: [u64; 3] = Counter "sockets_refused_total" by "reason" in REFUSALS;
         /// Questions to slow authenticators.
         auth_asked: u64 = Counter "auth_questions_total";
         /// Those that were not put because too many waited; their clients got Server busy.
@@ -75,6 +75,8 @@ measured! {
 /// Why a connection was closed at once, as an index of [`Meters::refused`].
 pub(super) const MAX_CONNECTIONS: usize = 0;
 pub(super) const DESCRIPTORS: usize = 1;
+pub(super) const CONNECTION_RATE: usize = 2;
+const REFUSALS: [&str; 3] = ["max_connections", "descriptors", "connection_rate"];
 
 /// The meters, and what is needed to read them off.
 #[derive(Debug)]

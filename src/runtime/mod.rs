@@ -12,6 +12,7 @@
 //! | `listener` | listening sockets |
 //! | `mesh` | channels between shards, wakes |
 //! | `connections`, `sockets` | the life of a connection |
+//! | `gate` | how fast connections come in |
 //! | `acceptor` | taking connections in |
 //! | `threads` | what a shard runs on |
 //! | `idle` | waiting when there is nothing to do |
@@ -37,6 +38,7 @@ mod clock;
 mod connections;
 mod driver;
 mod error;
+mod gate;
 mod http;
 mod idle;
 mod keeper;

@@ -72,7 +72,16 @@ impl Shard {
             None => (None, None),
         };
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
-        if let Some(reason) = refusal(&connect, &self.settings) {
+        // Once, not again when an authenticator has answered.
+        if answer.is_none()
+            && let Some(reason) = self.turned_away(conn, client_id, now)
+        {
+            self.refuse(conn, client_id, reason, now, out);
+            return Ok(Flow::Next);
+        }
+        let misshapen = connect.will.as_ref();
+        let misshapen = misshapen.and_then(|will| self.misshapen_will(will));
+        if let Some(reason) = misshapen.or_else(|| refusal(&connect, &self.settings)) {
             self.refuse(conn, client_id, reason, now, out);
             return Ok(Flow::Next);
         }
@@ -231,6 +240,7 @@ impl Shard {
             return;
         };
         let address = connection.peer.address;
+        self.was_refused(conn, reason, now);
         self.stats.refused(reason);
         out.event(Event::Refused {
             client_id: client_id.into(),
@@ -280,6 +290,7 @@ impl Shard {
         let mark = self.store.mark();
         let (key, session_present) = self.begin_session(client_id, connect, now, out);
         self.recognise(conn, key, grant, now);
+        self.came_in(client_id, now);
         let expiry_interval = expiry_interval(connect, &self.settings);
         let (Some(session), Some(connection)) =
             (self.sessions.get_mut(key), self.connections.get_mut(conn))

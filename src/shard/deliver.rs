@@ -409,6 +409,11 @@ impl Shard {
         fanout: &mut Fanout<'_>,
         out: &mut Outbox,
     ) -> Outcome {
+        if self.sheds_at_most_once() {
+            let count = u64::from(fanout.count());
+            self.stats.drop_messages(DropReason::MemoryShort, count);
+            return Outcome::Dropped;
+        }
         let Some(session) = self.sessions.get(key) else {
             return Outcome::Dropped;
         };

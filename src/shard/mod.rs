@@ -36,6 +36,7 @@ mod durable;
 mod event;
 mod explain;
 mod fault;
+mod limit;
 mod mesh;
 mod outbox;
 mod publish;
@@ -67,6 +68,7 @@ pub use close::CloseCause;
 pub use durable::{Durability, Durable};
 pub use event::{Cause, Event};
 pub use fault::Fault;
+pub use limit::{Limits, Shortage};
 pub use outbox::{Close, Handoff, Outbox, Question};
 pub use restore::{Bodies, Epoch};
 pub use settings::{QueueOverflow, Settings};
@@ -76,6 +78,7 @@ use authenticate::Enhanced;
 use connect::{Answered, Asked};
 use deliver::Encoder;
 use durable::Store;
+use limit::{Bans, is_paused};
 use mesh::Mesh;
 use publish::Incoming;
 use random::Random;
@@ -104,6 +107,8 @@ pub struct Shard {
     policy_epoch: u32,
     /// Whether the policy looks at messages on their way to a client.
     filters: bool,
+    shortage: Shortage,
+    bans: Bans,
     stats: Stats,
     connections: Connections,
     sessions: Sessions,
@@ -172,6 +177,8 @@ impl Shard {
             settings,
             policy_epoch: 1,
             filters: policy.filters_messages(),
+            shortage: Shortage::None,
+            bans: Bans::default(),
             policy,
         }
     }
@@ -244,6 +251,7 @@ impl Shard {
         while let Some(connection) = self.connections.get_mut(conn)
             && !connection.partial.is_empty()
             && matches!(connection.phase, Phase::Connected(_))
+            && !is_paused(connection)
         {
             let maximum = maximum_packet_size(connection, &self.settings);
             if let Ok(Framing::Incomplete) = frame(&connection.partial, maximum) {
@@ -532,5 +540,5 @@ fn maximum_packet_size(connection: &Connection, settings: &Settings) -> u32 {
 
 /// Whether complete packets of `connection` must wait.
 fn is_held(connection: &Connection) -> bool {
-    matches!(connection.phase, Phase::Authenticating(_))
+    matches!(connection.phase, Phase::Authenticating(_)) || is_paused(connection)
 }

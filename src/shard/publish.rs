@@ -111,6 +111,7 @@ impl Shard {
         let qos = publish.qos as usize;
         self.stats.publishes_received[qos] += u64::from(count);
         self.stats.publish_bytes_received[qos] += bytes as u64;
+        self.keep_pace(conn, (count, bytes), now, out);
         let Some(connection) = self.connections.get_mut(conn) else {
             return Ok(());
         };
@@ -174,6 +175,11 @@ impl Shard {
         }
         let publish = &incoming.publish;
         let count = incoming.run.map_or(1, |run| run.count());
+        if let Some(reason) = self.misshapen(topic.as_str(), &incoming.publish) {
+            let refused = Told::now(reason, Position::default());
+            self.owe(conn, key, incoming, refused, out);
+            return Ok(());
+        }
         if !self.may_publish(key, topic, (Denied::Publish, count)) {
             let v5 = self
                 .connections
@@ -566,6 +572,9 @@ impl Shard {
 
     /// This shard keeps the retained messages of this topic; `stored` is what the journal calls it.
     fn keep(&mut self, message: &MessageView<'_>, stored: Option<ItemId>) {
+        if !message.payload.is_empty() && self.retained_is_full(message) {
+            return self.store.clear_retained(stored); // the one before it stays
+        }
         let stored = stored.filter(|_| self.replaced(message).is_some());
         if !message.payload.is_empty() {
             if stored.is_none() {

@@ -60,7 +60,11 @@ impl Shard {
         let mut codes = Codes::new();
         let mut wanted = Wanted::new();
         let mark = self.store.mark();
-        for (filter, options) in subscribe.filters.iter() {
+        for (index, (filter, options)) in subscribe.filters.iter().enumerate() {
+            if let Some(reason) = self.misshapen_filter(filter, index) {
+                codes.push(reason as u8);
+                continue;
+            }
             let code = self.subscribe(session, filter, options, identifier, &mut wanted, out);
             codes.push(code as u8); // one for each, in their order [MQTT-3.8.4-6] [MQTT-3.9.3-1]
         }

@@ -49,6 +49,12 @@ impl Shard {
             return;
         };
         connection.timer = Time::NEVER;
+        if connection.ends_at > now && self.go_on(conn, now, out) {
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return;
+        };
         let fault = match connection.phase {
             Phase::Handshake | Phase::Authenticating(_) => Fault::ConnectTimeout,
             Phase::Connected(_) => Fault::KeepAliveTimeout, // [MQTT-3.1.2-22]

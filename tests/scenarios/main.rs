@@ -18,6 +18,7 @@ mod access;
 mod aliases;
 mod auth;
 mod backpressure;
+mod bounds;
 mod connect;
 mod errors;
 mod expiry;

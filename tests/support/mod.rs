@@ -446,6 +446,13 @@ impl World {
         }
     }
 
+    /// Memory is so short for every shard.
+    pub fn set_shortage(&mut self, shortage: shardmq::shard::Shortage) {
+        for node in &mut self.nodes {
+            node.shard.set_shortage(shortage);
+        }
+    }
+
     /// The whole broker stops.
     pub fn shutdown(&mut self) {
         for shard in 0..self.nodes.len() {
