@@ -2,10 +2,17 @@
 //! `shardmq passwd`, ACL files, their reload; with mosquitto's clients and paho.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
 
 use crate::Version;
 use crate::broker::{Broker, Setup, binary};
@@ -14,6 +21,8 @@ use crate::install;
 
 matrix!(passwords, crate::access::passwords);
 matrix!(rules, crate::access::rules);
+matrix!(tokens, crate::access::tokens);
+matrix!(by_http, crate::access::by_http);
 
 /// How long a change of a file may take to hold.
 const RELOAD: Duration = Duration::from_secs(10);
@@ -256,19 +265,169 @@ fn by_paho(broker: &Broker, version: Version, (name, password): (&str, &str)) {
         Err(reason) => return skipped("paho", version, Setup::ONE, &reason),
     };
     for (password, expected) in [(password, "Success"), ("wrong", "refused")] {
-        let output = Command::new(&python)
-            .args([
-                "-u",
-                "tests/clients/paho/login.py",
-                &broker.port().to_string(),
-            ])
-            .args([&version.level().to_string(), name, password])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .output()
-            .expect("paho runs");
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(said.contains(expected), "{said} {output:?}");
+        let said = login(&python, broker, version, &[name, password]);
+        assert!(said.contains(expected), "{said}");
     }
+}
+
+/// What paho says of a login.
+fn login(python: &Path, broker: &Broker, version: Version, arguments: &[&str]) -> String {
+    let output = Command::new(python)
+        .args(["-u", "tests/clients/paho/login.py"])
+        .args([broker.port().to_string(), version.level().to_string()])
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("paho runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said} {output:?}");
+    said
+}
+
+/// A token signed with a shared secret, with a life of so many seconds.
+fn token(secret: &[u8], user: &str, life: i64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.expect("a clock that is set").as_secs().cast_signed();
+    let claims = format!(
+        r#"{{"sub":"{user}","exp":{},"acl":{{"pub":["door"]}}}}"#,
+        now + life
+    );
+    let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let signed = format!("{}.{}", encode(r#"{"alg":"HS256"}"#), encode(&claims));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes()));
+    format!("{signed}.{signature}")
+}
+
+/// A token lets its bearer in, says what he may do, and ends his connection with itself.
+fn tokens(version: Version, setup: Setup) {
+    const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
+    let python = match install::paho() {
+        Ok(python) => python,
+        Err(reason) => return skipped("tokens", version, setup, &reason),
+    };
+    let folder = Folder::new("tokens");
+    let keys = folder.write(
+        "keys.json",
+        &format!(
+            r#"{{"keys":[{{"kty":"oct","k":"{}"}}]}}"#,
+            URL_SAFE_NO_PAD.encode(SECRET)
+        ),
+    );
+    let configuration = format!("[auth]\njwks_file = '{}'\njwt_leeway = 0\n", shown(&keys));
+    let broker = broker(setup, &folder, &configuration);
+    let said = |token: &str, more: &[&str]| {
+        login(
+            &python,
+            &broker,
+            version,
+            &[&["anna", token], more].concat(),
+        )
+    };
+    assert!(said(&token(SECRET, "anna", 60), &[]).contains("Success"));
+    for wrong in [
+        token(b"another secret of thirty-two bytes!!!", "anna", 60),
+        token(SECRET, "bob", 60),
+        token(SECRET, "anna", -1),
+        "no token".to_owned(),
+    ] {
+        assert!(said(&wrong, &[]).contains("refused"), "{wrong}");
+    }
+    let ended = said(&token(SECRET, "anna", 2), &["stay"]);
+    assert!(
+        ended.contains("Success") && ended.contains("ended: "),
+        "{ended}"
+    );
+    if version.is_v5() {
+        assert!(ended.contains("Maximum connect time"), "{ended}");
+    }
+    broker.stop();
+}
+
+/// Answers questions over HTTP until it is dropped: `anna` with `pw` may come in, nobody else.
+struct Oracle {
+    address: String,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Oracle {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                counted.fetch_add(1, Ordering::SeqCst);
+                if answer(socket).is_none() {
+                    return;
+                }
+            }
+        });
+        Self { address, asked }
+    }
+
+    fn stop(&self) {
+        let _ = TcpStream::connect(&self.address);
+    }
+}
+
+/// Answers one request; `None` if nothing was asked.
+fn answer(mut socket: TcpStream) -> Option<()> {
+    let mut request = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = socket.read(&mut buffer).ok().filter(|read| *read > 0)?;
+        request.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&request).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.to_ascii_lowercase();
+            let length = length.split("content-length: ").nth(1)?;
+            let length: usize = length.lines().next()?.trim().parse().ok()?;
+            if body.len() >= length {
+                assert!(head.starts_with("POST /login HTTP/1.1"), "{head}");
+                let known =
+                    body.contains(r#""username":"anna""#) && body.contains(r#""password":"pw""#);
+                let result = if known { "allow" } else { "deny" };
+                let body = format!(r#"{{"result":"{result}","username":"anna"}}"#);
+                let length = body.len();
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+                socket.write_all((head + &body).as_bytes()).ok()?;
+                return Some(());
+            }
+        }
+    }
+}
+
+/// Somebody is asked by HTTP, his answers are remembered, and when he is away nobody comes in.
+fn by_http(version: Version, setup: Setup) {
+    if lacks_mosquitto("by_http", version, setup) {
+        return;
+    }
+    let oracle = Oracle::start();
+    let folder = Folder::new("http");
+    let configuration = format!(
+        "[auth]\nhttp_url = 'http://{}/login'\nhttp_timeout = '2 s'\nhttp_cache = '1 h'\n",
+        oracle.address
+    );
+    let broker = broker(setup, &folder, &configuration);
+    let shell = Shell {
+        broker: &broker,
+        version,
+    };
+    assert!(shell.gets_in(Some(("anna", "pw"))));
+    assert!(!shell.gets_in(Some(("anna", "wrong"))));
+    assert!(!shell.gets_in(Some(("bob", "pw"))));
+    assert!(!shell.gets_in(None));
+    let asked = oracle.asked.load(Ordering::SeqCst);
+    assert_eq!(asked, 3, "who says nothing is not asked about");
+    oracle.stop();
+    assert!(
+        !shell.gets_in(Some(("anna", "pw"))),
+        "each client id is asked about by itself"
+    );
+    assert!(broker.log().contains("gives no answer"), "{}", broker.log());
+    broker.stop();
 }
 
 /// What `shardmq passwd` writes is read by mosquitto itself.

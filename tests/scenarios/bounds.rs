@@ -194,7 +194,8 @@ fn a_client_has_a_rate_of_bytes() {
     under(limits, |broker| {
         let mut client = broker.connect(v5("client").keep_alive(1));
         for id in 1..=3 {
-            client.push_publish(&message("t", [0; 3_000]).qos(1).id(id));
+            // Of one topic they would be taken together.
+            client.push_publish(&message(&format!("t{id}"), [0; 3_000]).qos(1).id(id));
         }
         broker.settle();
         let acknowledged = |client: &mut Client| {
@@ -293,7 +294,8 @@ fn memory_that_runs_short_is_shed_in_its_order() {
         assert_eq!(broker.dropped(DropReason::MemoryShort), 1);
         broker.world().set_shortage(Shortage::SlowReads);
         for id in 1..=5 {
-            client.push_publish(&message("t", id.to_string()).qos(1).id(id));
+            let topic = format!("t{id}");
+            client.push_publish(&message(&topic, id.to_string()).qos(1).id(id));
         }
         broker.settle();
         assert_eq!(reader.payloads(), ["1"]);
