@@ -9,6 +9,7 @@
 //! | `chunks` | a table of slots that grows without moving them |
 //! | [`topic`] | topic names, topic filters and `$share`, checked once into a type |
 //! | [`wire`] | bytes to borrowed packets and back, versions 3.1, 3.1.1 and 5.0 |
+//! | [`link`] | what lies between the bytes of a socket and those of MQTT: TLS, WebSocket, PROXY |
 //! | [`policy`] | who may come in and who may do what |
 //! | [`message`] | an application message, borrowed while it passes and owned once it stays |
 //! | [`route`] | subscriptions, interest of other shards, shared groups, retained messages |
@@ -23,6 +24,7 @@ mod chunks;
 pub mod config;
 pub mod journal;
 pub mod limits;
+pub mod link;
 pub mod message;
 pub mod policy;
 pub mod route;

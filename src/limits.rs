@@ -123,6 +123,10 @@ pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// Connections that are told to go away in one such pause.
 pub const ACCEPT_REFUSALS: usize = 256;
 
+/// Microseconds of a turn that go to TLS handshakes, each of which costs a signature and an agreement
+/// on keys, some 150 of them; the clients that are there wait no longer for their messages.
+pub const HANDSHAKE_BUDGET_US: u64 = 400;
+
 /// Log lines of one kind that a shard writes in [`LOG_PERIOD_MS`]; what is more is counted and told
 /// in one line.
 pub const LOG_LINES: u32 = 100;

@@ -59,10 +59,7 @@ impl Broker {
             index,
             generation: 0,
         };
-        let peer = Peer {
-            listener: 0,
-            address: ([127, 0, 0, 1], 1).into(),
-        };
+        let peer = Peer::new(0, ([127, 0, 0, 1], 1).into());
         self.shard.open(conn, peer, Time::ZERO, &mut self.out);
         let client_id = format!("vehicle-{index:06}");
         let mut bytes = vec![0x10, 12 + client_id.len() as u8, 0, 4];

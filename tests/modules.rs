@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules, lowest first, as `src/lib.rs` and `ARCHITECTURE.md` have them.
-const ORDER: [&str; 15] = [
-    "limits", "time", "chunks", "topic", "wire", "policy", "message", "route", "session",
+const ORDER: [&str; 16] = [
+    "limits", "time", "chunks", "topic", "wire", "link", "policy", "message", "route", "session",
     "journal", "stats", "shard", "config", "runtime", "cli",
 ];
 

@@ -126,10 +126,7 @@ impl Broker {
             .map(|salt: u32| format!("client-{on}-{}-{salt}", conn.index))
             .find(|id| shardmq::shard::home(id, shards).index() == on)
             .unwrap_or_default();
-        let peer = Peer {
-            listener: 0,
-            address: ([127, 0, 0, 1], 1).into(),
-        };
+        let peer = Peer::new(0, ([127, 0, 0, 1], 1).into());
         node.shard.open(conn, peer, self.now, &mut node.out);
         let connect = Connect {
             version: self.version,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use shardmq::config::Config;
-use shardmq::runtime::{Started, StoreOptions};
+use shardmq::runtime::{Listening, Started, StoreOptions};
 use shardmq::shard::{Durability, Durable};
 
 /// The banner of a broker that runs.
@@ -28,8 +28,8 @@ impl fmt::Display for Banner<'_> {
         writeln!(f, "ShardMQ {}", env!("CARGO_PKG_VERSION"))?;
         line(f, "driver", driver)?;
         line(f, "shards", &shards(cpus))?;
-        for (name, address) in listeners {
-            line(f, "listening", &format!("mqtt://{address} ({name})"))?;
+        for listening in listeners {
+            line(f, "listening", &format!("{listening} ({})", listening.name))?;
         }
         let http = http.map_or_else(
             || "off".to_owned(),
@@ -37,8 +37,7 @@ impl fmt::Display for Banner<'_> {
         );
         line(f, "telling", &http)?;
         line(f, "room", &format!("{max_connections} connections"))?;
-        let addresses: Vec<SocketAddr> = listeners.iter().map(|(_, address)| *address).collect();
-        line(f, "access", &access(&addresses, self.config))?;
+        line(f, "access", &access(listeners, self.config))?;
         write!(f, "  {:<11}{}", "durability", durability(self.store))
     }
 }
@@ -56,42 +55,40 @@ fn shards(cpus: &[usize]) -> String {
 }
 
 /// Who gets in, and the one option that changes it.
-fn access(addresses: &[SocketAddr], config: &Config) -> String {
-    let open: Vec<&SocketAddr> = addresses
-        .iter()
-        .zip(&config.listeners)
-        .filter(|(_, listener)| listener.lets_in_anybody(&config.auth))
-        .map(|(address, _)| address)
-        .collect();
-    let exposed: Vec<String> = open
-        .iter()
-        .filter(|address| !address.ip().is_loopback())
-        .map(ToString::to_string)
-        .collect();
+fn access(listening: &[Listening], config: &Config) -> String {
+    let lets_in = |place: &&Listening| {
+        config.listeners.iter().any(|listener| {
+            listener.name == place.name && listener.lets_in_anybody(&config.auth)
+        })
+    };
+    let open: Vec<&Listening> = listening.iter().filter(lets_in).collect();
+    let addresses: Vec<SocketAddr> = open.iter().filter_map(|place| place.address()).collect();
+    let exposed = |address: &&SocketAddr| !address.ip().is_loopback();
     let rules = match config.auth.acl_file {
         Some(_) => "what the ACL file allows",
         None => "everything",
     };
-    if let Some(first) = open.iter().find(|address| !address.ip().is_loopback()) {
+    if let Some(first) = addresses.iter().find(exposed) {
+        let exposed = addresses.iter().filter(exposed).map(ToString::to_string);
         return format!(
             "OPEN to everybody who reaches {}, without a password, for {rules}.\
              \n             For this machine alone: --listen 127.0.0.1:{}",
-            exposed.join(", "),
+            exposed.collect::<Vec<_>>().join(", "),
             first.port()
         );
     }
-    let Some(first) = open.first() else {
-        return format!("with user name and password only, for {rules}");
-    };
-    let others = if open.len() < addresses.len() {
-        "others with user name and password."
+    if open.is_empty() {
+        return format!("with user name and password, or a certificate, only; for {rules}");
+    }
+    let others = if open.len() < listening.len() {
+        "others who show who they are."
     } else {
         "nobody else."
     };
     format!(
         "everybody on this machine, without a password, for {rules}; {others} To open it\
          \n             to everybody who reaches this machine: --listen 0.0.0.0:{} --allow-anonymous",
-        first.port()
+        addresses.first().map_or(1883, SocketAddr::port)
     )
 }
 
@@ -142,12 +139,13 @@ mod tests {
             })
             .collect();
         let config = Config::parse(&format!("{auth}\n{listeners}"), "a.toml").unwrap();
-        let addresses: Vec<_> = config
-            .listeners
-            .iter()
-            .map(|listener| listener.bind)
-            .collect();
-        access(&addresses, &config)
+        let place = |listener: &shardmq::config::Listener| Listening {
+            name: listener.name.clone(),
+            scheme: "mqtt",
+            place: shardmq::runtime::Place::Tcp(listener.bind[0]),
+        };
+        let listening: Vec<_> = config.listeners.iter().map(place).collect();
+        access(&listening, &config)
     }
 
     #[test]
@@ -163,10 +161,10 @@ mod tests {
         assert!(open.contains("--listen 127.0.0.1:1885"));
         let auth = "[auth]\npassword_file = 'users'\nacl_file = 'acl'";
         let asked = told(auth, &[("127.0.0.1:1883", ""), ("0.0.0.0:1885", "")]);
-        assert!(asked.starts_with("with user name and password only, for what"));
+        assert!(asked.starts_with("with user name and password, or"));
         let both = told(auth, &[("127.0.0.1:1883", anybody), ("0.0.0.0:1885", "")]);
         assert!(
-            both.contains("others with user name and password"),
+            both.contains("others who show who they are"),
             "{both}"
         );
     }

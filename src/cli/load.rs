@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use shardmq::config::{Anonymous, Config, ConfigError, Listener};
@@ -99,7 +100,7 @@ fn listeners(args: &RunArgs) -> Vec<Listener> {
     let mut listeners: Vec<Listener> = Vec::new();
     for bind in &args.listen {
         // The same address twice is one listener; port 0 is a different one each time.
-        if bind.port() != 0 && listeners.iter().any(|listener| listener.bind == *bind) {
+        if bind.port() != 0 && listeners.iter().any(|listener| listener.bind == [*bind]) {
             continue;
         }
         let name = match listeners.len() {
@@ -108,7 +109,7 @@ fn listeners(args: &RunArgs) -> Vec<Listener> {
         };
         listeners.push(Listener {
             name,
-            bind: *bind,
+            bind: vec![*bind],
             ..Listener::default()
         });
     }
@@ -145,8 +146,8 @@ impl fmt::Display for LoadError {
                  makes one), or let everybody in with allow_anonymous = true in [[listener]] or \
                  --allow-anonymous, or listen on 127.0.0.1:{}",
                 listener.name,
-                listener.bind,
-                listener.bind.port()
+                listener.bind.first().map_or_else(String::new, ToString::to_string),
+                listener.bind.first().map_or(1883, SocketAddr::port)
             ),
             Self::Wrong(errors) => {
                 for error in errors {
@@ -178,7 +179,7 @@ mod tests {
         };
         let config = all(&args).unwrap();
         assert_eq!(config.listeners.len(), 1);
-        assert_eq!(config.listeners[0].bind.port(), 1);
+        assert_eq!(config.listeners[0].bind[0].port(), 1);
         assert_eq!((config.shards, config.data_dir), (3, None));
         let args = RunArgs {
             data_dir: Some("x".into()),

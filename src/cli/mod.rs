@@ -77,11 +77,14 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 fn check_config(args: &CheckArgs) -> ExitCode {
     // A file is checked for what it says, whatever this shell's environment is.
-    match load::file(&args.file)
+    let config = load::file(&args.file)
         .and_then(|text| load::parse(&text, &args.file))
-        .and_then(load::open)
-    {
-        Ok(_) => print(format!("{}: fine\n", args.file.display()).as_bytes()),
+        .and_then(load::open);
+    match config {
+        Ok(config) => match run::check_certificates(&config) {
+            Ok(()) => print(format!("{}: fine\n", args.file.display()).as_bytes()),
+            Err(error) => fail(error),
+        },
         Err(error) => fail(error),
     }
 }

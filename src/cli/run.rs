@@ -4,9 +4,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use shardmq::config::{Config, DeniedPublish, Http, Listener, ListenerType, Net};
+use shardmq::link::ws;
 use shardmq::policy::{Entrance, TokenOptions};
 use shardmq::runtime::{
-    self, AuthOptions, HttpAddress, HttpAsker, HttpUrl, ListenAddress, RuntimeOptions, StoreOptions,
+    self, AuthOptions, HttpAddress, HttpAsker, HttpUrl, ListenOptions, Place, RuntimeOptions,
+    StoreOptions, TlsOptions, UnixPlace,
 };
 use shardmq::shard::Durable;
 
@@ -47,7 +49,7 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
 fn options(config: &Config) -> RuntimeOptions {
     let net = &config.net;
     RuntimeOptions {
-        listeners: config.listeners.iter().map(address).collect(),
+        listeners: config.listeners.iter().map(listener).collect(),
         driver: net.driver,
         shards: config.shards,
         settings: config.settings(),
@@ -68,6 +70,7 @@ fn options(config: &Config) -> RuntimeOptions {
             required: config.http != Http::default(),
         }),
         store: store(config),
+        handshake_timeout: Duration::from_secs(u64::from(net.handshake_timeout)),
         shutdown_grace: Duration::from_secs(u64::from(net.shutdown_grace)),
         auth: Some(auth(config)),
         ..RuntimeOptions::default()
@@ -117,12 +120,52 @@ fn store(config: &Config) -> Option<StoreOptions> {
     })
 }
 
-fn address(listener: &Listener) -> ListenAddress {
-    match listener.r#type {
-        ListenerType::Tcp => ListenAddress {
-            name: listener.name.clone(),
-            address: listener.bind,
+/// Whether the certificates of all listeners are of use, without using them.
+pub(super) fn check_certificates(config: &Config) -> Result<(), String> {
+    for listener in config.listeners.iter().map(listener) {
+        if let Some(tls) = &listener.tls {
+            runtime::check_tls(tls)
+                .map_err(|error| format!("listener `{}`: {error}", listener.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Everything that a listener takes from the configuration, which has seen to it that what it needs is
+/// there.
+fn listener(listener: &Listener) -> ListenOptions {
+    let kind = listener.r#type;
+    let places = match (kind, &listener.socket) {
+        (ListenerType::Unix, Some(socket)) => vec![Place::Unix(UnixPlace {
+            path: socket.clone(),
+            mode: listener.socket_mode.0,
+            owner: listener.socket_owner.clone(),
+        })],
+        _ => listener.bind.iter().copied().map(Place::Tcp).collect(),
+    };
+    let silence = listener.tcp_keepalive;
+    ListenOptions {
+        name: listener.name.clone(),
+        places,
+        max_connections: match listener.max_connections {
+            0 => usize::MAX,
+            most => most as usize,
         },
+        keep_alive: (silence > 0).then(|| Duration::from_secs(silence.into())),
+        tls: kind.has_tls().then(|| TlsOptions {
+            certificates: listener.certificate.clone(),
+            keys: listener.key.clone(),
+            client_certificate: listener.client_certificate,
+            client_authorities: listener.client_ca.clone(),
+            client_revocations: listener.client_crl.clone(),
+            certificate_name: listener.certificate_name,
+            minimum: listener.tls_minimum,
+        }),
+        websocket: kind.has_websocket().then(|| ws::Rules {
+            paths: listener.ws_path.clone(),
+            origins: listener.ws_origin.clone(),
+        }),
+        proxy_from: listener.proxy_from.clone(),
     }
 }
 
@@ -145,7 +188,7 @@ mod tests {
     #[test]
     fn every_key_reaches_the_runtime() {
         let text = "shards = 3\n[mqtt]\nmax_inflight = 5\n[net]\ndriver = 'epoll'\ngather_us = 7\nspin_us = 3\n\
-                    max_connections = 11\nbacklog = 13\nshutdown_grace = 17\n\
+                    max_connections = 11\nbacklog = 13\nshutdown_grace = 17\nhandshake_timeout = 29\n\
                     [http]\nbind = '127.0.0.1:23'\n\
                     [[listener]]\nname = 'a'\nbind = '127.0.0.1:19'\n";
         let options = options(&Config::parse(text, "a.toml").unwrap());
@@ -162,12 +205,7 @@ mod tests {
         let http = options.http.unwrap();
         assert_eq!((http.address.port(), http.required), (23, true));
         let address = "127.0.0.1:19".parse().unwrap();
-        assert_eq!(
-            options.listeners,
-            [ListenAddress {
-                name: "a".to_owned(),
-                address
-            }]
-        );
+        assert_eq!(options.handshake_timeout, Duration::from_secs(29));
+        assert_eq!(options.listeners, [ListenOptions::tcp("a", address)]);
     }
 }

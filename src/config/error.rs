@@ -115,6 +115,16 @@ pub enum Problem {
         /// What was probably meant.
         likely: Option<String>,
     },
+    /// Not an IP address with or without the length of a prefix.
+    BadNetwork {
+        /// What was written.
+        text: String,
+    },
+    /// Not the permissions of a file.
+    BadMode {
+        /// What was written.
+        text: String,
+    },
     /// Two listeners share what must be theirs alone.
     Duplicate {
         /// `name` or `bind`.
@@ -219,6 +229,16 @@ impl fmt::Display for Problem {
             Self::BadAddress { text, likely } => {
                 write!(f, "`{text}` is not an IP address and a port")?;
                 did_you_mean(f, likely.as_deref())
+            }
+            Self::BadNetwork { text } => write!(
+                f,
+                "`{text}` is not an IP address or network; write `10.0.0.0/8` or `192.0.2.1`"
+            ),
+            Self::BadMode { text } => {
+                write!(
+                    f,
+                    "`{text}` is no file mode; write three or four octal digits, `0660`"
+                )
             }
             Self::Duplicate { what, value } => {
                 write!(f, "two listeners have the same {what}, {value}")

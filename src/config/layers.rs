@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Origin, Problem};
-use super::schema::{Config, Listener, SECTIONS, Section};
+use super::schema::{ClientCertificate, Config, Listener, ListenerType, SECTIONS, Section};
 use super::value::{Key, Raw};
 use crate::policy::Method;
 
@@ -187,6 +187,7 @@ impl Layers {
             ..Listener::default()
         };
         let mut has_bind = false;
+        let mut has_socket = false;
         for (key, value) in table {
             let name = key.get_ref().as_ref();
             if !Listener::KEYS.iter().any(|key| key.name == name) {
@@ -195,6 +196,7 @@ impl Layers {
                 continue;
             }
             has_bind |= name == "bind";
+            has_socket |= name == "socket";
             let at = file.at(value.span().start);
             self.origins
                 .insert(format!("listener.{index}.{name}"), at.clone());
@@ -202,7 +204,11 @@ impl Layers {
                 self.note(at, &format!("listener.{name}"), problem);
             }
         }
-        if !has_bind {
+        if listener.r#type == ListenerType::Unix || has_socket {
+            if !has_bind {
+                listener.bind.clear();
+            }
+        } else if !has_bind {
             let example = Listener::default().get("bind");
             let example = format!("bind = {example}");
             self.note(
@@ -338,9 +344,16 @@ impl Layers {
             if !names.insert(listener.name.as_str()) {
                 twice.push((index, "name", format!("`{}`", listener.name)));
             }
-            // Port 0 is a different one each time.
-            if listener.bind.port() != 0 && !binds.insert(listener.bind) {
-                twice.push((index, "bind", listener.bind.to_string()));
+            for bind in &listener.bind {
+                // Port 0 is a different one each time.
+                if bind.port() != 0 && !binds.insert(bind.to_string()) {
+                    twice.push((index, "bind", bind.to_string()));
+                }
+            }
+            if let Some(socket) = &listener.socket
+                && !binds.insert(socket.display().to_string())
+            {
+                twice.push((index, "socket", socket.display().to_string()));
             }
         }
         for (index, what, value) in twice {
@@ -349,6 +362,90 @@ impl Layers {
                 origin,
                 &format!("listener.{what}"),
                 Problem::Duplicate { what, value },
+            );
+        }
+        for index in 0..self.config.listeners.len() {
+            self.relations_of(index);
+        }
+    }
+
+    /// What the keys of one listener must have to do with each other.
+    fn relations_of(&mut self, index: usize) {
+        let listener = &self.config.listeners[index];
+        let kind = listener.r#type;
+        let default = Listener::default();
+        let mut wrong: Vec<(&str, &str)> = Vec::new();
+        if kind == ListenerType::Unix {
+            if !listener.bind.is_empty() && listener.bind != default.bind {
+                wrong.push((
+                    "bind",
+                    "a listener of the type unix has a `socket`, no address",
+                ));
+            }
+            if listener.socket.is_none() {
+                wrong.push((
+                    "socket",
+                    "a listener of the type unix must have the path of one",
+                ));
+            }
+        } else {
+            if listener.bind.is_empty() {
+                wrong.push(("bind", "must have an address at least"));
+            }
+            if listener.socket.is_some() {
+                wrong.push(("socket", "only a listener of the type unix has one"));
+            }
+        }
+        let tls: [(&str, bool); 5] = [
+            ("certificate", !listener.certificate.is_empty()),
+            ("key", !listener.key.is_empty()),
+            ("client_ca", !listener.client_ca.is_empty()),
+            ("client_crl", !listener.client_crl.is_empty()),
+            (
+                "client_certificate",
+                listener.client_certificate != ClientCertificate::Off,
+            ),
+        ];
+        if kind.has_tls() {
+            if listener.certificate.is_empty() {
+                wrong.push(("certificate", "TLS needs the PEM file of a certificate"));
+            } else if listener.certificate.len() != listener.key.len() {
+                wrong.push(("key", "there must be as many keys as certificates"));
+            }
+            let asks = listener.client_certificate != ClientCertificate::Off;
+            if asks && listener.client_ca.is_empty() {
+                let text = "who may sign the certificates of clients must be said";
+                wrong.push(("client_ca", text));
+            }
+            if !asks && !(listener.client_ca.is_empty() && listener.client_crl.is_empty()) {
+                let text = "clients are not asked for certificates; set this to \"required\" or \
+                            \"optional\"";
+                wrong.push(("client_certificate", text));
+            }
+        } else {
+            let given = tls.iter().filter(|(_, given)| *given);
+            wrong.extend(given.map(|(key, _)| (*key, "is for the types tls and wss alone")));
+        }
+        if !kind.has_websocket() {
+            let ws = [
+                ("ws_path", listener.ws_path.is_empty()),
+                ("ws_origin", listener.ws_origin.is_empty()),
+            ];
+            let given = ws.iter().filter(|(_, empty)| !empty);
+            wrong.extend(given.map(|(key, _)| (*key, "is for the types ws and wss alone")));
+        }
+        for (key, text) in wrong {
+            let origin = self.origin(&format!("listener.{index}.{key}"));
+            // A key that is missing is missing where the listener is told from others.
+            let origin = match origin {
+                Origin::Default => self.origin(&format!("listener.{index}.type")),
+                written => written,
+            };
+            let text = text.to_owned();
+            self.note(
+                origin,
+                &format!("listener.{key}"),
+                Problem::Conflict { text },
             );
         }
     }
@@ -393,7 +490,7 @@ fn raw<'a>(value: &'a DeValue<'_>) -> Raw<'a> {
         DeValue::Boolean(value) => Raw::Boolean(*value),
         DeValue::Float(_) => Raw::Other("a fraction"),
         DeValue::Datetime(_) => Raw::Other("a date"),
-        DeValue::Array(_) => Raw::Other("a list"),
+        DeValue::Array(list) => Raw::List(list),
         DeValue::Table(_) => Raw::Other("a table"),
     }
 }

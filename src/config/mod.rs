@@ -23,10 +23,10 @@ mod value;
 
 pub use error::{ConfigError, Origin, Problem};
 pub use schema::{
-    Anonymous, Auth, Config, DeniedPublish, Driver, Durable, Http, Limits, Listener, ListenerType,
-    Log, LogFormat, LogLevel, Mqtt, Net,
+    Anonymous, Auth, CertificateName, ClientCertificate, Config, DeniedPublish, Driver, Durable,
+    Http, Limits, Listener, ListenerType, Log, LogFormat, LogLevel, Mqtt, Net, TlsVersion,
 };
-pub use value::{Bounds, Key, Kind, Unit};
+pub use value::{Bounds, FileMode, Key, Kind, Unit};
 
 /// The version of the file format that this program writes and the newest that it reads.
 pub const FORMAT_VERSION: u64 = 1;

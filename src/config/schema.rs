@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::Problem;
-use super::value::{Bounds, Key, Kind, Raw, Unit, Value, Words, words};
+use super::value::{Bounds, FileMode, Key, Kind, Raw, Unit, Value, Words, words};
 use crate::limits;
+use crate::link::Network;
 use crate::policy::Method;
 use crate::route::Strategy;
 use crate::shard::{Durability, QueueOverflow};
@@ -148,13 +149,56 @@ section! {
     pub struct Listener {
         /// Name in logs and in the environment: SHARDMQ__LISTENER__LOCAL__BIND sets `bind` of this.
         name: String = String::from("local"), Kind::Word, restart;
-        /// IP address and port. 0.0.0.0:1883 takes IPv4 from everywhere, [::]:1883 IPv6.
-        bind: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)), Kind::Address, restart;
-        /// What is spoken on it.
+        /// IP address and port, or a list of them. 0.0.0.0:1883 takes IPv4 from everywhere, [::]:1883
+        /// IPv6. Not for the type unix.
+        bind: Vec<SocketAddr> = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 1883))],
+            Kind::Addresses, restart;
+        /// What is spoken on it: MQTT by TCP, by TLS, by WebSocket, by WebSocket within TLS, or by a
+        /// Unix socket.
         r#type: ListenerType = ListenerType::Tcp, Kind::Choice(ListenerType::WORDS), restart;
         /// Whether clients without user name and password are let in. "auto": on loopback, as long
         /// as nothing in [auth] can tell who a client is; nowhere else.
         allow_anonymous: Anonymous = Anonymous::Auto, Kind::Choice(Anonymous::WORDS), restart;
+        /// Connections at a time on this listener, all shards together; 0 for as many as [net] allows.
+        max_connections: u32 = 0, count(0, U32), restart;
+        /// Silence after which the kernel asks whether the other machine is still there; 0 for never.
+        tcp_keepalive: u32 = 300, seconds(0, 32_767), restart;
+        /// The Unix socket, for the type unix. A socket that nobody listens on any more is replaced.
+        socket: Option<PathBuf> = None, Kind::File, restart;
+        /// Who may connect to the Unix socket.
+        socket_mode: FileMode = FileMode(0o660), Kind::FileMode, restart;
+        /// Whose the Unix socket is, "user", "user:group" or ":group"; "" leaves it as it is made.
+        socket_owner: String = String::new(), Kind::Text, restart;
+        /// For tls and wss: PEM files, each with a certificate and those up to its authority. Of
+        /// several the one is shown that has the name that the client asks for, otherwise the first.
+        /// These and the next four are read again on SIGHUP and when a file changes; what does not
+        /// fit together is told and not taken.
+        certificate: Vec<PathBuf> = Vec::new(), Kind::Files, restart;
+        /// For tls and wss: PEM files with the private keys of the certificates, in the same order.
+        key: Vec<PathBuf> = Vec::new(), Kind::Files, restart;
+        /// For tls and wss: whether clients must, may or need not show a certificate.
+        client_certificate: ClientCertificate = ClientCertificate::Off,
+            Kind::Choice(ClientCertificate::WORDS), restart;
+        /// For tls and wss: PEM files with the authorities that client certificates come from.
+        client_ca: Vec<PathBuf> = Vec::new(), Kind::Files, restart;
+        /// For tls and wss: PEM files with what those authorities have revoked. With one of them,
+        /// each authority of a client certificate must have its list.
+        client_crl: Vec<PathBuf> = Vec::new(), Kind::Files, restart;
+        /// Which name of a client certificate says who the client is: its common name, the first of
+        /// its alternative names (mail, DNS, URI or IP address), or the whole subject.
+        certificate_name: CertificateName = CertificateName::CommonName,
+            Kind::Choice(CertificateName::WORDS), restart;
+        /// For tls and wss: the oldest version of TLS that is spoken.
+        tls_minimum: TlsVersion = TlsVersion::V1_2, Kind::Choice(TlsVersion::WORDS), restart;
+        /// For ws and wss: the paths that may be asked for; without one every path may.
+        ws_path: Vec<String> = Vec::new(), Kind::Texts, restart;
+        /// For ws and wss: the origins of the pages that a browser may connect from, such as
+        /// "https://example.org"; without one all may. Clients that are no browsers name none.
+        ws_origin: Vec<String> = Vec::new(), Kind::Texts, restart;
+        /// The proxies in front of this listener. Each connection must come from one of them and begin
+        /// with a header of the PROXY protocol, version 1 or 2, that says who the client is. A Unix
+        /// socket takes any entry as: whoever connects.
+        proxy_from: Vec<Network> = Vec::new(), Kind::Networks, restart;
     }
 }
 
@@ -339,6 +383,8 @@ section! {
         /// Connections that wait to be accepted, per shard and listener. The kernel cuts it to
         /// net.core.somaxconn.
         backlog: u32 = 4096, count(1, i32::MAX as u64), restart;
+        /// Time that a new connection has for what comes before its CONNECT: TLS, WebSocket, PROXY.
+        handshake_timeout: u32 = 10, seconds(1, 3_600), restart;
         /// How long clients have to take their last bytes when the broker stops.
         shutdown_grace: u32 = 5, seconds(0, 3_600), restart;
     }
@@ -387,6 +433,74 @@ section! {
 pub enum ListenerType {
     /// MQTT in the clear.
     Tcp,
+    /// MQTT in TLS.
+    Tls,
+    /// MQTT in WebSocket.
+    Ws,
+    /// MQTT in WebSocket in TLS.
+    Wss,
+    /// MQTT on a Unix socket.
+    Unix,
+}
+
+impl ListenerType {
+    /// Whether it has certificates.
+    #[must_use]
+    pub fn has_tls(self) -> bool {
+        matches!(self, Self::Tls | Self::Wss)
+    }
+
+    /// Whether it has frames of WebSocket.
+    #[must_use]
+    pub fn has_websocket(self) -> bool {
+        matches!(self, Self::Ws | Self::Wss)
+    }
+
+    /// What stands before the `://` of its address.
+    #[must_use]
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Tcp => "mqtt",
+            Self::Tls => "mqtts",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+            Self::Unix => "unix",
+        }
+    }
+}
+
+/// Whether clients show a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// They are not asked for one.
+    #[default]
+    Off,
+    /// They may.
+    Optional,
+    /// They must.
+    Required,
+}
+
+/// Which name of a certificate says who the client is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CertificateName {
+    /// The common name of its subject.
+    #[default]
+    CommonName,
+    /// The first of its alternative names.
+    AlternativeName,
+    /// The whole subject.
+    Subject,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2.
+    #[default]
+    V1_2,
+    /// 1.3.
+    V1_3,
 }
 
 /// Whether a listener lets in who does not say who he is.
@@ -464,6 +578,16 @@ words! { Driver { Auto = "auto", IoUring = "io_uring", Epoll = "epoll", } }
 words! { Anonymous { Auto = "auto", True = "true", False = "false", } }
 words! { DeniedPublish { Silence = "silence", Disconnect = "disconnect", } }
 words! { ListenerType { Tcp = "tcp", } }
+words! {
+    ListenerType { Tcp = "tcp", Tls = "tls", Ws = "ws", Wss = "wss", Unix = "unix", }
+}
+words! {
+    ClientCertificate { Off = "off", Optional = "optional", Required = "required", }
+}
+words! {
+    CertificateName { CommonName = "cn", AlternativeName = "san", Subject = "subject", }
+}
+words! { TlsVersion { V1_2 = "1.2", V1_3 = "1.3", } }
 words! {
     LogLevel {
         Off = "off",
@@ -552,7 +676,11 @@ impl Listener {
     #[must_use]
     pub fn lets_in_anybody(&self, auth: &Auth) -> bool {
         match self.allow_anonymous {
-            Anonymous::Auto => self.bind.ip().is_loopback() && !auth.is_configured(),
+            Anonymous::Auto => {
+                self.is_local()
+                    && !auth.is_configured()
+                    && self.client_certificate != ClientCertificate::Required
+            }
             Anonymous::True => true,
             Anonymous::False => false,
         }
@@ -561,6 +689,13 @@ impl Listener {
     /// Whether nobody could come in by it.
     #[must_use]
     pub fn is_closed(&self, auth: &Auth) -> bool {
-        !self.lets_in_anybody(auth) && !auth.is_configured()
+        !self.lets_in_anybody(auth)
+            && !auth.is_configured()
+            && self.client_certificate == ClientCertificate::Off
+    }
+
+    /// Whether only this machine reaches it.
+    fn is_local(&self) -> bool {
+        self.r#type == ListenerType::Unix || self.bind.iter().all(|bind| bind.ip().is_loopback())
     }
 }

@@ -90,14 +90,7 @@ mod tests {
                     .to_vec(),
                 Kind::Switch => vec![Raw::Boolean(true), Raw::Boolean(false)],
                 Kind::Choice(words) => words.iter().map(|word| Raw::Text(word)).collect(),
-                Kind::Word
-                | Kind::Text
-                | Kind::Directory
-                | Kind::File
-                | Kind::Address
-                | Kind::AddressOrOff => {
-                    vec![Raw::Text("x")]
-                }
+                _ => vec![Raw::Text("x")],
             };
             let changed = raw.into_iter().any(|raw| {
                 let mut mqtt = before.clone();

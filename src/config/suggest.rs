@@ -51,13 +51,33 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "per_listener_settings",
         "`allow_anonymous` is a key of each [[listener]]; the rest of [auth] holds for all",
     ),
-    ("tls", NO_TLS),
-    ("cafile", NO_TLS),
-    ("certfile", NO_TLS),
-    ("keyfile", NO_TLS),
+    ("tls", TLS),
+    (
+        "cafile",
+        "did you mean `client_ca` in a [[listener]] table?",
+    ),
+    (
+        "crlfile",
+        "did you mean `client_crl` in a [[listener]] table?",
+    ),
+    (
+        "certfile",
+        "did you mean `certificate` in a [[listener]] table?",
+    ),
+    ("keyfile", "did you mean `key` in a [[listener]] table?"),
+    (
+        "require_certificate",
+        "write `client_certificate = \"required\"` in a [[listener]] table",
+    ),
+    ("psk_hint", NO_PSK),
+    ("psk_file", NO_PSK),
+    ("psk", NO_PSK),
+    ("protocol", "did you mean `type` in a [[listener]] table?"),
 ];
 
-const NO_TLS: &str = "this version has no TLS";
+const TLS: &str = "TLS is a [[listener]] of `type = \"tls\"` with a `certificate` and a `key`";
+const NO_PSK: &str = "pre-shared keys are not supported, the TLS library has none; client certificates \
+                      (`client_certificate = \"required\"`) do the same without a shared secret";
 
 /// For a key that does not exist where it stands: `place` is "in [mqtt]", `known` what exists there.
 pub(super) fn key(found: &str, place: &str, known: &[&'static str]) -> Option<String> {
@@ -273,7 +293,7 @@ mod tests {
                 .unwrap()
                 .contains("[[listener]]")
         );
-        assert!(section("tls").unwrap().contains("no TLS"));
+        assert!(section("tls").unwrap().contains("type = \"tls\""));
         assert_eq!(section("listeners").unwrap(), "did you mean [[listener]]?");
         assert_eq!(section("logging").unwrap(), "did you mean [log]?");
     }

@@ -330,11 +330,11 @@ fn the_environment_goes_on_top_of_the_file() {
     assert_eq!(config.shards, 2);
     assert_eq!(config.mqtt.max_inflight, 7);
     assert_eq!(config.listeners.len(), 2);
-    assert_eq!(config.listeners[0].bind, "0.0.0.0:2".parse().unwrap());
+    assert_eq!(config.listeners[0].bind, ["0.0.0.0:2".parse().unwrap()]);
     assert_eq!(
         (
             config.listeners[1].name.as_str(),
-            config.listeners[1].bind.port()
+            config.listeners[1].bind[0].port()
         ),
         ("other", 3)
     );

@@ -4,8 +4,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use toml::de::{DeArray, DeValue};
+
 use super::error::Problem;
 use crate::limits;
+use crate::link::Network;
 use crate::wire::QoS;
 
 /// One key, as declared.
@@ -36,12 +39,22 @@ pub enum Kind {
     Text,
     /// A directory; empty for none.
     Directory,
-    /// A file; empty for none.
-    File,
     /// An IP address and a port.
     Address,
     /// The same, or `off`.
     AddressOrOff,
+    /// The same, one or several.
+    Addresses,
+    /// A file; empty for none.
+    File,
+    /// Files, one or several.
+    Files,
+    /// Texts, one or several.
+    Texts,
+    /// Networks, one or several.
+    Networks,
+    /// Permissions of a file, in octal digits.
+    FileMode,
 }
 
 /// What a number counts, and so which units may be written behind it.
@@ -77,6 +90,8 @@ pub(super) enum Raw<'a> {
     Integer(Option<i128>),
     /// A TOML boolean.
     Boolean(bool),
+    /// A TOML list.
+    List(&'a DeArray<'a>),
     /// Any other TOML value: what it is called.
     Other(&'static str),
     /// From the environment or the command line, where everything is text.
@@ -97,6 +112,7 @@ impl Raw<'_> {
             Self::Text(_) | Self::Bare(_) => "a string",
             Self::Integer(_) => "a number",
             Self::Boolean(_) => "a boolean",
+            Self::List(_) => "a list",
             Self::Other(name) => name,
         }
     }
@@ -107,6 +123,7 @@ impl Raw<'_> {
             Self::Integer(Some(number)) => number.to_string(),
             Self::Integer(None) => "that number".to_owned(),
             Self::Boolean(value) => value.to_string(),
+            Self::List(_) => "that list".to_owned(),
             Self::Other(name) => (*name).to_owned(),
         }
     }
@@ -136,9 +153,14 @@ impl Kind {
             Self::Word => "a name of letters, digits, - and _",
             Self::Text => "a text",
             Self::Directory => "the path of a directory, or \"\" for none",
-            Self::File => "the path of a file, or \"\" for none",
             Self::Address => "an IP address and a port",
             Self::AddressOrOff => "an IP address and a port, or \"off\"",
+            Self::Addresses => "an IP address and a port, or a list of them",
+            Self::File => "the path of a file, or \"\" for none",
+            Self::Files => "the path of a file, or a list of them",
+            Self::Texts => "a text, or a list of them",
+            Self::Networks => "an IP address or network, or a list of them",
+            Self::FileMode => "permissions in octal digits",
         }
     }
 
@@ -150,10 +172,16 @@ impl Kind {
             Self::Switch => "true".to_owned(),
             Self::Choice(words) => format!("\"{}\"", words.first().copied().unwrap_or_default()),
             Self::Word => "\"local\"".to_owned(),
-            Self::Text | Self::File => "\"\"".to_owned(),
+            Self::Text => "\"\"".to_owned(),
             Self::Directory => "\"shardmq-data\"".to_owned(),
             Self::Address => "\"127.0.0.1:1883\"".to_owned(),
             Self::AddressOrOff => "\"127.0.0.1:9883\"".to_owned(),
+            Self::Addresses => "\"127.0.0.1:1883\"".to_owned(),
+            Self::File => "\"/run/shardmq/mqtt.sock\"".to_owned(),
+            Self::Files => "\"server.pem\"".to_owned(),
+            Self::Texts => "[\"/mqtt\"]".to_owned(),
+            Self::Networks => "[\"10.0.0.0/8\"]".to_owned(),
+            Self::FileMode => "\"0660\"".to_owned(),
         }
     }
 
@@ -175,9 +203,14 @@ impl Kind {
             | Self::Word
             | Self::Text
             | Self::Directory
-            | Self::File
             | Self::Address
-            | Self::AddressOrOff => self.expected().to_owned(),
+            | Self::AddressOrOff
+            | Self::Addresses
+            | Self::File
+            | Self::Files
+            | Self::Texts
+            | Self::Networks
+            | Self::FileMode => self.expected().to_owned(),
         }
     }
 }
@@ -309,7 +342,7 @@ fn read_number(raw: Raw<'_>, kind: Kind) -> Result<u64, Problem> {
             .and_then(|number| u64::try_from(number).ok())
             .ok_or_else(out_of_range)?,
         Raw::Text(text) | Raw::Bare(text) => parse_number(text, unit)?,
-        Raw::Boolean(_) | Raw::Other(_) => return Err(raw.wrong_type(kind)),
+        Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => return Err(raw.wrong_type(kind)),
     };
     if (bounds.least..=bounds.greatest).contains(&number) {
         Ok(number)
@@ -345,7 +378,7 @@ impl Value for bool {
             Raw::Boolean(value) => Ok(value),
             Raw::Bare("true") => Ok(true),
             Raw::Bare("false") => Ok(false),
-            Raw::Text(_) | Raw::Integer(_) | Raw::Other(_) | Raw::Bare(_) => {
+            Raw::Text(_) | Raw::Integer(_) | Raw::List(_) | Raw::Other(_) | Raw::Bare(_) => {
                 Err(raw.wrong_type(kind))
             }
         }
@@ -393,7 +426,9 @@ impl Value for Option<PathBuf> {
         match raw {
             Raw::Text("") | Raw::Bare("") => Ok(None),
             Raw::Text(text) | Raw::Bare(text) => Ok(Some(PathBuf::from(text))),
-            Raw::Integer(_) | Raw::Boolean(_) | Raw::Other(_) => Err(raw.wrong_type(kind)),
+            Raw::Integer(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Other(_) => {
+                Err(raw.wrong_type(kind))
+            }
         }
     }
 
@@ -424,6 +459,103 @@ impl Value for String {
 
     fn write(&self, _kind: Kind) -> String {
         quoted(self)
+    }
+}
+
+/// What may stand several times: a list, or the only one without the brackets. In the environment
+/// commas stand between them.
+trait Item: Sized {
+    fn read_item(text: &str) -> Result<Self, Problem>;
+    fn write_item(&self) -> String;
+}
+
+impl<T: Item> Value for Vec<T> {
+    fn read(raw: Raw<'_>, kind: Kind) -> Result<Self, Problem> {
+        let item = |value: &DeValue<'_>| match value {
+            DeValue::String(text) => T::read_item(text),
+            _ => Err(raw.wrong_type(kind)),
+        };
+        match raw {
+            Raw::List(list) => list.iter().map(|value| item(value.get_ref())).collect(),
+            Raw::Text("") | Raw::Bare("" | "[]") => Ok(Self::new()),
+            Raw::Text(text) => Ok(vec![T::read_item(text)?]),
+            Raw::Bare(text) => text
+                .split(',')
+                .map(|text| T::read_item(text.trim()))
+                .collect(),
+            Raw::Integer(_) | Raw::Boolean(_) | Raw::Other(_) => Err(raw.wrong_type(kind)),
+        }
+    }
+
+    fn write(&self, _kind: Kind) -> String {
+        let items: Vec<String> = self.iter().map(|item| quoted(&item.write_item())).collect();
+        match items.as_slice() {
+            [only] => only.clone(),
+            _ => format!("[{}]", items.join(", ")),
+        }
+    }
+}
+
+impl Item for SocketAddr {
+    fn read_item(text: &str) -> Result<Self, Problem> {
+        Value::read(Raw::Bare(text), Kind::Address)
+    }
+
+    fn write_item(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Item for PathBuf {
+    fn read_item(text: &str) -> Result<Self, Problem> {
+        Ok(Self::from(text))
+    }
+
+    fn write_item(&self) -> String {
+        self.display().to_string()
+    }
+}
+
+impl Item for String {
+    fn read_item(text: &str) -> Result<Self, Problem> {
+        Value::read(Raw::Bare(text), Kind::Text)
+    }
+
+    fn write_item(&self) -> String {
+        self.clone()
+    }
+}
+
+impl Item for Network {
+    fn read_item(text: &str) -> Result<Self, Problem> {
+        text.parse().map_err(|()| Problem::BadNetwork {
+            text: text.to_owned(),
+        })
+    }
+
+    fn write_item(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Permissions of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMode(pub u32);
+
+impl Value for FileMode {
+    fn read(raw: Raw<'_>, kind: Kind) -> Result<Self, Problem> {
+        let (Raw::Text(text) | Raw::Bare(text)) = raw else {
+            return Err(raw.wrong_type(kind));
+        };
+        let mode = u32::from_str_radix(text, 8).ok();
+        let mode = mode.filter(|mode| *mode <= 0o777);
+        mode.map(Self).ok_or_else(|| Problem::BadMode {
+            text: text.to_owned(),
+        })
+    }
+
+    fn write(&self, _kind: Kind) -> String {
+        quoted(&format!("{:04o}", self.0))
     }
 }
 

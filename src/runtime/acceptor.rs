@@ -18,7 +18,7 @@ use super::net::{Completion, Net, Operation, Token};
 /// What an accept brought.
 #[derive(Debug)]
 pub(super) enum Accepted {
-    /// A connection on this listener.
+    /// A connection on this `[[listener]]`.
     Socket(u16, OwnedFd),
     /// This client is gone already, or we are stopping: nothing to tell.
     Nothing,
@@ -28,6 +28,8 @@ pub(super) enum Accepted {
 
 #[derive(Debug)]
 struct Listening {
+    /// Which `[[listener]]` it belongs to, which may have several.
+    listener: u16,
     /// `None` once the broker stops.
     socket: Option<OwnedFd>,
     armed: bool,
@@ -43,11 +45,12 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Over these sockets, in the order of the configured listeners.
-    pub(super) fn new(sockets: Vec<OwnedFd>) -> Self {
+    /// Over these sockets, each with the number of its `[[listener]]`.
+    pub(super) fn new(sockets: Vec<(u16, OwnedFd)>) -> Self {
         let listening = sockets
             .into_iter()
-            .map(|socket| Listening {
+            .map(|(listener, socket)| Listening {
+                listener,
                 socket: Some(socket),
                 armed: false,
             })
@@ -78,13 +81,14 @@ impl Acceptor {
         let Some(listening) = self.listening.get_mut(index as usize) else {
             return Accepted::Nothing;
         };
+        let listener = listening.listener;
         listening.armed = completion.more;
         if self.stopping && !listening.armed {
             listening.socket = None;
         }
         match completion.accepted() {
             Ok(_) if self.stopping => Accepted::Nothing,
-            Ok(socket) => Accepted::Socket(u16::try_from(index).unwrap_or(u16::MAX), socket),
+            Ok(socket) => Accepted::Socket(listener, socket),
             Err(_) if self.stopping => Accepted::Nothing,
             // The client is gone, its network failed, or a firewall refused it: see accept(2).
             Err(

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
@@ -21,17 +22,19 @@ use super::admin::Asker;
 use super::auth::{self, Auth, AuthOptions, StartError};
 use super::clock::Clock;
 use super::driver::{Common, DriverOptions};
+use super::entrance::Entrance;
 use super::error::BootError;
 use super::gate::Gate;
 use super::http::{self, Facts, HttpAddress};
 use super::keeper::KeeperOptions;
-use super::listener::{ListenAddress, Listener, listen};
+use super::listener::{ListenOptions, Listener, Listening, SocketFile, listen};
 use super::mesh::{self, Door};
 use super::net::{self, Chosen};
-use super::signals::Catcher;
+use super::signals::{self, Catcher};
 use super::store::Store;
 use super::sys::{self, Resource};
 use super::threads::{Note, Starter, Thread};
+use super::tls::Keeper;
 
 /// Descriptors that a shard needs besides its connections: rings, eventfds, listeners.
 const DESCRIPTORS_PER_SHARD: u64 = 16;
@@ -46,7 +49,7 @@ const ONE_SIGNAL: Time = Time::from_millis(100);
 /// What the runtime is started with.
 pub struct RuntimeOptions {
     /// Where to listen.
-    pub listeners: Vec<ListenAddress>,
+    pub listeners: Vec<ListenOptions>,
     /// By which interface of the kernel the network is driven.
     pub driver: net::Driver,
     /// Shards; 0 for one on each CPU that this process may use. More than CPUs share them.
@@ -73,6 +76,8 @@ pub struct RuntimeOptions {
     pub backlog: u32,
     /// Where to serve metrics and status by HTTP.
     pub http: Option<HttpAddress>,
+    /// Time for what comes before CONNECT: TLS, WebSocket, the PROXY protocol.
+    pub handshake_timeout: Duration,
     /// How long clients have to take their last bytes when the broker stops.
     pub shutdown_grace: Duration,
     /// Where durable state is kept; nothing is kept without.
@@ -111,6 +116,7 @@ impl Default for RuntimeOptions {
             counts_on_max_connections: false,
             backlog: 4096,
             http: None,
+            handshake_timeout: Duration::from_secs(10),
             shutdown_grace: Duration::from_secs(5),
             store: None,
             catch_signals: true,
@@ -133,8 +139,8 @@ impl fmt::Debug for RuntimeOptions {
 /// A broker that runs.
 #[derive(Clone, Debug)]
 pub struct Started {
-    /// Names and actual addresses.
-    pub listeners: Vec<(String, SocketAddr)>,
+    /// Every place that is listened on.
+    pub listeners: Vec<Listening>,
     /// Shards, and the CPU of each.
     pub cpus: Vec<usize>,
     /// How the network is driven and why so, for people.
@@ -173,8 +179,14 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     let shards = cpus.len();
     let net = choose(options.driver, shards)?;
     let max_connections = room_for_connections(&options, shards)?;
+    let mut keeper = Keeper::default();
+    let entrances = entrances(&options, &mut keeper)?;
     let listeners = listen_everywhere(&options, shards)?;
-    let addresses = addresses(&listeners);
+    let places: Vec<Listening> = listeners
+        .iter()
+        .map(|(_, listener)| listener.listening.clone())
+        .collect();
+    let (sockets, _files) = split(listeners, shards);
     let http = options.http.map(http::bind).transpose()?.flatten();
     let bells = (0..shards).map(|_| mesh::Bell::new());
     let bells = bells.collect::<Result<_, _>>();
@@ -206,7 +218,7 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     };
     let parts = meshes
         .into_iter()
-        .zip(split(listeners, shards))
+        .zip(sockets)
         .zip(questions.into_iter().zip(desks));
     for (index, ((mesh, sockets), (questions, desk))) in parts.enumerate() {
         let driver = DriverOptions {
@@ -223,6 +235,8 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
             max_connections,
             max_memory: options.max_memory,
             shutdown_grace: options.shutdown_grace,
+            handshake_timeout: options.handshake_timeout,
+            entrances: Arc::clone(&entrances),
             listeners: sockets,
             mesh,
             questions,
@@ -235,20 +249,21 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     }
     broker.await_ready()?;
     let _catchers = match options.catch_signals {
-        true => Some(
-            Catcher::start(events.clone(), || Note::Stop)
-                .and_then(|stop| Ok((stop, Catcher::hangups(events.clone(), || Note::Reload)?)))
-                .map_err(|error| BootError::System("catch signals", error))?,
-        ),
+        true => Some(catch_signals(&events)?),
         false => None,
     };
+    let told = keeper.told();
+    keeper
+        .start()
+        .map_err(|error| BootError::System("start the thread of the certificates", error))?;
     let http_address = http.as_ref().map(|bound| bound.address);
     let facts = Facts {
         driver: net.name(),
         driver_detail: net.to_string(),
         kernel: sys::kernel_release(),
         cpus: cpus.clone(),
-        listeners: addresses.clone(),
+        listeners: places.clone(),
+        certificates: told,
         max_connections,
         clock,
     };
@@ -257,7 +272,7 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
         .transpose()
         .map_err(|error| BootError::System("start the HTTP thread", error))?;
     (options.ready)(Started {
-        listeners: addresses,
+        listeners: places,
         http: http_address,
         cpus,
         driver: net.to_string(),
@@ -270,7 +285,34 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     for _ in 0..shards {
         let _ = go.send(());
     }
-    broker.serve(options.shutdown_grace)
+    broker.serve(options.shutdown_grace, &keeper)
+}
+
+fn catch_signals(events: &Sender<Note>) -> Result<[Catcher; 2], BootError> {
+    let stop = Catcher::start(signals::STOP, events.clone(), || Note::Stop);
+    let reload = Catcher::start(signals::RELOAD, events.clone(), || Note::Reload);
+    let fail = |error| BootError::System("catch signals", error);
+    Ok([stop.map_err(fail)?, reload.map_err(fail)?])
+}
+
+/// The listeners as the shards share them, their certificates read.
+fn entrances(options: &RuntimeOptions, keeper: &mut Keeper) -> Result<Arc<[Entrance]>, BootError> {
+    let entrance = |wanted: &ListenOptions| {
+        let is_websocket = wanted.websocket.is_some();
+        let tls = wanted.tls.as_ref();
+        let tls = tls.map(|tls| keeper.add(&wanted.name, tls, is_websocket));
+        Ok(Entrance {
+            name: wanted.name.clone(),
+            max_connections: wanted.max_connections,
+            proxy_from: wanted.proxy_from.clone(),
+            tls: tls
+                .transpose()
+                .map_err(|error| BootError::Tls(wanted.name.clone(), error))?,
+            websocket: wanted.websocket.clone().map(Arc::new),
+            connections: AtomicUsize::new(0),
+        })
+    };
+    options.listeners.iter().map(entrance).collect()
 }
 
 /// Slow authenticators, and each shard's way to them.
@@ -345,18 +387,18 @@ fn place(shards: usize) -> Result<Vec<usize>, BootError> {
     Ok(allowed.iter().copied().cycle().take(wanted).collect())
 }
 
-/// All listeners.
-fn listen_everywhere(options: &RuntimeOptions, shards: usize) -> Result<Vec<Listener>, BootError> {
-    let listeners = options.listeners.iter();
-    let listeners = listeners.map(|wanted| listen(wanted, shards, options.backlog));
-    Ok(listeners.collect::<Result<_, _>>()?)
-}
-
-/// Names and actual addresses.
-fn addresses(listeners: &[Listener]) -> Vec<(String, SocketAddr)> {
-    let listeners = listeners.iter();
-    let addresses = listeners.map(|listener| (listener.name.clone(), listener.address));
-    addresses.collect()
+/// All places of all listeners, with the numbers of these.
+fn listen_everywhere(
+    options: &RuntimeOptions,
+    shards: usize,
+) -> Result<Vec<(u16, Listener)>, BootError> {
+    let mut all = Vec::new();
+    for (number, wanted) in (0..).zip(&options.listeners) {
+        for place in &wanted.places {
+            all.push((number, listen(wanted, place, shards, options.backlog)?));
+        }
+    }
+    Ok(all)
 }
 
 /// The net driver of this process. What was chosen is told here, since the banner may be off.
@@ -396,16 +438,21 @@ fn room_for_connections(options: &RuntimeOptions, shards: usize) -> Result<usize
     Ok(room.min(wanted))
 }
 
-/// The sockets of each shard, in the order of the listeners.
-fn split(listeners: Vec<Listener>, shards: usize) -> Vec<Vec<OwnedFd>> {
-    let mut by_shard: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
-    for listener in listeners {
+/// The sockets of each shard, with the numbers of their listeners; and the files of Unix sockets.
+fn split(listeners: Vec<(u16, Listener)>, shards: usize) -> (Vec<Sockets>, Vec<SocketFile>) {
+    let mut by_shard: Vec<Sockets> = (0..shards).map(|_| Vec::new()).collect();
+    let mut files = Vec::new();
+    for (number, listener) in listeners {
         for (sockets, socket) in by_shard.iter_mut().zip(listener.sockets) {
-            sockets.push(socket);
+            sockets.push((number, socket));
         }
+        files.extend(listener.file);
     }
-    by_shard
+    (by_shard, files)
 }
+
+/// The listening sockets of a shard.
+type Sockets = Vec<(u16, OwnedFd)>;
 
 /// The shards as the thread that started them sees them.
 struct Broker {
@@ -444,11 +491,14 @@ impl Broker {
     }
 
     /// Waits for the stop, and for the shards after it.
-    fn serve(mut self, grace: Duration) -> Result<(), BootError> {
+    fn serve(mut self, grace: Duration, keeper: &Keeper) -> Result<(), BootError> {
         loop {
             match self.notes.recv() {
                 Ok(Note::Stop) | Err(_) => break,
-                Ok(Note::Reload) => self.reload(),
+                Ok(Note::Reload) => {
+                    keeper.reload();
+                    self.reload();
+                }
                 Ok(note) => self.check(&note)?,
             }
         }

@@ -8,6 +8,7 @@
 use std::os::fd::OwnedFd;
 
 use crate::chunks::Chunks;
+use crate::link::Link;
 use crate::shard::ConnKey;
 
 use super::net::{Output, Token};
@@ -15,6 +16,8 @@ use super::net::{Output, Token};
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// Its link is not open: the core does not know it.
+    Linking,
     /// Its CONNECT is not complete; it may move to another shard.
     Handshake,
     /// It stays here.
@@ -43,6 +46,10 @@ pub(super) enum Receive {
 pub(super) struct Connection {
     pub(super) socket: OwnedFd,
     pub(super) output: Output,
+    /// What lies between its bytes and those of MQTT; nothing for MQTT in the clear.
+    pub(super) link: Option<Box<Link>>,
+    /// Which `[[listener]]` it counts for.
+    pub(super) listener: u16,
     pub(super) phase: Phase,
     pub(super) receive: Receive,
     /// Which kind of receive, where there is one.
@@ -80,7 +87,12 @@ pub(super) struct Connections {
 
 impl Connections {
     /// Takes a socket in; gives it back if there is no slot left.
-    pub(super) fn insert(&mut self, socket: OwnedFd) -> Result<ConnKey, OwnedFd> {
+    pub(super) fn insert(
+        &mut self,
+        socket: OwnedFd,
+        listener: u16,
+        link: Option<Box<Link>>,
+    ) -> Result<ConnKey, OwnedFd> {
         let index = match self.free.pop() {
             Some(index) => index,
             None => match u32::try_from(self.slots.len()) {
@@ -100,7 +112,12 @@ impl Connections {
         slot.connection = Some(Connection {
             socket,
             output: Output::default(),
-            phase: Phase::Handshake,
+            phase: match &link {
+                Some(link) if !link.is_open() => Phase::Linking,
+                _ => Phase::Handshake,
+            },
+            link,
+            listener,
             receive: Receive::Idle,
             receives_many: false,
             reading: true,
@@ -122,8 +139,8 @@ impl Connections {
         }
     }
 
-    /// Frees the slot of a connection that is at rest and returns its socket.
-    pub(super) fn remove(&mut self, conn: ConnKey) -> Option<OwnedFd> {
+    /// Frees the slot of a connection that is at rest.
+    pub(super) fn remove(&mut self, conn: ConnKey) -> Option<Connection> {
         let slot = self.slots.get_mut(conn.index as usize)?;
         if slot.generation != conn.generation {
             return None;
@@ -133,7 +150,7 @@ impl Connections {
             .take_if(|connection| connection.is_at_rest())?;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(conn.index);
-        Some(connection.socket)
+        Some(connection)
     }
 
     /// How many there are.
@@ -159,12 +176,16 @@ mod tests {
     use super::*;
     use crate::runtime::sys;
 
+    fn insert(connections: &mut Connections) -> Result<ConnKey, OwnedFd> {
+        connections.insert(sys::eventfd().unwrap(), 0, None)
+    }
+
     #[test]
     fn a_key_of_a_slot_that_is_used_again_names_nobody() {
         let mut connections = Connections::default();
-        let first = connections.insert(sys::eventfd().unwrap()).unwrap();
+        let first = insert(&mut connections).unwrap();
         assert!(connections.remove(first).is_some());
-        let second = connections.insert(sys::eventfd().unwrap()).unwrap();
+        let second = insert(&mut connections).unwrap();
         assert_eq!(first.index, second.index);
         assert!(connections.get_mut(first).is_none());
         assert!(connections.remove(first).is_none());
@@ -175,7 +196,7 @@ mod tests {
     #[test]
     fn a_connection_that_the_kernel_works_for_stays() {
         let mut connections = Connections::default();
-        let conn = connections.insert(sys::eventfd().unwrap()).unwrap();
+        let conn = insert(&mut connections).unwrap();
         connections.get_mut(conn).unwrap().receive = Receive::Cancelled;
         assert!(connections.remove(conn).is_none());
         connections.get_mut(conn).unwrap().receive = Receive::Idle;

@@ -14,7 +14,8 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use socket2::SockRef;
 
-use crate::limits::{MESH_BACKLOG_BYTES, TURN_OUTPUT_BYTES};
+use crate::limits::{HANDSHAKE_BUDGET_US, MESH_BACKLOG_BYTES, TURN_OUTPUT_BYTES};
+use crate::link::{self, Link, Scratch};
 use crate::policy::{Decision, Guard, Policy};
 use crate::route::ShardId;
 use crate::shard::{
@@ -27,14 +28,15 @@ use super::acceptor::{Accepted, Acceptor};
 use super::admin::{Question, Snapshot};
 use super::auth::{Desk, News};
 use super::clock::Clock;
+use super::entrance::{self, Entrance};
 use super::gate::Gate;
 use super::idle::{Idleness, LONGEST_BLOCK, LONGEST_SLEEP, Notifier};
 use super::keeper::{Keeper, KeeperOptions};
 use super::log::Log;
 use super::mesh::{HandedOver, Mesh, Parcel};
 use super::meters::{self, Watch};
-use super::net::{Chosen, Completion, Gather, Net, Operation, Token, Wait};
-use super::sockets::{ReceiveEnd, SendEnd, Sockets, key};
+use super::net::{Chosen, Completion, Gather, Net, Operation, Received, Token, Wait};
+use super::sockets::{Given, ReceiveEnd, SendEnd, Sockets, Standing, key};
 use super::store::StoreError;
 use super::sys;
 
@@ -63,7 +65,10 @@ pub(super) struct DriverOptions {
     /// Bytes of memory of the process; 0 for no bound.
     pub(super) max_memory: u64,
     pub(super) shutdown_grace: Duration,
-    pub(super) listeners: Vec<OwnedFd>,
+    pub(super) handshake_timeout: Duration,
+    pub(super) entrances: Arc<[Entrance]>,
+    /// Each with the number of its entrance.
+    pub(super) listeners: Vec<(u16, OwnedFd)>,
     pub(super) mesh: Mesh,
     pub(super) questions: Receiver<Question>,
     pub(super) desk: Desk,
@@ -129,6 +134,11 @@ pub(super) struct Driver {
     /// Ends of receives that the core has not seen, the oldest first.
     arrivals: VecDeque<Completion>,
     parcels: Vec<(ShardId, Parcel)>,
+    entrances: Arc<[Entrance]>,
+    handshake_timeout_ms: u64,
+    scratch: Scratch,
+    /// Connections that leave for another shard as soon as their last bytes have left.
+    leaving: Vec<Handoff>,
     /// What the shard had sent when its outputs were last handed over.
     relieved: u64,
     /// Whether the last turn could not send everything to the other shards.
@@ -156,7 +166,11 @@ impl Driver {
         });
         let keeper = keeper.transpose().map_err(DriverError::Store)?;
         let mut driver = Self {
-            sockets: Sockets::new(ring, Arc::clone(&options.common.connections)),
+            sockets: Sockets::new(
+                ring,
+                Arc::clone(&options.entrances),
+                Arc::clone(&options.common.connections),
+            ),
             acceptor: Acceptor::new(options.listeners),
             outbox,
             shard,
@@ -179,6 +193,11 @@ impl Driver {
             completions: Vec::new(),
             arrivals: VecDeque::new(),
             parcels: Vec::new(),
+            entrances: options.entrances,
+            handshake_timeout_ms: u64::try_from(options.handshake_timeout.as_millis())
+                .unwrap_or(u64::MAX),
+            scratch: Scratch::default(),
+            leaving: Vec::new(),
             relieved: 0,
             behind: false,
             stops_at: None,
@@ -249,8 +268,14 @@ impl Driver {
             keeper.take(&mut self.shard, now, &mut self.outbox);
         }
         self.work_on_arrivals(now);
+        self.work_on_handshakes(now);
         self.acceptor.resume(now, &mut self.sockets.ring);
         self.sockets.expire(now, &mut self.outbox);
+        for address in self.sockets.expire_links(now, &mut self.outbox) {
+            self.watch.meters.link_failures[meters::LATE] += 1;
+            self.log
+                .link_failed(address, &"its handshake took too long", now);
+        }
         if self.shard.next_deadline() <= now {
             self.observe_memory(now);
             self.shard.tick(now, &mut self.outbox);
@@ -284,7 +309,8 @@ impl Driver {
                     .receive_control(from, control, now, &mut self.outbox);
             }
             for handed in parcel.sockets {
-                if let Some(conn) = self.admit(handed.socket) {
+                let listener = handed.peer.listener;
+                if let Some(conn) = self.admit(handed.socket, listener, handed.link, now) {
                     self.shard
                         .adopt(conn, handed.peer, &handed.unread, now, &mut self.outbox);
                 }
@@ -337,12 +363,16 @@ impl Driver {
             && let Some(mut completion) = self.arrivals.pop_front()
         {
             let conn = key(completion.token);
-            let known = self.sockets.is_known(conn);
+            let standing = self.sockets.standing(conn);
+            let known = standing == Standing::Known;
             self.watch.meters.receive_buffers_starved +=
                 u64::from(completion.result == -libc::ENOBUFS);
             let end = self.sockets.received(conn, &completion);
             if let Some(received) = completion.received.take() {
                 let mut at = 0;
+                if standing == Standing::Linked {
+                    self.work_on_link(conn, Some(&received), now);
+                }
                 while known
                     && let Some(bytes) = self.sockets.ring.bytes(&received).get(at..)
                     && !bytes.is_empty()
@@ -357,11 +387,70 @@ impl Driver {
             }
             match end {
                 ReceiveEnd::GoesOn => self.sockets.bury(conn, &mut self.outbox),
-                ReceiveEnd::Over(errno) if known => self.lose(conn, errno, now),
+                ReceiveEnd::Over(errno) if standing != Standing::Unknown => {
+                    self.lose(conn, errno, now);
+                }
                 ReceiveEnd::Over(errno) => {
                     self.sockets
                         .ended_while_closing(conn, errno.is_some(), &mut self.outbox);
                 }
+            }
+        }
+    }
+
+    /// Takes what arrived for a link, or was kept for it, through it to the core.
+    fn work_on_link(&mut self, conn: ConnKey, received: Option<&Received>, now: Time) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        if let Some(step) = self.sockets.unwrap(conn, received, &mut scratch) {
+            let mut known = step.known;
+            if let Some((peer, resumed)) = step.opened {
+                known = true;
+                if let Some(resumed) = resumed {
+                    self.watch.meters.tls_handshakes[usize::from(resumed)] += 1;
+                }
+                self.shard.open(conn, peer, now, &mut self.outbox);
+            }
+            let mut at = 0;
+            while let Some(bytes) = scratch.plain.get(at..)
+                && !bytes.is_empty()
+            {
+                let out = &mut self.outbox;
+                at += self
+                    .shard
+                    .ingest_within(conn, bytes, TURN_OUTPUT_BYTES, now, out);
+                self.relieve(now);
+            }
+            let cause = match step.received {
+                link::Received::GoesOn => None,
+                link::Received::Farewell => Some(CloseCause::Eof),
+                link::Received::Failed(error) => {
+                    self.watch.meters.link_failures[error.layer() as usize] += 1;
+                    self.log.link_failed(step.address, &error, now);
+                    Some(CloseCause::Io(libc::EPROTO))
+                }
+            };
+            if let Some(cause) = cause {
+                if known {
+                    self.shard.close(conn, cause, now, &mut self.outbox);
+                }
+                self.sockets.part(conn, now, &mut self.outbox);
+            }
+            scratch.shrink();
+        }
+        self.scratch = scratch;
+    }
+
+    /// Does handshakes for a bounded time, so that a fleet that reconnects does not delay the clients
+    /// that are there. What is left goes on in the next turn.
+    fn work_on_handshakes(&mut self, now: Time) {
+        if self.sockets.handshakes_waiting() == 0 {
+            return;
+        }
+        let end = self.clock.now().plus_micros(HANDSHAKE_BUDGET_US);
+        while let Some(conn) = self.sockets.next_handshake() {
+            self.work_on_link(conn, None, now);
+            if self.clock.now() >= end {
+                break;
             }
         }
     }
@@ -400,39 +489,69 @@ impl Driver {
                 self.watch.meters.refused[meters::DESCRIPTORS] += refused as u64;
                 self.log.no_room(errno, refused, now);
             }
-            Accepted::Socket(listener, socket) => {
-                self.watch.meters.accepted += 1;
-                if self.common.connections.fetch_add(1, Ordering::Relaxed) >= self.max_connections {
-                    self.common.connections.fetch_sub(1, Ordering::Relaxed);
-                    self.watch.meters.refused[meters::MAX_CONNECTIONS] += 1;
-                    self.log.full(self.max_connections, now);
-                } else if let Some(address) = SockRef::from(&socket)
-                    .peer_addr()
-                    .ok()
-                    .and_then(|address| address.as_socket())
+            Accepted::Socket(listener, socket) => self.receive(listener, socket, now),
+        }
+    }
+
+    /// A client has connected to this listener.
+    fn receive(&mut self, listener: u16, socket: OwnedFd, now: Time) {
+        self.watch.meters.accepted += 1;
+        let Some(entrance) = self.entrances.get(usize::from(listener)) else {
+            return;
+        };
+        if !entrance.enter() {
+            self.watch.meters.refused[meters::MAX_OF_LISTENER] += 1;
+            self.log.full_listener(&entrance.name, now);
+            return;
+        }
+        if self.common.connections.fetch_add(1, Ordering::Relaxed) >= self.max_connections {
+            self.sockets.uncount(listener);
+            self.watch.meters.refused[meters::MAX_CONNECTIONS] += 1;
+            self.log.full(self.max_connections, now);
+            return;
+        }
+        let Some(address) = entrance::address(&SockRef::from(&socket)) else {
+            // Gone already.
+            self.sockets.uncount(listener);
+            return;
+        };
+        if !self.common.gate.admits(listener, address.ip(), now) {
+            self.sockets.uncount(listener);
+            self.watch.meters.refused[meters::CONNECTION_RATE] += 1;
+            return;
+        }
+        match entrance.link(address) {
+            Ok(link) => {
+                let opens = link.is_none();
+                if let Some(conn) = self.admit(socket, listener, link, now)
+                    && opens
                 {
-                    if !self.common.gate.admits(listener, address.ip(), now) {
-                        self.common.connections.fetch_sub(1, Ordering::Relaxed);
-                        self.watch.meters.refused[meters::CONNECTION_RATE] += 1;
-                    } else if let Some(conn) = self.admit(socket) {
-                        let peer = Peer { listener, address };
-                        self.shard.open(conn, peer, now, &mut self.outbox);
-                    }
-                } else {
-                    // Gone already.
-                    self.common.connections.fetch_sub(1, Ordering::Relaxed);
+                    let peer = Peer::new(listener, address);
+                    self.shard.open(conn, peer, now, &mut self.outbox);
                 }
+            }
+            Err(refusal) => {
+                self.sockets.uncount(listener);
+                self.watch.meters.refused[meters::UNTRUSTED] += 1;
+                self.log.link_failed(address, &refusal, now);
             }
         }
     }
 
     /// Takes a socket in, unless the broker stops.
-    fn admit(&mut self, socket: OwnedFd) -> Option<ConnKey> {
+    fn admit(
+        &mut self,
+        socket: OwnedFd,
+        listener: u16,
+        link: Option<Box<Link>>,
+        now: Time,
+    ) -> Option<ConnKey> {
         if self.stops_at.is_some() {
-            self.common.connections.fetch_sub(1, Ordering::Relaxed);
+            self.sockets.uncount(listener);
             return None;
         }
-        self.sockets.adopt(socket)
+        let deadline = now.plus_millis(self.handshake_timeout_ms);
+        self.sockets.adopt(socket, listener, link, deadline)
     }
 
     // What a turn leaves behind.
@@ -451,16 +570,19 @@ impl Driver {
             self.sockets.set_reading(conn, reads);
         }
         self.outbox.reading = reading;
+        // Before the links are flushed: what they have to say moves along.
+        let mut handoffs = std::mem::take(&mut self.outbox.handoffs);
+        handoffs.append(&mut self.leaving);
+        for handoff in handoffs.drain(..) {
+            self.hand_over(handoff);
+        }
+        self.outbox.handoffs = handoffs;
+        self.sockets.flush_links(&mut self.outbox);
         let mut closes = std::mem::take(&mut self.outbox.closes);
         for close in closes.drain(..) {
             self.sockets.close(close.conn, now, &mut self.outbox);
         }
         self.outbox.closes = closes;
-        let mut handoffs = std::mem::take(&mut self.outbox.handoffs);
-        for handoff in handoffs.drain(..) {
-            self.hand_over(handoff);
-        }
-        self.outbox.handoffs = handoffs;
         self.sockets.arm_receives();
         // The only turns that look at the clock once more.
         let pushed_at = match self.outbox.live_held() {
@@ -526,18 +648,21 @@ impl Driver {
     }
 
     fn hand_over(&mut self, handoff: Handoff) {
-        if let Some(socket) = self.sockets.give_away(handoff.conn, &mut self.outbox) {
-            let Handoff {
-                to, unread, peer, ..
-            } = handoff;
-            self.mesh.hand_over(
-                to,
-                HandedOver {
+        match self.sockets.give_away(handoff.conn, &mut self.outbox) {
+            Given::Away(socket, link) => {
+                let Handoff {
+                    to, unread, peer, ..
+                } = handoff;
+                let handed = HandedOver {
                     socket,
                     unread,
                     peer,
-                },
-            );
+                    link,
+                };
+                self.mesh.hand_over(to, handed);
+            }
+            Given::NotYet => self.leaving.push(handoff),
+            Given::Gone => {}
         }
     }
 
@@ -549,6 +674,7 @@ impl Driver {
             let mut meters = self.watch.meters;
             meters.cpu_us = sys::thread_cpu_us();
             meters.receives_held = self.arrivals.len() as u64;
+            meters.handshakes_waiting = self.sockets.handshakes_waiting() as u64;
             meters.mesh_batches_waiting = self.mesh.batches_waiting() as u64;
             meters.mesh_held_bytes = self.outbox.live_held() as u64;
             meters.log_suppressed = self.log.suppressed() + self.outbox.events_dropped;
@@ -587,7 +713,10 @@ impl Driver {
         self.watch
             .turn_ends(now, self.shard.publishes_sent(), bytes_wait);
         // Bytes that were held back and may be worked on now do not wait for others.
-        let more = std::mem::take(&mut self.outbox.again) || (bytes_wait && !self.behind);
+        let more = std::mem::take(&mut self.outbox.again)
+            || (bytes_wait && !self.behind)
+            || self.sockets.handshakes_waiting() > 0
+            || !self.leaving.is_empty();
         if more || !self.mesh.fall_asleep() {
             self.sockets.ring.submit();
             self.sockets.ring.drain(&mut self.completions);
@@ -657,6 +786,7 @@ impl Driver {
         let grace = u64::try_from(self.shutdown_grace.as_micros()).unwrap_or(u64::MAX);
         self.stops_at = Some(now.plus_micros(grace));
         self.acceptor.stop(&mut self.sockets.ring);
+        self.sockets.kill_linking(&mut self.outbox);
         self.shard.shutdown(now, &mut self.outbox);
         if let Some(journal) = self.shard.journal() {
             journal.seal();

@@ -5,7 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::auth::FileError;
+use super::listener::Place;
 use super::store::StoreError;
+use super::tls::TlsError;
 
 /// Why [`super::run`] ended without having been asked to.
 #[derive(Debug)]
@@ -14,6 +16,8 @@ pub enum BootError {
     Uring(UringError),
     /// An address cannot be listened on.
     Listen(ListenError),
+    /// The certificates of the listener of this name are of no use.
+    Tls(String, TlsError),
     /// The address of the HTTP listener cannot be listened on.
     Http(HttpError),
     /// A file that says who may come in, or what he may do, is not as it should be.
@@ -135,7 +139,7 @@ pub struct ListenError {
     /// Its name in the configuration.
     pub name: String,
     /// Its address.
-    pub address: SocketAddr,
+    pub place: Place,
     /// What the operating system said.
     pub error: io::Error,
 }
@@ -148,6 +152,7 @@ impl fmt::Display for BootError {
                 "{error} Or do without io_uring: `driver = \"epoll\"` in [net], or --driver epoll."
             ),
             Self::Listen(error) => error.fmt(formatter),
+            Self::Tls(name, error) => write!(formatter, "listener `{name}`: {error}"),
             Self::Http(error) => error.fmt(formatter),
             Self::Auth(error) => error.fmt(formatter),
             Self::TooManyShards { asked, most } => write!(
@@ -231,13 +236,22 @@ impl fmt::Display for UringError {
 
 impl fmt::Display for ListenError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            name,
-            address,
-            error,
-        } = self;
-        write!(formatter, "listener `{name}`: cannot listen on {address}: ")?;
-        explain(formatter, *address, error)
+        let Self { name, place, error } = self;
+        write!(formatter, "listener `{name}`: cannot listen on {place}: ")?;
+        match place {
+            Place::Tcp(address) => explain(formatter, *address, error),
+            Place::Unix(_) => match error.raw_os_error() {
+                Some(libc::EADDRINUSE) => formatter.write_str(
+                    "there is a file of that name, or another broker listens on it. Fix: stop the \
+                     other program, or remove the file if it is no socket.",
+                ),
+                Some(libc::ENOENT) => formatter.write_str(
+                    "there is no such directory, or no such user or group. Fix: make the directory, \
+                     or see socket_owner.",
+                ),
+                _ => write!(formatter, "{error}"),
+            },
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! What the shard tells the log, each kind at a bounded rate: a fleet that reconnects must not
 //! drown the line that says why.
 
+use std::fmt::Display;
+use std::net::SocketAddr;
+
 use crate::limits::{LOG_LINES, LOG_PERIOD_MS};
 use crate::shard::{Cause, Event};
 use crate::time::Time;
@@ -46,6 +49,7 @@ pub(super) struct Log {
     next_no_room: Time,
     no_room: u64,
     full: Limiter,
+    links: Limiter,
 }
 
 impl Log {
@@ -133,11 +137,20 @@ impl Log {
             next_no_room: _,
             no_room: _,
             full,
+            links,
         } = self;
-        [connects, disconnects, refusals, violations, sessions, full]
-            .map(|limiter| limiter.suppressed_in_all)
-            .iter()
-            .sum()
+        [
+            connects,
+            disconnects,
+            refusals,
+            violations,
+            sessions,
+            full,
+            links,
+        ]
+        .map(|limiter| limiter.suppressed_in_all)
+        .iter()
+        .sum()
     }
 
     /// A connection could not be taken for want of something.
@@ -155,6 +168,23 @@ impl Log {
         };
         tracing::error!(%error, clients_refused = self.no_room, fix, "cannot accept connections");
         self.no_room = 0;
+    }
+
+    /// A connection failed before MQTT, or below it.
+    pub(super) fn link_failed(&mut self, address: SocketAddr, error: &dyn Display, now: Time) {
+        if self.links.admit(now, "connections that failed below MQTT") {
+            tracing::warn!(%address, %error, "connection failed below MQTT");
+        }
+    }
+
+    /// A connection was closed because the listener has its `max_connections` already.
+    pub(super) fn full_listener(&mut self, listener: &str, now: Time) {
+        if self.full.admit(now, "connections above max_connections") {
+            tracing::warn!(
+                listener,
+                "connection refused: max_connections of the listener reached"
+            );
+        }
     }
 
     /// A connection was closed because there are `max_connections` already.

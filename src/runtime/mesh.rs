@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering, fence};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::limits::MESH_DEPTH;
+use crate::link::Link;
 use crate::route::ShardId;
 use crate::shard::{Batch, Control, Outbox, Peer};
 use crate::time::Time;
@@ -30,6 +31,8 @@ pub(super) struct HandedOver {
     /// The CONNECT and what came behind it.
     pub(super) unread: Vec<u8>,
     pub(super) peer: Peer,
+    /// Its TLS and WebSocket, in the middle of whatever they are in the middle of.
+    pub(super) link: Option<Box<Link>>,
 }
 
 /// What one turn of a shard has for another, publishes aside.
@@ -370,10 +373,8 @@ mod tests {
         HandedOver {
             socket: sys::eventfd().unwrap(),
             unread: b"CONNECT".to_vec(),
-            peer: Peer {
-                listener: 0,
-                address: "127.0.0.1:1".parse().unwrap(),
-            },
+            peer: Peer::new(0, "127.0.0.1:1".parse().unwrap()),
+            link: None,
         }
     }
 

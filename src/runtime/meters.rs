@@ -58,15 +58,24 @@ measured! {
         accepted: u64 = Counter "sockets_accepted_total";
         /// Accepts that failed for want of descriptors or memory.
         accept_errors: u64 = Counter "accept_errors_total";
-        /// Connections that were closed at once: because of max_connections, for want of descriptors, or
-        /// because they came faster than connection_rate or connection_rate_per_address.
-        refused: [u64; 3] = Counter "sockets_refused_total" by "reason" in REFUSALS;
+        /// Connections that were closed at once: because of max_connections, for want of descriptors,
+        /// because of the max_connections of their listener, because they came past the proxy, or faster
+        /// than connection_rate or connection_rate_per_address.
+        refused: [u64; 5] = Counter "sockets_refused_total" by "reason" in REFUSALS;
         /// Questions to slow authenticators.
         auth_asked: u64 = Counter "auth_questions_total";
         /// Those that were not put because too many waited; their clients got Server busy.
         auth_refused_busy: u64 = Counter "auth_questions_refused_total";
         /// How long answers of slow authenticators took, the wait for their turn included.
         auth_time: Histogram = Histogram "auth_seconds";
+        /// Handshakes of TLS that went well: by how much of one was needed.
+        tls_handshakes: [u64; 2] =
+            Counter "tls_handshakes_total" by "kind" in ["full", "resumed"];
+        /// Connections that failed in what lies below MQTT: a PROXY header, TLS, WebSocket, or a handshake
+        /// that was not over in time.
+        link_failures: [u64; 4] = Counter "link_failures_total" by "reason" in FAILURES;
+        /// Connections whose TLS handshake waits for the shard: each turn spends a bounded time on them.
+        handshakes_waiting: u64 = Gauge "tls_handshakes_waiting";
         /// Events that the log left out because there were too many of their kind.
         log_suppressed: u64 = Counter "log_events_suppressed_total";
     }
@@ -75,8 +84,21 @@ measured! {
 /// Why a connection was closed at once, as an index of [`Meters::refused`].
 pub(super) const MAX_CONNECTIONS: usize = 0;
 pub(super) const DESCRIPTORS: usize = 1;
-pub(super) const CONNECTION_RATE: usize = 2;
-const REFUSALS: [&str; 3] = ["max_connections", "descriptors", "connection_rate"];
+pub(super) const MAX_OF_LISTENER: usize = 2;
+pub(super) const UNTRUSTED: usize = 3;
+pub(super) const CONNECTION_RATE: usize = 4;
+const REFUSALS: [&str; 5] = [
+    "max_connections",
+    "descriptors",
+    "listener_max_connections",
+    "not_from_proxy",
+    "connection_rate",
+];
+
+/// Why a connection failed below MQTT, as an index of [`Meters::link_failures`]: the layers as
+/// [`crate::link::Layer`] counts them, and time.
+pub(super) const LATE: usize = 3;
+const FAILURES: [&str; 4] = ["proxy", "tls", "websocket", "late"];
 
 /// The meters, and what is needed to read them off.
 #[derive(Debug)]

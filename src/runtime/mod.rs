@@ -9,7 +9,8 @@
 //! | `sys` | system calls that no crate wraps |
 //! | `clock` | the clock |
 //! | `net` | what goes to the kernel and comes back: requests, completions, buffers, waiting, probing |
-//! | `listener` | listening sockets |
+//! | `listener`, `entrance` | listening sockets, and what their connections begin with |
+//! | `tls` | certificates, and their exchange while the broker runs |
 //! | `mesh` | channels between shards, wakes |
 //! | `connections`, `sockets` | the life of a connection |
 //! | `gate` | how fast connections come in |
@@ -37,6 +38,7 @@ mod boot;
 mod clock;
 mod connections;
 mod driver;
+mod entrance;
 mod error;
 mod gate;
 mod http;
@@ -52,9 +54,11 @@ mod sockets;
 pub mod store;
 mod sys;
 mod threads;
+mod tls;
 
 pub use auth::{AuthOptions, BadUrl, FileError, HttpAsker, HttpUrl};
 pub use boot::{RuntimeOptions, Started, StopHandle, StoreOptions, run};
 pub use error::{BootError, HttpError, ListenError, UringError};
 pub use http::{HttpAddress, families, is_of_process};
-pub use listener::ListenAddress;
+pub use listener::{ListenOptions, Listening, Place, UnixPlace};
+pub use tls::{TlsError, TlsOptions, check_tls};

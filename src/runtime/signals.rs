@@ -9,6 +9,12 @@ use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::{pipe, unregister};
 
+/// What stops a broker.
+pub(super) const STOP: &[i32] = &[SIGTERM, SIGINT];
+
+/// What has it read its files again.
+pub(super) const RELOAD: &[i32] = &[SIGHUP];
+
 /// Catches signals while it lives. Each becomes a byte in a pipe, which is all that a signal handler
 /// may do, and a thread turns the bytes into notes.
 pub(super) struct Catcher {
@@ -16,24 +22,8 @@ pub(super) struct Catcher {
 }
 
 impl Catcher {
-    /// Sends `note()` for each SIGTERM and SIGINT.
+    /// Sends `note()` for each of `signals`.
     pub(super) fn start<T: Send + 'static>(
-        notes: Sender<T>,
-        note: impl Fn() -> T + Send + 'static,
-    ) -> io::Result<Self> {
-        Self::of("signals", &[SIGTERM, SIGINT], notes, note)
-    }
-
-    /// Sends `note()` for each SIGHUP.
-    pub(super) fn hangups<T: Send + 'static>(
-        notes: Sender<T>,
-        note: impl Fn() -> T + Send + 'static,
-    ) -> io::Result<Self> {
-        Self::of("hangups", &[SIGHUP], notes, note)
-    }
-
-    fn of<T: Send + 'static>(
-        thread: &str,
         signals: &[i32],
         notes: Sender<T>,
         note: impl Fn() -> T + Send + 'static,
@@ -48,7 +38,7 @@ impl Catcher {
                 .push(pipe::register(signal, writer.try_clone()?)?);
         }
         std::thread::Builder::new()
-            .name(thread.to_owned())
+            .name(String::from("signals"))
             .spawn(move || {
                 let mut byte = [0];
                 while matches!(reader.read(&mut byte), Ok(1)) {

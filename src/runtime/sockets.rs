@@ -2,7 +2,7 @@
 //! with the kernel, and how it is closed.
 
 use std::collections::VecDeque;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use socket2::SockRef;
 
 use crate::limits::CLOSE_GRACE_MS;
-use crate::shard::{ConnKey, Outbox};
+use crate::link::{self, Link, Scratch};
+use crate::shard::{ConnKey, Outbox, Peer};
 use crate::time::Time;
 
 use super::connections::{Connection, Connections, Phase, Receive};
-use super::net::{Completion, Net, Operation, Sent, Token};
+use super::entrance::Entrance;
+use super::net::{Completion, Net, Operation, Received, Sent, Token};
 
 /// What became of a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,42 @@ pub(super) enum ReceiveEnd {
     Over(Option<i32>),
 }
 
+/// What the bytes of a connection are given to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The core, as they are.
+    Known,
+    /// A link; the core may know the connection or not yet.
+    Linked,
+    /// Nobody: it is being closed.
+    Unknown,
+}
+
+/// What a link made of bytes.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// How it stands now.
+    pub(super) received: link::Received,
+    /// Who the client is, if it is only now that MQTT may begin; and, with TLS, whether an earlier
+    /// session goes on.
+    pub(super) opened: Option<(Peer, Option<bool>)>,
+    /// Whether the core has known the connection.
+    pub(super) known: bool,
+    /// Where the client is, for the log.
+    pub(super) address: SocketAddr,
+}
+
+/// A connection that leaves for another shard.
+#[derive(Debug)]
+pub(super) enum Given {
+    /// With everything that belongs to it.
+    Away(OwnedFd, Option<Box<Link>>),
+    /// Not before its last bytes have left: in the next turn.
+    NotYet,
+    /// It was closed.
+    Gone,
+}
+
 /// The sockets of a shard and the ring that works for them.
 #[derive(Debug)]
 pub(super) struct Sockets {
@@ -51,12 +89,20 @@ pub(super) struct Sockets {
     /// When connections that are being closed lose our patience, in the order of time, and in which
     /// phase they must not be any more by then.
     closing: VecDeque<(Time, ConnKey, Phase)>,
+    /// When links must be open, in the order of time.
+    linking: VecDeque<(Time, ConnKey)>,
+    /// Links for which bytes wait that may cost a signature.
+    handshakes: VecDeque<ConnKey>,
+    /// Links with bytes for their sockets that are not the core's.
+    answering: Vec<ConnKey>,
+    /// The listeners, which count their connections.
+    entrances: Arc<[Entrance]>,
     /// Connections of the whole process.
     total: Arc<AtomicUsize>,
 }
 
 impl Sockets {
-    pub(super) fn new(ring: Net, total: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(ring: Net, entrances: Arc<[Entrance]>, total: Arc<AtomicUsize>) -> Self {
         Self {
             ring,
             connections: Connections::default(),
@@ -64,6 +110,10 @@ impl Sockets {
             ready: Vec::new(),
             unread: Vec::new(),
             closing: VecDeque::new(),
+            linking: VecDeque::new(),
+            handshakes: VecDeque::new(),
+            answering: Vec::new(),
+            entrances,
             total,
         }
     }
@@ -73,25 +123,169 @@ impl Sockets {
         self.connections.len()
     }
 
-    /// Takes in a connection that [`Sockets::total`] counts already.
-    pub(super) fn adopt(&mut self, socket: OwnedFd) -> Option<ConnKey> {
-        match self.connections.insert(socket) {
+    /// Takes in a connection that is counted already; its link must be open by `deadline`.
+    pub(super) fn adopt(
+        &mut self,
+        socket: OwnedFd,
+        listener: u16,
+        link: Option<Box<Link>>,
+        deadline: Time,
+    ) -> Option<ConnKey> {
+        let has_link = link.is_some();
+        match self.connections.insert(socket, listener, link) {
             Ok(conn) => {
                 self.unread.push(conn);
+                if has_link {
+                    self.linking.push_back((deadline, conn));
+                    self.answering.push(conn);
+                }
                 Some(conn)
             }
             Err(_) => {
-                self.total.fetch_sub(1, Ordering::Relaxed);
+                self.uncount(listener);
                 None
             }
         }
     }
 
-    /// Whether the core knows of `conn`.
-    pub(super) fn is_known(&mut self, conn: ConnKey) -> bool {
-        self.connections
-            .get_mut(conn)
-            .is_some_and(|connection| connection.is_known())
+    /// A connection of this listener is gone.
+    pub(super) fn uncount(&self, listener: u16) {
+        self.total.fetch_sub(1, Ordering::Relaxed);
+        if let Some(entrance) = self.entrances.get(usize::from(listener)) {
+            entrance.leave();
+        }
+    }
+
+    /// What the bytes of `conn` are given to.
+    pub(super) fn standing(&mut self, conn: ConnKey) -> Standing {
+        match self.connections.get_mut(conn) {
+            Some(connection) if connection.link.is_none() && connection.is_known() => {
+                Standing::Known
+            }
+            Some(Connection {
+                phase: Phase::Linking | Phase::Handshake | Phase::Open,
+                ..
+            }) => Standing::Linked,
+            _ => Standing::Unknown,
+        }
+    }
+
+    // Links.
+
+    /// Takes what arrived, or what was kept before, to the link of `conn`; what is for MQTT lies in
+    /// `scratch.plain` then. Nothing happens now if it may cost a signature: see
+    /// [`Sockets::next_handshake`].
+    pub(super) fn unwrap(
+        &mut self,
+        conn: ConnKey,
+        received: Option<&Received>,
+        scratch: &mut Scratch,
+    ) -> Option<Step> {
+        let connection = self.connections.get_mut(conn)?;
+        let known = connection.is_known();
+        if !known && connection.phase != Phase::Linking {
+            return None;
+        }
+        let link = connection.link.as_mut()?;
+        let received = match received {
+            Some(received) if link.is_costly() => {
+                let waits = link.has_kept();
+                match link.keep(self.ring.bytes(received)) {
+                    Ok(()) => {
+                        if !waits {
+                            self.handshakes.push_back(conn);
+                        }
+                        return None;
+                    }
+                    Err(error) => link::Received::Failed(error),
+                }
+            }
+            Some(received) => link.receive(self.ring.bytes(received), scratch),
+            None => {
+                // It was not read while its bytes waited.
+                self.unread.push(conn);
+                link.receive(&[], scratch)
+            }
+        };
+        if link.has_output() {
+            self.answering.push(conn);
+        }
+        let mut step = Step {
+            received,
+            opened: None,
+            known,
+            address: link.address(),
+        };
+        if !known && link.is_open() {
+            let peer = Peer {
+                listener: connection.listener,
+                address: link.address(),
+                certificate_name: link.certificate_name(),
+            };
+            step.opened = Some((peer, link.is_resumed()));
+            connection.phase = Phase::Handshake;
+            if link.is_bare() {
+                connection.link = None;
+            }
+        }
+        Some(step)
+    }
+
+    /// The next link for which bytes wait that may cost a signature.
+    pub(super) fn next_handshake(&mut self) -> Option<ConnKey> {
+        self.handshakes.pop_front()
+    }
+
+    /// How many there are.
+    pub(super) fn handshakes_waiting(&self) -> usize {
+        self.handshakes.len()
+    }
+
+    /// Sends what links have to say besides the bytes of the core.
+    pub(super) fn flush_links(&mut self, outbox: &mut Outbox) {
+        while let Some(conn) = self.answering.pop() {
+            self.flush(conn, outbox);
+        }
+    }
+
+    /// The link of `conn` is over: what it has to say is sent, then it is closed.
+    pub(super) fn part(&mut self, conn: ConnKey, now: Time, outbox: &mut Outbox) {
+        if let Some(connection) = self.connections.get_mut(conn)
+            && connection.phase == Phase::Linking
+        {
+            connection.phase = Phase::Handshake;
+        }
+        self.close(conn, now, outbox);
+    }
+
+    /// Closes the connections whose links did not open in time. Returns their addresses.
+    pub(super) fn expire_links(&mut self, now: Time, outbox: &mut Outbox) -> Vec<SocketAddr> {
+        let mut late = Vec::new();
+        while let Some(&(deadline, conn)) = self.linking.front()
+            && deadline <= now
+        {
+            self.linking.pop_front();
+            if let Some(connection) = self.connections.get_mut(conn)
+                && connection.phase == Phase::Linking
+            {
+                late.extend(connection.link.as_ref().map(|link| link.address()));
+                self.kill(conn, outbox);
+            }
+        }
+        late
+    }
+
+    /// Closes the connections that the core does not know yet: the broker stops.
+    pub(super) fn kill_linking(&mut self, outbox: &mut Outbox) {
+        for (_, conn) in std::mem::take(&mut self.linking) {
+            let linking = self
+                .connections
+                .get_mut(conn)
+                .is_some_and(|connection| connection.phase == Phase::Linking);
+            if linking {
+                self.kill(conn, outbox);
+            }
+        }
     }
 
     // Receiving.
@@ -156,6 +350,11 @@ impl Sockets {
                 continue;
             }
             let many = match connection.phase {
+                // It is read again when what it sent has had its turn.
+                Phase::Linking if connection.link.as_ref().is_some_and(|link| link.has_kept()) => {
+                    continue;
+                }
+                Phase::Linking => false,
                 Phase::Handshake if connection.reading => false,
                 Phase::Open if connection.reading => true,
                 // To see the client close its side.
@@ -185,6 +384,9 @@ impl Sockets {
         }
         let mut bytes = Vec::new();
         outbox.swap_output(conn, &mut bytes);
+        if let Some(link) = &mut connection.link {
+            bytes = link.send(bytes, connection.phase == Phase::Flushing);
+        }
         if bytes.is_empty() {
             outbox.return_output(bytes);
             return;
@@ -267,7 +469,11 @@ impl Sockets {
         outbox.return_output(connection.output.take_buffer());
         outbox.set_unsent(conn, 0);
         let known = connection.is_known();
-        if !known || outbox.output_len(conn) > 0 {
+        let answers = connection
+            .link
+            .as_ref()
+            .is_some_and(|link| link.has_output());
+        if !known || answers || outbox.output_len(conn) > 0 {
             self.ready.push(conn);
         }
         if known && outbox.take_wants_writable(conn) {
@@ -350,23 +556,35 @@ impl Sockets {
             .connections
             .get_mut(conn)
             .is_some_and(|connection| connection.phase == Phase::Dead && connection.is_at_rest());
-        if dead && self.connections.remove(conn).is_some() {
+        if dead && let Some(connection) = self.connections.remove(conn) {
             outbox.release(conn);
-            self.total.fetch_sub(1, Ordering::Relaxed);
+            self.uncount(connection.listener);
         }
     }
 
-    /// Takes the socket of a connection that moves to another shard.
-    pub(super) fn give_away(&mut self, conn: ConnKey, outbox: &mut Outbox) -> Option<OwnedFd> {
-        let socket = self.connections.remove(conn);
-        if let Some(socket) = &socket {
-            let receive = Token::new(Operation::ReceiveOnce, conn.index, conn.generation);
-            self.ring.release(socket.as_fd(), receive);
-            outbox.release(conn);
-        } else {
-            self.kill(conn, outbox);
+    /// Takes a connection out that moves to another shard.
+    pub(super) fn give_away(&mut self, conn: ConnKey, outbox: &mut Outbox) -> Given {
+        match self.connections.remove(conn) {
+            Some(Connection { socket, link, .. }) => {
+                let receive = Token::new(Operation::ReceiveOnce, conn.index, conn.generation);
+                self.ring.release(socket.as_fd(), receive);
+                outbox.release(conn);
+                Given::Away(socket, link)
+            }
+            None => {
+                let Some(connection) = self.connections.get_mut(conn) else {
+                    return Given::Gone;
+                };
+                // The last bytes of a TLS handshake; they fit into the socket unless the client plays
+                // games with its window.
+                connection.reading = false;
+                if connection.receive == Receive::Idle && !connection.output.is_waiting() {
+                    return Given::NotYet;
+                }
+                self.kill(conn, outbox);
+                Given::Gone
+            }
         }
-        socket
     }
 
     /// Closes connections that had their time to close.
@@ -387,9 +605,10 @@ impl Sockets {
 
     /// When the next of them has had it.
     pub(super) fn deadline(&self) -> Time {
-        self.closing
-            .front()
-            .map_or(Time::NEVER, |&(deadline, ..)| deadline)
+        let closing = self.closing.front();
+        let closing = closing.map_or(Time::NEVER, |&(deadline, ..)| deadline);
+        let linking = self.linking.front();
+        closing.min(linking.map_or(Time::NEVER, |&(deadline, _)| deadline))
     }
 
     /// Closes every connection at once.

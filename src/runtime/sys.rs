@@ -186,6 +186,35 @@ fn check(result: i32) -> io::Result<()> {
     }
 }
 
+/// The numbers of "user", "user:group" or ":group".
+pub(super) fn owner(text: &str) -> io::Result<(Option<u32>, Option<u32>)> {
+    let (user, group) = match text.split_once(':') {
+        Some((user, group)) => (user, group),
+        None => (text, ""),
+    };
+    let user = match user {
+        "" => None,
+        name => Some(number_in("/etc/passwd", name)?),
+    };
+    let group = match group {
+        "" => None,
+        name => Some(number_in("/etc/group", name)?),
+    };
+    Ok((user, group))
+}
+
+/// The number of a user or group, by name or as it stands there.
+fn number_in(file: &str, name: &str) -> io::Result<u32> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let text = std::fs::read_to_string(file)?;
+    let mut lines = text.lines().map(|line| line.split(':'));
+    let line = lines.find_map(|mut fields| (fields.next()? == name).then_some(fields));
+    let number = line.and_then(|mut fields| fields.nth(1)?.parse().ok());
+    number.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::message::Position;
 use crate::route::SessionKey;
@@ -20,12 +21,26 @@ pub struct ConnKey {
 }
 
 /// Where a connection came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Which `[[listener]]` took it, counted from 0.
     pub listener: u16,
-    /// The client's address.
+    /// The client's address; `0.0.0.0:0` for a Unix socket.
     pub address: SocketAddr,
+    /// The name in the certificate that the client has shown, and that was verified.
+    pub certificate_name: Option<Arc<str>>,
+}
+
+impl Peer {
+    /// A client without a certificate.
+    #[must_use]
+    pub fn new(listener: u16, address: SocketAddr) -> Self {
+        Self {
+            listener,
+            address,
+            certificate_name: None,
+        }
+    }
 }
 
 /// Names a question that was put to a slow authenticator.

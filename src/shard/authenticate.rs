@@ -47,7 +47,7 @@ impl Shard {
             client_id,
             username: connect.username,
             password: connect.password,
-            certificate: None,
+            certificate: connection.peer.certificate_name.as_deref(),
             listener: connection.peer.listener,
             address: connection.peer.address,
         };
@@ -196,7 +196,7 @@ impl Shard {
             client_id: &session.client_id,
             username: None,
             password: None,
-            certificate: None,
+            certificate: connection.peer.certificate_name.as_deref(),
             listener: connection.peer.listener,
             address: connection.peer.address,
         };

@@ -170,7 +170,7 @@ impl Shard {
             conn,
             to,
             unread: unread.to_vec(),
-            peer: connection.peer,
+            peer: connection.peer.clone(),
         });
     }
 
@@ -195,7 +195,7 @@ impl Shard {
             client_id,
             username: connect.username,
             password: connect.password,
-            certificate: None,
+            certificate: connection.peer.certificate_name.as_deref(),
             listener: connection.peer.listener,
             address: connection.peer.address,
         })
@@ -220,7 +220,7 @@ impl Shard {
             client_id: assigned.as_deref().unwrap_or(connect.client_id).into(),
             username: connect.username.map(Into::into),
             password: connect.password.map(Into::into),
-            peer: connection.peer,
+            peer: connection.peer.clone(),
         });
         self.questions.insert(ticket, Asked { conn, assigned });
     }

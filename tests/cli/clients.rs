@@ -425,8 +425,8 @@ fn a_command_line_that_makes_no_sense_is_explained_before_connecting() {
         ),
         (&["pub", "-t", "a", "-m", "b", "-c"], "needs a client id"),
         (
-            &["pub", "-t", "a", "-m", "b", "--cafile", "x"],
-            "--cafile is not supported: this version has no TLS",
+            &["pub", "-t", "a", "-m", "b", "--psk", "x"],
+            "--psk is not supported: pre-shared keys",
         ),
         (
             &["sub", "-t", "a", "-A", "127.0.0.1"],
@@ -436,7 +436,11 @@ fn a_command_line_that_makes_no_sense_is_explained_before_connecting() {
         (&["sub", "-t", "a#"], "# stands alone"),
         (&["sub", "-t", "$share/a"], "a topic filter"),
         (&["sub", "-t", "a", "-F", "%z"], "%z is unknown"),
-        (&["sub", "-L", "mqtts://h/t"], "no TLS"),
+        (&["sub", "-L", "wss://h/t"], "or mqtts://"),
+        (
+            &["pub", "-t", "a", "-m", "b", "--insecure"],
+            "TLS is spoken with --cafile",
+        ),
         (
             &["sub", "-t", "a", "-D", "publish", "topic-alias", "1"],
             "sends no such packet",

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use shardmq::runtime::net::Driver;
-use shardmq::runtime::{BootError, ListenAddress, RuntimeOptions, Started, StopHandle, run};
+use shardmq::runtime::{BootError, ListenOptions, RuntimeOptions, Started, StopHandle, run};
 
 use crate::client::{Client, PATIENCE};
 
@@ -55,7 +55,7 @@ impl Broker {
             .recv_timeout(PATIENCE)
             .expect("the broker is ready in time");
         Self {
-            address: started.listeners[0].1,
+            address: started.listeners[0].address().unwrap(),
             stop: started.stop.clone(),
             started,
             thread: Some(thread),
@@ -85,10 +85,7 @@ impl Drop for Broker {
 
 pub(crate) fn options(how: Run, ready: impl FnOnce(Started) + Send + 'static) -> RuntimeOptions {
     RuntimeOptions {
-        listeners: vec![ListenAddress {
-            name: String::from("test"),
-            address: "127.0.0.1:0".parse().unwrap(),
-        }],
+        listeners: vec![ListenOptions::tcp("test", "127.0.0.1:0".parse().unwrap())],
         driver: how.driver,
         shards: how.shards,
         ready: Box::new(ready),

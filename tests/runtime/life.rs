@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shardmq::policy::Open;
-use shardmq::runtime::{BootError, run};
+use shardmq::runtime::{BootError, ListenOptions, run};
 
 use crate::broker::{Broker, Run, options};
 use crate::client::{Client, connect, publish};
@@ -94,7 +94,7 @@ fn a_port_in_use_is_refused_with_its_cause() {
         let broker = Broker::start(how);
         let mut again = options(how, |_| panic!("two brokers share a port"));
         again.catch_signals = false;
-        again.listeners[0].address = broker.address;
+        again.listeners = vec![ListenOptions::tcp("test", broker.address)];
         let error = run(again).unwrap_err().to_string();
         assert!(
             error.contains("another socket listens there already"),

@@ -39,7 +39,7 @@ fn child() {
             restrict::leave_descriptors(spare);
         }
         println!("driver={}", broker.driver);
-        println!("address={}", broker.listeners[0].1);
+        println!("address={}", broker.listeners[0].address().unwrap());
     });
     match run(options) {
         Ok(()) => println!("stopped"),

@@ -107,10 +107,7 @@ impl Broker {
     }
 
     fn connect(&mut self, index: usize, member: &Member) {
-        let peer = Peer {
-            listener: 0,
-            address: ([127, 0, 0, 1], 1).into(),
-        };
+        let peer = Peer::new(0, ([127, 0, 0, 1], 1).into());
         self.shard
             .open(conn(index), peer, Time::ZERO, &mut self.out);
         let id = u8::try_from(index).unwrap() + b'a';

@@ -152,10 +152,7 @@ impl World {
     pub fn open_on(&mut self, shard: usize) -> Link {
         let link = Link(self.wires.len());
         self.wires.push(Wire::default());
-        let peer = Peer {
-            listener: 0,
-            address: ([127, 0, 0, 1], 40_000).into(),
-        };
+        let peer = Peer::new(0, ([127, 0, 0, 1], 40_000).into());
         let conn = self.accept(shard, link);
         let node = &mut self.nodes[shard];
         node.shard.open(conn, peer, self.now, &mut node.out);

@@ -354,7 +354,7 @@ mod tests {
         let (_, text) = find("shardmq-epoll-0").unwrap().configuration(place);
         let config = shardmq::config::Config::parse(&text, "a.toml").unwrap();
         assert_eq!(config.net.gather_us, 0);
-        assert_eq!(config.listeners[0].bind.port(), 1);
+        assert_eq!(config.listeners[0].bind[0].port(), 1);
     }
 
     #[test]

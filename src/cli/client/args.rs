@@ -7,6 +7,7 @@ use clap::{ArgAction, Args};
 use shardmq::wire::{QoS, RetainHandling, Version};
 
 use super::properties::{Command, Properties};
+use super::tls::Options;
 use super::url::Url;
 
 /// What both clients take.
@@ -18,7 +19,8 @@ pub(super) struct CommonArgs {
     /// Port of the broker [default: 1883]
     #[arg(short, long, value_name = "PORT")]
     pub(super) port: Option<u16>,
-    /// User, password, host, port and topic in one: mqtt://user:password@host:port/topic
+    /// User, password, host, port and topic in one: mqtt://user:password@host:port/topic, or mqtts://
+    /// for TLS
     #[arg(short = 'L', long, value_name = "URL", conflicts_with_all = ["host", "port"])]
     pub(super) url: Option<Url>,
     /// User name
@@ -80,6 +82,21 @@ pub(super) struct CommonArgs {
     /// Retain the will
     #[arg(long, requires = "will_topic")]
     pub(super) will_retain: bool,
+    /// Speak TLS and trust the authorities in this file (PEM); mqtts:// without it trusts the system's
+    #[arg(long, value_name = "FILE")]
+    pub(super) cafile: Option<PathBuf>,
+    /// Show this certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(super) cert: Option<PathBuf>,
+    /// The key of --cert (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(super) key: Option<PathBuf>,
+    /// Speak TLS and trust the authorities of this system
+    #[arg(long, conflicts_with = "cafile")]
+    pub(super) tls_use_os_certs: bool,
+    /// Do not ask whether the certificate of the broker has the name of its host
+    #[arg(long)]
+    pub(super) insecure: bool,
     /// Tell every packet that is sent and received
     #[arg(short, long)]
     pub(super) debug: bool,
@@ -207,9 +224,33 @@ impl CommonArgs {
             Some(url) => (url.host.clone(), url.port),
             None => (
                 self.host.clone().unwrap_or_else(|| "localhost".to_owned()),
-                self.port.unwrap_or(1883),
+                self.port
+                    .unwrap_or(if self.speaks_tls() { 8883 } else { 1883 }),
             ),
         }
+    }
+
+    fn speaks_tls(&self) -> bool {
+        let by_url = self.url.as_ref().is_some_and(|url| url.is_tls);
+        by_url || self.cafile.is_some() || self.tls_use_os_certs
+    }
+
+    /// What TLS is to be like, if it is to be.
+    pub(super) fn tls(&self) -> Result<Option<Options>, String> {
+        if !self.speaks_tls() {
+            return match self.cert.is_some() || self.insecure {
+                true => Err(
+                    "TLS is spoken with --cafile FILE, --tls-use-os-certs or -L mqtts://"
+                        .to_owned(),
+                ),
+                false => Ok(None),
+            };
+        }
+        Ok(Some(Options {
+            authorities: self.cafile.clone(),
+            identity: self.cert.clone().zip(self.key.clone()),
+            any_name: self.insecure,
+        }))
     }
 
     /// The version to speak: the one that was asked for, or the lowest that can do what was.
@@ -295,20 +336,15 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 /// Options of mosquitto's clients that these do not have, and why.
 const REFUSED: &[(&str, &str)] = &[
-    ("--cafile", NO_TLS),
-    ("--capath", NO_TLS),
-    ("--cert", NO_TLS),
-    ("--key", NO_TLS),
-    ("--keyform", NO_TLS),
-    ("--ciphers", NO_TLS),
-    ("--tls-version", NO_TLS),
-    ("--tls-alpn", NO_TLS),
-    ("--tls-engine", NO_TLS),
-    ("--tls-engine-kpass-sha1", NO_TLS),
-    ("--tls-use-os-certs", NO_TLS),
-    ("--insecure", NO_TLS),
-    ("--psk", NO_TLS),
-    ("--psk-identity", NO_TLS),
+    ("--capath", "authorities come from one file: --cafile"),
+    ("--keyform", NO_ENGINE),
+    ("--ciphers", NO_CHOICE),
+    ("--tls-version", NO_CHOICE),
+    ("--tls-alpn", "it is mqtt"),
+    ("--tls-engine", NO_ENGINE),
+    ("--tls-engine-kpass-sha1", NO_ENGINE),
+    ("--psk", NO_PSK),
+    ("--psk-identity", NO_PSK),
     ("--proxy", "these clients connect directly"),
     ("--unix", "these clients connect over TCP"),
     ("-A", "the system chooses the address to connect from"),
@@ -316,7 +352,9 @@ const REFUSED: &[(&str, &str)] = &[
     ("--random-filter", "every message is printed"),
 ];
 
-const NO_TLS: &str = "this version has no TLS";
+const NO_ENGINE: &str = "keys come from PEM files";
+const NO_CHOICE: &str = "the best that both sides speak is taken, TLS 1.2 at least";
+const NO_PSK: &str = "pre-shared keys are not supported; use --cert and --key";
 
 /// What to say of an option that does not exist here but does in mosquitto's clients.
 pub(crate) fn refused(option: &str) -> Option<&'static str> {

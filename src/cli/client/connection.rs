@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::failure::{Failure, connect_failure};
 use super::now;
+use super::tls::{Options, Tls};
 
 /// Time to establish a TCP connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,9 +47,53 @@ pub(super) enum Event {
     Interrupted,
 }
 
+/// The bytes to and from the broker.
+#[derive(Debug)]
+enum Way {
+    Plain(TcpStream),
+    Tls(Tls),
+}
+
+impl Way {
+    /// The same once more, for another thread.
+    fn twin(&self) -> io::Result<Self> {
+        match self {
+            Self::Plain(stream) => stream.try_clone().map(Self::Plain),
+            Self::Tls(tls) => Ok(Self::Tls(tls.clone())),
+        }
+    }
+}
+
+impl Read for Way {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer),
+            Self::Tls(tls) => tls.read(buffer),
+        }
+    }
+}
+
+impl Write for Way {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(tls) => tls.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(tls) => tls.flush(),
+        }
+    }
+}
+
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Connection {
+    way: Way,
+    /// The same socket, to shut it.
     stream: TcpStream,
     events: Receiver<Event>,
     sender: SyncSender<Event>,
@@ -61,6 +106,7 @@ impl Connection {
     pub(super) fn open(
         host: &str,
         port: u16,
+        tls: Option<&Options>,
         until: Option<Instant>,
         interrupted: &Arc<AtomicBool>,
     ) -> Result<Self, Failure> {
@@ -70,11 +116,24 @@ impl Connection {
         stream
             .set_write_timeout(Some(WRITE_TIMEOUT))
             .map_err(fail)?;
-        let reader = stream.try_clone().map_err(fail)?;
+        let way = stream.try_clone().map_err(fail)?;
+        let way = match tls {
+            None => Way::Plain(way),
+            Some(options) => {
+                stream
+                    .set_read_timeout(Some(CONNECT_TIMEOUT))
+                    .map_err(fail)?;
+                let tls = Tls::open(way, host, options)?;
+                stream.set_read_timeout(None).map_err(fail)?;
+                Way::Tls(tls)
+            }
+        };
+        let reader = way.twin().map_err(fail)?;
         let (sender, events) = mpsc::sync_channel(EVENTS);
         let out = sender.clone();
         start("shardmq-read", move || read(reader, &out))?;
         Ok(Self {
+            way,
             stream,
             events,
             sender,
@@ -97,7 +156,7 @@ impl Connection {
 
     /// Sends bytes.
     pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.stream.write_all(bytes).map_err(|error| {
+        self.way.write_all(bytes).map_err(|error| {
             Failure::Lost(format!(
                 "the connection to the broker broke while sending: {error}"
             ))
@@ -129,6 +188,9 @@ impl Connection {
 
     /// Ends the connection once all that was sent is on its way.
     pub(super) fn close(self) {
+        if let Way::Tls(tls) = &self.way {
+            tls.close();
+        }
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 }
@@ -164,7 +226,7 @@ fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure
 }
 
 /// Reads the socket until it ends or nobody listens any more.
-fn read(mut stream: TcpStream, out: &SyncSender<Event>) {
+fn read(mut stream: Way, out: &SyncSender<Event>) {
     let mut buffer = vec![0; READ_BYTES];
     loop {
         let event = match stream.read(&mut buffer) {

@@ -14,6 +14,7 @@ mod properties;
 mod publish;
 mod session;
 mod subscribe;
+mod tls;
 mod url;
 
 use std::io::Write;
@@ -119,7 +120,9 @@ impl<'a> Plan<'a> {
     /// Connects, and shakes hands.
     fn open(&self) -> Result<Session, Failure> {
         let (host, port) = self.common.target();
-        let connection = Connection::open(&host, port, self.until, &self.interrupted)?;
+        let tls = self.common.tls().map_err(Failure::Usage)?;
+        let connection =
+            Connection::open(&host, port, tls.as_ref(), self.until, &self.interrupted)?;
         let p = &self.properties;
         let user_properties = p.user_properties(Command::Connect);
         let will_forwarded = p.forwarded(Command::Will);

@@ -1,4 +1,4 @@
-//! `mqtt://user:password@host:port/topic`.
+//! `mqtt://user:password@host:port/topic`, or `mqtts://`.
 
 use std::str::FromStr;
 
@@ -10,18 +10,21 @@ pub(super) struct Url {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) topic: Option<String>,
+    pub(super) is_tls: bool,
 }
 
 impl FromStr for Url {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.starts_with("mqtts://") {
-            return Err("this version has no TLS; use mqtt://".to_owned());
-        }
-        let rest = text.strip_prefix("mqtt://").ok_or_else(|| {
-            "an address looks like mqtt://user:password@host:port/topic".to_owned()
-        })?;
+        let (rest, is_tls) = match (text.strip_prefix("mqtt://"), text.strip_prefix("mqtts://")) {
+            (Some(rest), _) => (rest, false),
+            (None, Some(rest)) => (rest, true),
+            _ => {
+                let text = "an address looks like mqtt://user:password@host:port/topic or mqtts://";
+                return Err(text.to_owned());
+            }
+        };
         let (authority, topic) = match rest.split_once('/') {
             Some((authority, topic)) => (authority, Some(decoded(topic)?)),
             None => (rest, None),
@@ -31,7 +34,7 @@ impl FromStr for Url {
             Some((login, place)) => (Some(login), place),
             None => (None, authority),
         };
-        let (host, port) = place_of(place)?;
+        let (host, port) = place_of(place, if is_tls { 8883 } else { 1883 })?;
         let (username, password) =
             match login.map(|login| login.split_once(':').unwrap_or((login, ""))) {
                 None => (None, None),
@@ -44,11 +47,12 @@ impl FromStr for Url {
             host,
             port,
             topic: topic.filter(|topic| !topic.is_empty()),
+            is_tls,
         })
     }
 }
 
-fn place_of(place: &str) -> Result<(String, u16), String> {
+fn place_of(place: &str, usual: u16) -> Result<(String, u16), String> {
     let (host, port) = match place.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest
@@ -65,7 +69,7 @@ fn place_of(place: &str) -> Result<(String, u16), String> {
         return Err("the host is missing".to_owned());
     }
     let port = match port {
-        None => 1883,
+        None => usual,
         Some(port) => port
             .parse()
             .map_err(|_| format!("`{port}` is not a port"))?,
@@ -119,9 +123,16 @@ mod tests {
     }
 
     #[test]
+    fn tls_has_its_own_scheme_and_port() {
+        let url: Url = "mqtts://broker/a".parse().unwrap();
+        assert_eq!((url.is_tls, url.port), (true, 8883));
+        assert!(!"mqtt://broker".parse::<Url>().unwrap().is_tls);
+    }
+
+    #[test]
     fn what_is_none_is_refused() {
         let error = |text: &str| text.parse::<Url>().unwrap_err();
-        assert!(error("mqtts://a").contains("no TLS"));
+        assert!(error("wss://a").contains("mqtts://"));
         assert!(error("http://a").contains("mqtt://"));
         assert!(error("mqtt://:1").contains("host"));
         assert!(error("mqtt://a:b").contains("not a port"));

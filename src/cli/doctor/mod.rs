@@ -76,7 +76,11 @@ fn plan(config: &Config, connections: u64, machine: &Machine) -> Plan {
             .max(1),
         shards => shards,
     };
-    let mut ports: Vec<u16> = config.listeners.iter().map(|l| l.bind.port()).collect();
+    let mut ports: Vec<u16> = config
+        .listeners
+        .iter()
+        .flat_map(|listener| listener.bind.iter().map(std::net::SocketAddr::port))
+        .collect();
     ports.extend(config.http.bind.map(|bind| bind.port()));
     Plan {
         connections,

@@ -45,7 +45,7 @@ impl Asked {
             client_id,
             username: username.as_deref(),
             password: password.as_deref(),
-            certificate: None,
+            certificate: peer.certificate_name.as_deref(),
             listener: peer.listener,
             address: peer.address,
         }

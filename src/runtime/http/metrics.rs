@@ -63,8 +63,32 @@ const ANSWERED: Family = Family {
     help: &["How long the shard took to answer this very question, between two of its turns."],
 };
 
+const CERTIFICATE_END: Family = Family {
+    name: "shardmq_tls_expiry_timestamp_seconds",
+    kind: Kind::Gauge,
+    label: Some(Label {
+        name: "listener, file",
+        values: &[],
+    }),
+    help: &[
+        "When the first certificate or list of revocations in a file expires, in seconds since 1970.",
+    ],
+};
+const RELOADS: Family = Family {
+    name: "shardmq_tls_reloads_total",
+    kind: Kind::Counter,
+    label: Some(Label {
+        name: "result",
+        values: &["ok", "failed"],
+    }),
+    help: &[
+        "Times that the certificates of a listener were read again: taken, or found of no use and",
+        "those from before kept.",
+    ],
+};
+
 /// What is told of the whole process, and what of each shard besides its counters.
-const OF_PROCESS: [Family; 3] = [BUILD, UPTIME, MAX_CONNECTIONS];
+const OF_PROCESS: [Family; 5] = [BUILD, UPTIME, MAX_CONNECTIONS, CERTIFICATE_END, RELOADS];
 const OF_SHARDS: [Family; 2] = [UP, ANSWERED];
 
 /// Everything that `/metrics` can show.
@@ -102,6 +126,7 @@ pub(super) fn render(answers: &[Option<Answer>], facts: &Facts, compat: bool) ->
     exposition.sample(UPTIME.name, &[], uptime_us as f64 / 1e6);
     header(&mut exposition, &MAX_CONNECTIONS);
     exposition.sample(MAX_CONNECTIONS.name, &[], facts.max_connections);
+    certificates(&mut exposition, facts);
     process::render(&mut exposition);
     header(&mut exposition, &UP);
     for (shard, answer) in answers.iter().enumerate() {
@@ -127,6 +152,20 @@ pub(super) fn render(answers: &[Option<Answer>], facts: &Facts, compat: bool) ->
         mosquitto(&mut exposition, answers, uptime_us / 1_000_000);
     }
     exposition.finish()
+}
+
+fn certificates(exposition: &mut Exposition, facts: &Facts) {
+    let telling = facts.certificates.now();
+    header(exposition, &CERTIFICATE_END);
+    for (listener, file, end) in &telling.ends {
+        let file = file.display().to_string();
+        let labels = [("listener", listener.as_str()), ("file", &file)];
+        exposition.sample(CERTIFICATE_END.name, &labels, end);
+    }
+    header(exposition, &RELOADS);
+    for (result, count) in [("ok", telling.reloads), ("failed", telling.failures)] {
+        exposition.sample(RELOADS.name, &[("result", result)], count);
+    }
 }
 
 fn header(exposition: &mut Exposition, family: &Family) {

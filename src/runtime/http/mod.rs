@@ -33,6 +33,8 @@ use crate::limits::{
 use super::admin::{Answer, Asker};
 use super::clock::Clock;
 use super::error::{BootError, HttpError};
+use super::listener::Listening;
+use super::tls::Told;
 
 pub use metrics::{families, is_of_process};
 
@@ -57,7 +59,8 @@ pub(super) struct Facts {
     pub(super) driver_detail: String,
     pub(super) kernel: String,
     pub(super) cpus: Vec<usize>,
-    pub(super) listeners: Vec<(String, SocketAddr)>,
+    pub(super) listeners: Vec<Listening>,
+    pub(super) certificates: Told,
     pub(super) max_connections: usize,
     pub(super) clock: Clock,
 }

@@ -16,7 +16,13 @@ pub(super) fn render(answers: &[Option<Answer>], facts: &Facts) -> String {
     let listeners: Vec<Value> = facts
         .listeners
         .iter()
-        .map(|(name, address)| json!({ "name": name, "address": address.to_string() }))
+        .map(|listening| {
+            json!({
+                "name": listening.name,
+                "scheme": listening.scheme,
+                "address": listening.place.to_string(),
+            })
+        })
         .collect();
     let shards: Vec<Value> = answers
         .iter()
@@ -95,6 +101,8 @@ mod tests {
 
     use super::super::super::admin::Snapshot;
     use super::super::super::clock::Clock;
+    use super::super::super::listener::{Listening, Place};
+    use super::super::super::tls::Told;
     use super::super::metrics;
     use super::*;
     use crate::shard::Loads;
@@ -105,7 +113,12 @@ mod tests {
             driver_detail: String::from("epoll, \"as configured\""),
             kernel: String::from("6.12"),
             cpus: vec![0, 3],
-            listeners: vec![(String::from("local"), "127.0.0.1:1883".parse().unwrap())],
+            listeners: vec![Listening {
+                name: String::from("local"),
+                scheme: "mqtt",
+                place: Place::Tcp("127.0.0.1:1883".parse().unwrap()),
+            }],
+            certificates: Told::default(),
             max_connections: 7,
             clock: Clock::start(),
         }

@@ -1,9 +1,16 @@
 // A face on MQTT.js in which each call waits for the event it is about, bounded by WAIT.
 'use strict'
 
+const fs = require('fs')
 const mqtt = require('mqtt')
 
 const WAIT = 30_000
+
+// What lies below MQTT: tcp, tls, ws or wss, with the authority of its certificate in SHARDMQ_TEST_CA.
+const TRANSPORT = process.env.SHARDMQ_TEST_TRANSPORT ?? 'tcp'
+const SCHEME = { tcp: 'mqtt', tls: 'mqtts', ws: 'ws', wss: 'wss' }[TRANSPORT]
+const PATH = TRANSPORT.startsWith('ws') ? '/mqtt' : ''
+const TRUST = process.env.SHARDMQ_TEST_CA ? { ca: fs.readFileSync(process.env.SHARDMQ_TEST_CA) } : {}
 let number = 0
 
 /** Waits for a promise, but not for ever. */
@@ -31,7 +38,8 @@ class Client {
     this.waiting = []
     this.ended = new Promise(resolve => { this.hasEnded = resolve })
     this.disconnect = null
-    this.mqtt = mqtt.connect(`mqtt://127.0.0.1:${run.port}`, {
+    this.mqtt = mqtt.connect(`${SCHEME}://127.0.0.1:${run.port}${PATH}`, {
+      ...TRUST,
       protocolVersion: run.version,
       clientId: run.name(`c${++number}`),
       reconnectPeriod: 0,

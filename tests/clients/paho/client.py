@@ -4,6 +4,7 @@ Nothing sleeps. That something does not arrive is shown by a fence: a later mess
 """
 
 import itertools
+import os
 import queue
 import threading
 
@@ -13,6 +14,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 WAIT = 30
+
+# What lies below MQTT: tcp, tls, ws or wss, with the authority of its certificate in SHARDMQ_TEST_CA.
+TRANSPORT = os.environ.get("SHARDMQ_TEST_TRANSPORT", "tcp")
 _numbers = itertools.count(1)
 
 
@@ -55,7 +59,10 @@ class Client:
         self.paho = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2, client_id=self.client_id,
             protocol=mqtt.MQTTv5 if self.v5 else mqtt.MQTTv311,
-            reconnect_on_failure=False, manual_ack=True, **extra)
+            reconnect_on_failure=False, manual_ack=True,
+            transport="websockets" if TRANSPORT in ("ws", "wss") else "tcp", **extra)
+        if TRANSPORT in ("tls", "wss"):
+            self.paho.tls_set(ca_certs=os.environ["SHARDMQ_TEST_CA"])
         self._acknowledges = not manual_ack
         self.paho.max_inflight_messages_set(inflight)
         self.paho.max_queued_messages_set(0)
@@ -128,10 +135,15 @@ class Client:
             self.paho.disconnect()
         self.paho.loop_stop()
 
+    def socket(self):
+        """The socket below whatever lies on it; paho has no name for it with WebSocket."""
+        sock = self.paho.socket()
+        return getattr(sock, "_socket", sock)
+
     def cut(self):
         """Ends the connection without DISCONNECT."""
         import socket
-        sock = self.paho.socket()
+        sock = self.socket()
         if sock is not None:
             sock.shutdown(socket.SHUT_RDWR)
         self.ended()

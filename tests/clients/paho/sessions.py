@@ -291,7 +291,7 @@ def pings_keep_it_alive(run):
 
 def _wait_closed(client):
     """Reads the socket of a client whose loop has stopped until the broker closes it."""
-    sock = client.paho.socket()
+    sock = client.socket()
     sock.settimeout(WAIT)
     try:
         while sock.recv(100):

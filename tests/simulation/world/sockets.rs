@@ -21,13 +21,10 @@ impl World {
             };
             node.links.insert(conn, link);
             self.sockets[link.0].place = Place::On(index, conn);
-            let peer = Peer {
-                listener: 0,
-                address: PEER.into(),
-            };
+            let peer = Peer::new(0, PEER.into());
             let moved = !unread.is_empty();
             if !moved {
-                node.shard.open(conn, peer, self.now, &mut node.out);
+                node.shard.open(conn, peer.clone(), self.now, &mut node.out);
             }
             self.observations
                 .push(Observation::Opened { link, shard: index });

@@ -1,0 +1,7 @@
+//! A request for a WebSocket and frames, cut anywhere.
+#![no_main]
+
+#[path = "../../tests/links/exercise.rs"]
+mod exercise;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| exercise::websocket(bytes));
