@@ -30,6 +30,8 @@ mod access;
 mod blocked;
 #[path = "blackbox/broker.rs"]
 mod broker;
+#[path = "blackbox/crash.rs"]
+mod crash;
 #[path = "blackbox/foreign.rs"]
 mod foreign;
 #[path = "blackbox/install.rs"]

@@ -176,10 +176,9 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     let listeners = listen_everywhere(&options, shards)?;
     let addresses = addresses(&listeners);
     let http = options.http.map(http::bind).transpose()?.flatten();
-    let bells = (0..shards)
-        .map(|_| mesh::Bell::new())
-        .collect::<Result<_, _>>()
-        .map_err(|error| BootError::System("open a pair of sockets", error))?;
+    let bells = (0..shards).map(|_| mesh::Bell::new());
+    let bells = bells.collect::<Result<_, _>>();
+    let bells = bells.map_err(|error| BootError::System("open a pair of sockets", error))?;
     let (meshes, doors) = mesh::build(bells);
     let (asker, questions) = Asker::new(Arc::clone(&doors));
     let (events, notes) = unbounded();

@@ -36,6 +36,7 @@ mod durable;
 mod event;
 mod explain;
 mod fault;
+mod forward;
 mod limit;
 mod mesh;
 mod outbox;
@@ -78,6 +79,7 @@ use authenticate::Enhanced;
 use connect::{Answered, Asked};
 use deliver::Encoder;
 use durable::Store;
+use forward::Forwards;
 use limit::{Bans, is_paused};
 use mesh::Mesh;
 use publish::Incoming;
@@ -130,6 +132,7 @@ pub struct Shard {
     /// Taken out while a message is routed, so it is a box.
     encoder: Option<Box<Encoder>>,
     store: Store,
+    forwards: Forwards,
     sys: Sys,
     random: Random,
     serial: u64,
@@ -168,6 +171,7 @@ impl Shard {
             due_queries: Vec::new(),
             encoder: None,
             store: Store::default(),
+            forwards: Forwards::default(),
             sys: Sys::new(identity.shards, now),
             serial: 0,
             housekeeping,
@@ -467,6 +471,7 @@ impl Shard {
     pub fn end_turn(&mut self, now: Time, out: &mut Outbox) {
         self.read_own_retained(now, out);
         self.answer_queries(out);
+        self.send_late(out);
         self.mesh.answer(out);
     }
 

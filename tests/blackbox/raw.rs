@@ -12,7 +12,7 @@ mod hostile;
 #[path = "raw/malformed.rs"]
 mod malformed;
 #[path = "raw/packets.rs"]
-mod packets;
+pub(crate) mod packets;
 #[path = "raw/peer.rs"]
 mod peer;
 #[path = "raw/resume.rs"]

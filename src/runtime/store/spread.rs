@@ -9,10 +9,12 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use crate::journal::{
-    Copied, Deadline, Exchange, FileId, ItemId, Journal, Recipient, Recovered, Recovery, Refused,
-    RestoredSession, Retention, SessionNumber, StoredMessage, Sync,
+    Copied, Deadline, Errands, Exchange, FileId, ItemId, Journal, Recipient, Recovered, Recovery,
+    Refused, RestoredForward, RestoredSession, RestoredSubscription, Retention, SessionNumber,
+    StoredMessage, Sync,
 };
 use crate::shard::home;
+use crate::topic::{Name, Subscription};
 use crate::wire::QoS;
 
 use super::StoreError;
@@ -30,7 +32,8 @@ struct Target<'a> {
 
 /// A message, until its place in the order is known.
 struct Kept {
-    item: ItemId,
+    /// What its journal called it; nothing, if it comes from another one.
+    item: Option<ItemId>,
     topic: Box<str>,
     properties: Box<[u8]>,
     payload: Box<[u8]>,
@@ -55,23 +58,115 @@ type Places = HashMap<SessionNumber, (usize, SessionNumber)>;
 /// Reads `old` and writes `new`, which are empty.
 pub(super) fn spread(old: &[Files], new: &[Files]) -> Result<(), StoreError> {
     let mut targets: Vec<Target<'_>> = new.iter().map(Target::new).collect::<Result<_, _>>()?;
-    for files in old {
-        let (journal, recovered, messages) = read(files)?;
-        drop(journal);
-        move_all(recovered, messages, &mut targets)?;
+    let mut held: Vec<Held> = old.iter().map(read).collect::<Result<_, _>>()?;
+    deliver_forwards(&mut held);
+    for held in held {
+        move_all(held.recovered, held.messages, &mut targets)?;
     }
     targets.iter_mut().try_for_each(Target::finish)
 }
 
+/// What one journal held.
+struct Held {
+    recovered: Recovered,
+    messages: Vec<Kept>,
+}
+
 /// Everything of one journal, its messages in their order.
-fn read(files: &Files) -> Result<(Journal, Recovered, Vec<Kept>), StoreError> {
+fn read(files: &Files) -> Result<Held, StoreError> {
     let mut messages = Vec::new();
-    let (journal, recovered) =
-        files.load_with(Sync::Always, |item, message, retained, recipients| {
-            messages.push(Kept::new(item, &message, retained, recipients));
-        })?;
+    let (_, recovered) = files.load_with(Sync::Always, |item, message, retained, recipients| {
+        messages.push(Kept::new(item, &message, retained, recipients));
+    })?;
     messages.sort_unstable_by_key(|kept| kept.item);
-    Ok((journal, recovered, messages))
+    Ok(Held {
+        recovered,
+        messages,
+    })
+}
+
+/// Messages that were on their way from one shard to another, and did not come, are delivered here: who
+/// subscribed is known.
+fn deliver_forwards(held: &mut [Held]) {
+    let mut arrivals = Vec::new();
+    for (from, sender) in held.iter().enumerate() {
+        for forward in &sender.recovered.forwards {
+            let missed = |to: usize, lane: u32| {
+                let lane = 2 * from as u32 + lane;
+                let known = held.get(to)?;
+                let origins = known.recovered.origins.iter();
+                let last = origins
+                    .filter(|origin| origin.1 == lane)
+                    .map(|origin| origin.2);
+                (last.max() < Some(forward.id)).then_some(&known.recovered)
+            };
+            for to in (0..held.len()).filter(|to| forward.shards >> to & 1 == 1) {
+                if let Some(recovered) = missed(to, 0) {
+                    let receivers = subscribers(recovered, &forward.message());
+                    arrivals.push((to, Kept::forwarded(forward, false, receivers)));
+                }
+            }
+            for (to, group) in Errands::each(&forward.errands) {
+                let lane = u32::from(group.is_empty());
+                if let Some(recovered) = missed(to, lane) {
+                    let member = member(recovered, group, &forward.message());
+                    let retained = group.is_empty();
+                    arrivals.push((to, Kept::forwarded(forward, retained, member)));
+                }
+            }
+        }
+    }
+    for (to, kept) in arrivals {
+        held[to].messages.push(kept); // behind all that came before
+    }
+}
+
+/// The sessions that a message is for by subscriptions of their own.
+fn subscribers(recovered: &Recovered, message: &StoredMessage<'_>) -> Vec<Receiver> {
+    let receivers = recovered.sessions.iter().filter_map(|session| {
+        let matching = session.subscriptions.iter().filter(|subscription| {
+            let Subscription { share, filter } = Subscription::trusted(&subscription.filter);
+            share.is_none() && filter.matches(Name::trusted(message.topic))
+        });
+        receiver(session, matching, message, "")
+    });
+    receivers.collect()
+}
+
+/// One session that has a share of `group`; nobody for the retained message.
+fn member(recovered: &Recovered, group: &str, message: &StoredMessage<'_>) -> Vec<Receiver> {
+    let mut receivers = recovered.sessions.iter().filter_map(|session| {
+        let shares = session.subscriptions.iter();
+        let shares = shares.filter(|subscription| *subscription.filter == *group);
+        receiver(session, shares, message, group)
+    });
+    receivers.next().into_iter().collect()
+}
+
+/// How a session gets a message by its subscriptions to it, if it has any.
+fn receiver<'a>(
+    session: &RestoredSession,
+    subscriptions: impl Iterator<Item = &'a RestoredSubscription>,
+    message: &StoredMessage<'_>,
+    group: &str,
+) -> Option<Receiver> {
+    let mut found = None::<Receiver>;
+    for subscription in subscriptions {
+        let options = subscription.options;
+        let receiver = found.get_or_insert_with(|| Receiver {
+            session: session.session,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            identifiers: Vec::new(),
+            group: group.into(),
+        });
+        receiver.qos = receiver.qos.max(options.qos.min(message.qos));
+        receiver.retain |= message.retain && options.retain_as_published;
+        if subscription.identifier != 0 {
+            receiver.identifiers.push(subscription.identifier);
+        }
+    }
+    found.filter(|receiver| receiver.qos > QoS::AtMostOnce)
 }
 
 fn move_all(
@@ -102,9 +197,10 @@ fn move_all(
                 .collect();
             let item = target.message(&kept, &mine, kept.retained && keeper == shard)?;
             for (receiver, number) in mine {
-                if let (Some(exchange), Some(item)) =
-                    (exchanges.get(&(receiver.session, kept.item)), item)
-                {
+                let begun = kept
+                    .item
+                    .and_then(|old| exchanges.get(&(receiver.session, old)));
+                if let (Some(exchange), Some(item)) = (begun, item) {
                     target.send(number, item, exchange)?;
                 }
             }
@@ -282,6 +378,15 @@ impl<'a> Target<'a> {
 }
 
 impl Kept {
+    /// A message that comes late, for a shard that has not seen it.
+    fn forwarded(forward: &RestoredForward, retained: bool, recipients: Vec<Receiver>) -> Self {
+        Self {
+            item: None,
+            recipients,
+            ..Self::new(forward.id, &forward.message(), retained, &[])
+        }
+    }
+
     fn new(
         item: ItemId,
         message: &StoredMessage<'_>,
@@ -289,7 +394,7 @@ impl Kept {
         recipients: &[Recipient<'_>],
     ) -> Self {
         Self {
-            item,
+            item: Some(item),
             topic: message.topic.into(),
             properties: message.properties.into(),
             payload: message.payload.into(),
