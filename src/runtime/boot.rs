@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
@@ -21,7 +22,7 @@ use super::admin::Asker;
 use super::auth::{self, Auth, AuthOptions, StartError};
 use super::clock::Clock;
 use super::driver::{Common, DriverOptions};
-use super::error::BootError;
+use super::error::{BootError, ListenError};
 use super::gate::Gate;
 use super::http::{self, Facts, HttpAddress};
 use super::keeper::KeeperOptions;
@@ -348,8 +349,30 @@ fn place(shards: usize) -> Result<Vec<usize>, BootError> {
 /// All listeners.
 fn listen_everywhere(options: &RuntimeOptions, shards: usize) -> Result<Vec<Listener>, BootError> {
     let listeners = options.listeners.iter();
-    let listeners = listeners.map(|wanted| listen(wanted, shards, options.backlog));
+    let listeners = listeners.map(|wanted| listen_patiently(wanted, shards, options.backlog));
     Ok(listeners.collect::<Result<_, _>>()?)
+}
+
+/// The kernel takes the rings of a process that was killed apart after the process is gone, and the
+/// listening sockets with them: whoever is started anew at once finds its port in use for a moment.
+fn listen_patiently(
+    wanted: &ListenAddress,
+    shards: usize,
+    backlog: u32,
+) -> Result<Listener, ListenError> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const PAUSE: Duration = Duration::from_millis(10);
+    let begun = Instant::now();
+    loop {
+        match listen(wanted, shards, backlog) {
+            Err(error)
+                if error.error.kind() == ErrorKind::AddrInUse && begun.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Names and actual addresses.
