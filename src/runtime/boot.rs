@@ -177,10 +177,7 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     let listeners = listen_everywhere(&options, shards)?;
     let addresses = addresses(&listeners);
     let http = options.http.map(http::bind).transpose()?.flatten();
-    let bells = (0..shards).map(|_| mesh::Bell::new());
-    let bells = bells.collect::<Result<_, _>>();
-    let bells = bells.map_err(|error| BootError::System("open a pair of sockets", error))?;
-    let (meshes, doors) = mesh::build(bells);
+    let (meshes, doors) = mesh::build(bells(shards)?);
     let (asker, questions) = Asker::new(Arc::clone(&doors));
     let (events, notes) = unbounded();
     let (go, wait_for_go) = bounded::<()>(shards);
@@ -188,9 +185,8 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
         events: events.clone(),
         go: wait_for_go,
     };
-    let (per_listener, per_address) = options.connection_rates;
     let common = Common {
-        gate: Arc::new(Gate::new(per_listener, per_address)),
+        gate: Arc::new(Gate::new(options.connection_rates)),
         ..Common::default()
     };
     let clock = Clock::start();
@@ -235,14 +231,8 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
         broker.start(cpus[index], driver, starter.clone())?;
     }
     broker.await_ready()?;
-    let _catchers = match options.catch_signals {
-        true => Some(
-            Catcher::start(events.clone(), || Note::Stop)
-                .and_then(|stop| Ok((stop, Catcher::hangups(events.clone(), || Note::Reload)?)))
-                .map_err(|error| BootError::System("catch signals", error))?,
-        ),
-        false => None,
-    };
+    let catchers = options.catch_signals.then(|| catch_signals(&events));
+    let _catchers = catchers.transpose()?;
     let http_address = http.as_ref().map(|bound| bound.address);
     let facts = Facts {
         driver: net.name(),
@@ -272,6 +262,21 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
         let _ = go.send(());
     }
     broker.serve(options.shutdown_grace)
+}
+
+/// A bell for each shard.
+fn bells(shards: usize) -> Result<Vec<mesh::Bell>, BootError> {
+    let bells = (0..shards).map(|_| mesh::Bell::new());
+    bells
+        .collect::<Result<_, _>>()
+        .map_err(|error| BootError::System("open a pair of sockets", error))
+}
+
+fn catch_signals(events: &Sender<Note>) -> Result<[Catcher; 2], BootError> {
+    let stop = Catcher::start(events.clone(), || Note::Stop);
+    let reload = Catcher::hangups(events.clone(), || Note::Reload);
+    let failed = |error| BootError::System("catch signals", error);
+    Ok([stop.map_err(failed)?, reload.map_err(failed)?])
 }
 
 /// Slow authenticators, and each shard's way to them.
