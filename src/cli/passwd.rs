@@ -185,8 +185,11 @@ impl PasswdArgs {
     }
 }
 
+/// The name of a line and what stands behind it, if it has one.
+type Entry<'a> = Option<(&'a str, &'a str)>;
+
 /// The names of the lines, those that have one; what is wrong with a line is told.
-fn names(text: &str) -> impl Iterator<Item = Result<(&str, Option<(&str, &str)>), Failure>> {
+fn names(text: &str) -> impl Iterator<Item = Result<(&str, Entry<'_>), Failure>> {
     text.lines().enumerate().map(|(index, line)| {
         let entry = policy::entry(line).transpose();
         let entry = entry.map_err(|problem| Failure::Line(index + 1, problem))?;

@@ -140,7 +140,7 @@ impl Acl {
         let of = |rules: &Rules| rules.verdict(client, topic);
         let file = self
             .rules(client)
-            .map_or(Verdict::default(), of)
+            .map_or_else(Verdict::default, of)
             .with(of(&self.patterns));
         let verdict = match own(client) {
             // A token says what its bearer may do; the file can only take from that.
@@ -156,7 +156,7 @@ impl Acl {
         let of = |rules: &Rules| rules.extent(client, filter);
         let file = self
             .rules(client)
-            .map_or(Extent::default(), of)
+            .map_or_else(Extent::default, of)
             .with(of(&self.patterns));
         let extent = match own(client) {
             Some(own) => of(own).with(file.denials()),

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
@@ -23,11 +24,11 @@ use super::auth::{self, Auth, AuthOptions, StartError};
 use super::clock::Clock;
 use super::driver::{Common, DriverOptions};
 use super::entrance::Entrance;
-use super::error::BootError;
+use super::error::{BootError, ListenError};
 use super::gate::Gate;
 use super::http::{self, Facts, HttpAddress};
 use super::keeper::KeeperOptions;
-use super::listener::{ListenOptions, Listener, Listening, SocketFile, listen};
+use super::listener::{ListenOptions, Listener, Listening, Place, SocketFile, listen};
 use super::mesh::{self, Door};
 use super::net::{self, Chosen};
 use super::signals::{self, Catcher};
@@ -188,10 +189,7 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
         .collect();
     let (sockets, _files) = split(listeners, shards);
     let http = options.http.map(http::bind).transpose()?.flatten();
-    let bells = (0..shards).map(|_| mesh::Bell::new());
-    let bells = bells.collect::<Result<_, _>>();
-    let bells = bells.map_err(|error| BootError::System("open a pair of sockets", error))?;
-    let (meshes, doors) = mesh::build(bells);
+    let (meshes, doors) = mesh::build(bells(shards)?);
     let (asker, questions) = Asker::new(Arc::clone(&doors));
     let (events, notes) = unbounded();
     let (go, wait_for_go) = bounded::<()>(shards);
@@ -199,9 +197,8 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
         events: events.clone(),
         go: wait_for_go,
     };
-    let (per_listener, per_address) = options.connection_rates;
     let common = Common {
-        gate: Arc::new(Gate::new(per_listener, per_address)),
+        gate: Arc::new(Gate::new(options.connection_rates)),
         ..Common::default()
     };
     let clock = Clock::start();
@@ -248,10 +245,8 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
         broker.start(cpus[index], driver, starter.clone())?;
     }
     broker.await_ready()?;
-    let _catchers = match options.catch_signals {
-        true => Some(catch_signals(&events)?),
-        false => None,
-    };
+    let catchers = options.catch_signals.then(|| catch_signals(&events));
+    let _catchers = catchers.transpose()?;
     let told = keeper.told();
     keeper
         .start()
@@ -313,6 +308,14 @@ fn entrances(options: &RuntimeOptions, keeper: &mut Keeper) -> Result<Arc<[Entra
         })
     };
     options.listeners.iter().map(entrance).collect()
+}
+
+/// A bell for each shard.
+fn bells(shards: usize) -> Result<Vec<mesh::Bell>, BootError> {
+    let bells = (0..shards).map(|_| mesh::Bell::new());
+    bells
+        .collect::<Result<_, _>>()
+        .map_err(|error| BootError::System("open a pair of sockets", error))
 }
 
 /// Slow authenticators, and each shard's way to them.
@@ -395,10 +398,34 @@ fn listen_everywhere(
     let mut all = Vec::new();
     for (number, wanted) in (0..).zip(&options.listeners) {
         for place in &wanted.places {
-            all.push((number, listen(wanted, place, shards, options.backlog)?));
+            let listener = listen_patiently(wanted, place, shards, options.backlog)?;
+            all.push((number, listener));
         }
     }
     Ok(all)
+}
+
+/// The kernel takes the rings of a process that was killed apart after the process is gone, and the
+/// listening sockets with them: whoever is started anew at once finds its port in use for a moment.
+fn listen_patiently(
+    wanted: &ListenOptions,
+    place: &Place,
+    shards: usize,
+    backlog: u32,
+) -> Result<Listener, ListenError> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const PAUSE: Duration = Duration::from_millis(10);
+    let begun = Instant::now();
+    loop {
+        match listen(wanted, place, shards, backlog) {
+            Err(error)
+                if error.error.kind() == ErrorKind::AddrInUse && begun.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// The net driver of this process. What was chosen is told here, since the banner may be off.

@@ -36,8 +36,8 @@ struct State {
 }
 
 impl Gate {
-    /// So many a second for each; 0 for no bound.
-    pub(super) fn new(per_listener: u32, per_address: u32) -> Self {
+    /// So many a second for each listener, and for each address; 0 for no bound.
+    pub(super) fn new((per_listener, per_address): (u32, u32)) -> Self {
         Self {
             listener_cost: cost(per_listener),
             address_cost: cost(per_address),
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn so_many_a_second_come_in() {
-        let gate = Gate::new(20, 5);
+        let gate = Gate::new((20, 5));
         let at = Time::from_millis;
         assert_eq!(admitted(&gate, 0, 1, at(0)), 5);
         assert_eq!(admitted(&gate, 0, 2, at(0)), 5);
@@ -110,6 +110,6 @@ mod tests {
             5,
             "another one has its own"
         );
-        assert_eq!(admitted(&Gate::new(0, 0), 0, 1, at(0)), 100);
+        assert_eq!(admitted(&Gate::new((0, 0)), 0, 1, at(0)), 100);
     }
 }

@@ -13,8 +13,8 @@ use crate::packets::{Received, message, sub};
 fn options(acl: &str, methods: &str) -> Arc<GuardOptions> {
     Arc::new(GuardOptions {
         entrances: vec![Entrance { anonymous: true }],
-        methods: Method::list(methods).unwrap(),
-        acl: Some(Arc::new(Acl::parse(acl).unwrap())),
+        methods: Method::list(methods).expect("the test wrote it right"),
+        acl: Some(Arc::new(Acl::parse(acl).expect("the test wrote it right"))),
         ..GuardOptions::default()
     })
 }

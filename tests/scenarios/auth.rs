@@ -16,12 +16,14 @@ const METHOD: &str = "SCRAM-SHA-256";
 
 /// Everybody has the password `pencil`; what a user may do stands in the rules.
 fn guarded(scenario: impl Fn(&Broker)) {
-    let iterations = NonZeroU32::new(5).unwrap();
+    let iterations = NonZeroU32::new(5).expect("the test wrote it right");
     let hashed = Scheme::Scram(iterations)
         .hash(b"pencil", b"saltsaltsaltsalt")
-        .unwrap();
-    let users = Users::parse(&format!("anna:{hashed}\nbob:{hashed}\n")).unwrap();
-    let acl = Acl::parse("user anna\ntopic anna/#\nuser bob\ntopic bob/#\n").unwrap();
+        .expect("the test wrote it right");
+    let users =
+        Users::parse(&format!("anna:{hashed}\nbob:{hashed}\n")).expect("the test wrote it right");
+    let acl = Acl::parse("user anna\ntopic anna/#\nuser bob\ntopic bob/#\n")
+        .expect("the test wrote it right");
     let options = Arc::new(GuardOptions {
         entrances: vec![Entrance { anonymous: false }],
         methods: vec![Method::Password],
@@ -57,14 +59,18 @@ impl Scram {
 
     /// The answer to the broker's first message, and what the broker must say to it.
     fn last(&self, challenge: &[u8]) -> (String, Vec<u8>) {
-        let challenge = std::str::from_utf8(challenge).unwrap();
+        let challenge = std::str::from_utf8(challenge).expect("the test wrote it right");
         let field = |name: &str| {
             let mut fields = challenge.split(',');
-            fields.find_map(|field| field.strip_prefix(name)).unwrap()
+            fields
+                .find_map(|field| field.strip_prefix(name))
+                .expect("the test wrote it right")
         };
-        let salt = STANDARD.decode(field("s=")).unwrap();
+        let salt = STANDARD
+            .decode(field("s="))
+            .expect("the test wrote it right");
         let mut salted = [0; 32];
-        let iterations = field("i=").parse().unwrap();
+        let iterations = field("i=").parse().expect("the test wrote it right");
         let algorithm = pbkdf2::PBKDF2_HMAC_SHA256;
         pbkdf2::derive(algorithm, iterations, &salt, self.password, &mut salted);
         let without_proof = format!("c=biws,r={}", field("r="));

@@ -418,11 +418,7 @@ impl Table {
             .flat_map(|id| Publish::new("held", "x").qos(2, id).bytes(version))
             .collect();
         // Version 5 knows a Receive Maximum; identifiers bound 3.1.1.
-        let reaction = if version.is_v5() {
-            Told(&[0x93])
-        } else {
-            Lives
-        };
+        let reaction = if version.is_v5() { Ends } else { Lives };
         self.then(
             "5,000 QoS 2 messages that are never released",
             unreleased,
