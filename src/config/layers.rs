@@ -417,7 +417,8 @@ impl Layers {
                 let text = "who may sign the certificates of clients must be said";
                 wrong.push(("client_ca", text));
             }
-            if !asks && !(listener.client_ca.is_empty() && listener.client_crl.is_empty()) {
+            let says_who = !listener.client_ca.is_empty() || !listener.client_crl.is_empty();
+            if says_who && !asks {
                 let text = "clients are not asked for certificates; set this to \"required\" or \
                             \"optional\"";
                 wrong.push(("client_certificate", text));

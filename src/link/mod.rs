@@ -286,7 +286,9 @@ impl Link {
             into.clear();
             let received = tls.receive(bytes, &mut scratch.records, into, &mut self.outgoing);
             if !was_open && tls.is_open() {
-                self.certificate_name = tls.certificate_name().or(self.certificate_name.take());
+                self.certificate_name = tls
+                    .certificate_name()
+                    .or_else(|| self.certificate_name.take());
             }
             let frames = std::mem::take(&mut scratch.frames);
             let above = match &self.ws {
@@ -316,7 +318,8 @@ impl Link {
         let was_open = ws.is_open();
         let received = ws.receive(bytes, &mut scratch.plain, &mut reply);
         let only_pongs = was_open && received == Received::GoesOn;
-        if !reply.is_empty() && !(only_pongs && self.outgoing.len() > Self::MOST_PONGS) {
+        let too_many = only_pongs && self.outgoing.len() > Self::MOST_PONGS;
+        if !reply.is_empty() && !too_many {
             self.encrypt(&mut reply);
             append(&mut self.outgoing, reply);
         }

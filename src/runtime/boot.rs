@@ -35,7 +35,7 @@ use super::signals::{self, Catcher};
 use super::store::Store;
 use super::sys::{self, Resource};
 use super::threads::{Note, Starter, Thread};
-use super::tls::Keeper;
+use super::tls::Watcher;
 
 /// Descriptors that a shard needs besides its connections: rings, eventfds, listeners.
 const DESCRIPTORS_PER_SHARD: u64 = 16;
@@ -180,14 +180,10 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     let shards = cpus.len();
     let net = choose(options.driver, shards)?;
     let max_connections = room_for_connections(&options, shards)?;
-    let mut keeper = Keeper::default();
-    let entrances = entrances(&options, &mut keeper)?;
+    let mut watcher = Watcher::default();
+    let entrances = entrances(&options, &mut watcher)?;
     let listeners = listen_everywhere(&options, shards)?;
-    let places: Vec<Listening> = listeners
-        .iter()
-        .map(|(_, listener)| listener.listening.clone())
-        .collect();
-    let (sockets, _files) = split(listeners, shards);
+    let (sockets, _files, places) = split(listeners, shards);
     let http = options.http.map(http::bind).transpose()?.flatten();
     let (meshes, doors) = mesh::build(bells(shards)?);
     let (asker, questions) = Asker::new(Arc::clone(&doors));
@@ -247,10 +243,7 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     broker.await_ready()?;
     let catchers = options.catch_signals.then(|| catch_signals(&events));
     let _catchers = catchers.transpose()?;
-    let told = keeper.told();
-    keeper
-        .start()
-        .map_err(|error| BootError::System("start the thread of the certificates", error))?;
+    start_watcher(&mut watcher)?;
     let http_address = http.as_ref().map(|bound| bound.address);
     let facts = Facts {
         driver: net.name(),
@@ -258,7 +251,7 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
         kernel: sys::kernel_release(),
         cpus: cpus.clone(),
         listeners: places.clone(),
-        certificates: told,
+        certificates: watcher.told(),
         max_connections,
         clock,
     };
@@ -280,7 +273,12 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     for _ in 0..shards {
         let _ = go.send(());
     }
-    broker.serve(options.shutdown_grace, &keeper)
+    broker.serve(options.shutdown_grace, &watcher)
+}
+
+fn start_watcher(watcher: &mut Watcher) -> Result<(), BootError> {
+    let started = watcher.start();
+    started.map_err(|error| BootError::System("start the thread of the certificates", error))
 }
 
 fn catch_signals(events: &Sender<Note>) -> Result<[Catcher; 2], BootError> {
@@ -291,11 +289,14 @@ fn catch_signals(events: &Sender<Note>) -> Result<[Catcher; 2], BootError> {
 }
 
 /// The listeners as the shards share them, their certificates read.
-fn entrances(options: &RuntimeOptions, keeper: &mut Keeper) -> Result<Arc<[Entrance]>, BootError> {
+fn entrances(
+    options: &RuntimeOptions,
+    watcher: &mut Watcher,
+) -> Result<Arc<[Entrance]>, BootError> {
     let entrance = |wanted: &ListenOptions| {
         let is_websocket = wanted.websocket.is_some();
         let tls = wanted.tls.as_ref();
-        let tls = tls.map(|tls| keeper.add(&wanted.name, tls, is_websocket));
+        let tls = tls.map(|tls| watcher.add(&wanted.name, tls, is_websocket));
         Ok(Entrance {
             name: wanted.name.clone(),
             max_connections: wanted.max_connections,
@@ -465,17 +466,22 @@ fn room_for_connections(options: &RuntimeOptions, shards: usize) -> Result<usize
     Ok(room.min(wanted))
 }
 
-/// The sockets of each shard, with the numbers of their listeners; and the files of Unix sockets.
-fn split(listeners: Vec<(u16, Listener)>, shards: usize) -> (Vec<Sockets>, Vec<SocketFile>) {
+/// The sockets of each shard, with the numbers of their listeners; the files of Unix sockets; and where
+/// it all listens.
+fn split(
+    listeners: Vec<(u16, Listener)>,
+    shards: usize,
+) -> (Vec<Sockets>, Vec<SocketFile>, Vec<Listening>) {
     let mut by_shard: Vec<Sockets> = (0..shards).map(|_| Vec::new()).collect();
-    let mut files = Vec::new();
+    let (mut files, mut places) = (Vec::new(), Vec::new());
     for (number, listener) in listeners {
         for (sockets, socket) in by_shard.iter_mut().zip(listener.sockets) {
             sockets.push((number, socket));
         }
         files.extend(listener.file);
+        places.push(listener.listening);
     }
-    (by_shard, files)
+    (by_shard, files, places)
 }
 
 /// The listening sockets of a shard.
@@ -518,12 +524,12 @@ impl Broker {
     }
 
     /// Waits for the stop, and for the shards after it.
-    fn serve(mut self, grace: Duration, keeper: &Keeper) -> Result<(), BootError> {
+    fn serve(mut self, grace: Duration, watcher: &Watcher) -> Result<(), BootError> {
         loop {
             match self.notes.recv() {
                 Ok(Note::Stop) | Err(_) => break,
                 Ok(Note::Reload) => {
-                    keeper.reload();
+                    watcher.reload();
                     self.reload();
                 }
                 Ok(note) => self.check(&note)?,

@@ -402,7 +402,7 @@ mod tests {
         // One that a broker has left behind is replaced.
         let Listener { sockets, file, .. } = listener;
         drop(sockets);
-        std::mem::forget(file);
+        let _left_behind = std::mem::ManuallyDrop::new(file);
         let again = listen().unwrap();
         drop(UnixStream::connect(&path).unwrap());
         drop(again);

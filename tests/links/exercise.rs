@@ -7,7 +7,7 @@ use shardmq::link::{Link, Received, Scratch, ws};
 
 /// Bytes from a client, first the request, behind it frames. The first byte says where the stream is cut;
 /// cut or whole, the same comes out.
-pub fn websocket(bytes: &[u8]) {
+pub(crate) fn websocket(bytes: &[u8]) {
     let Some((&cut, stream)) = bytes.split_first() else {
         return;
     };
@@ -49,7 +49,7 @@ fn pass(parts: &[&[u8]]) -> (Received, Vec<u8>, Vec<u8>) {
 }
 
 /// Bytes as the start of a connection behind a proxy; the first says where they are cut.
-pub fn proxy(bytes: &[u8]) {
+pub(crate) fn proxy(bytes: &[u8]) {
     let Some((&cut, stream)) = bytes.split_first() else {
         return;
     };

@@ -225,7 +225,7 @@ impl CommonArgs {
             None => (
                 self.host.clone().unwrap_or_else(|| "localhost".to_owned()),
                 self.port
-                    .unwrap_or(if self.speaks_tls() { 8883 } else { 1883 }),
+                    .unwrap_or_else(|| if self.speaks_tls() { 8883 } else { 1883 }),
             ),
         }
     }

@@ -27,7 +27,7 @@ pub(super) fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let certificate = parse(certificate)?;
     let subject = &certificate.tbs_certificate.subject.0;
     let parts = subject.iter().flat_map(|part| part.0.iter());
-    let named = parts.filter(|part| part.oid == CN).last()?;
+    let named = parts.rev().find(|part| part.oid == CN)?;
     let value = &named.value;
     let text = match value.tag() {
         Tag::Utf8String => Utf8StringRef::try_from(value).ok()?.as_str().to_owned(),

@@ -188,7 +188,7 @@ impl ResolvesServerCert for Certificates {
         let named = hello
             .server_name()
             .and_then(|name| self.named(name).find(fits));
-        let any = || self.keys.iter().find(fits).or(self.keys.first());
+        let any = || self.keys.iter().find(fits).or_else(|| self.keys.first());
         named.or_else(any).cloned()
     }
 }

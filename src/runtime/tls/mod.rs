@@ -2,8 +2,8 @@
 //! while clients stay.
 
 mod certificate;
-mod keeper;
 mod load;
+mod watcher;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::config::{CertificateName, ClientCertificate, TlsVersion};
 use crate::link::LinkError;
 use crate::link::tls::Session;
 
-pub(super) use keeper::{Keeper, Told};
+pub(super) use watcher::{Told, Watcher};
 
 /// What a listener has of TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -79,15 +79,15 @@ fn fingerprint(options: &TlsOptions) -> Fingerprint {
     options.files().map(look).collect()
 }
 
-/// Keeps certificates, on a thread of its own once it is started; the thread ends with it.
+/// Watches over certificates, on a thread of its own once it is started; the thread ends with it.
 #[derive(Debug, Default)]
-pub(in crate::runtime) struct Keeper {
+pub(in crate::runtime) struct Watcher {
     kept: Vec<Kept>,
     told: Told,
     thread: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
-impl Keeper {
+impl Watcher {
     /// Reads the certificates of a listener.
     pub(in crate::runtime) fn add(
         &mut self,
@@ -141,7 +141,7 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for Watcher {
     fn drop(&mut self) {
         if let Some((orders, thread)) = self.thread.take() {
             drop(orders);
