@@ -320,6 +320,7 @@ impl Table {
     }
 
     /// What is well formed and too much.
+    #[expect(clippy::too_many_lines, reason = "it is a table")]
     fn too_much(&mut self) {
         let version = self.version;
         let levels = |count: usize| vec!["a"; count].join("/");
