@@ -180,24 +180,8 @@ impl Shard {
             return Ok(());
         }
         let publish = &incoming.publish;
-        let count = incoming.run.map_or(1, |run| run.count());
-        if let Some(reason) = self.misshapen(topic.as_str(), &incoming.publish) {
-            let refused = Told::now(reason, Position::default());
-            self.owe(conn, key, incoming, refused, out);
-            return Ok(());
-        }
-        if !self.may_publish(key, topic, (Denied::Publish, count)) {
-            let v5 = self
-                .connections
-                .get(conn)
-                .is_some_and(|connection| connection.version.is_v5());
-            if !v5 && self.policy.disconnects_denied() {
-                return Err(Fault::NotAuthorized);
-            }
-            // 3.1.1 cannot be told: a positive acknowledgement [MQTT-3.3.5-2 3.1.1].
-            let refused = Told::now(ReasonCode::NotAuthorized, Position::default());
-            self.owe(conn, key, incoming, refused, out);
-            return Ok(());
+        if let Some(refused) = self.barred(conn, key, topic, incoming, out) {
+            return refused;
         }
         let mut stitched = Vec::new();
         let properties = publish
@@ -257,6 +241,34 @@ impl Shard {
         };
         self.owe(conn, key, incoming, told, out);
         Ok(())
+    }
+
+    /// What becomes of a PUBLISH that goes no further, for its shape or because its client may not; `None` if
+    /// it does.
+    fn barred(
+        &mut self,
+        conn: ConnKey,
+        key: SessionKey,
+        topic: Name<'_>,
+        incoming: &Incoming<'_>,
+        out: &mut Outbox,
+    ) -> Option<Result<(), Fault>> {
+        let count = incoming.run.map_or(1, |run| run.count());
+        let reason = match self.misshapen(topic.as_str(), &incoming.publish) {
+            Some(reason) => reason,
+            None if self.may_publish(key, topic, (Denied::Publish, count)) => return None,
+            None => {
+                let version = self.connections.get(conn)?.version;
+                if !version.is_v5() && self.policy.disconnects_denied() {
+                    return Some(Err(Fault::NotAuthorized));
+                }
+                // 3.1.1 cannot be told: a positive acknowledgement [MQTT-3.3.5-2 3.1.1].
+                ReasonCode::NotAuthorized
+            }
+        };
+        let refused = Told::now(reason, Position::default());
+        self.owe(conn, key, incoming, refused, out);
+        Some(Ok(()))
     }
 
     /// Whether somebody is promised that the message is on disk.
