@@ -232,7 +232,7 @@ impl Shard {
         Ok(())
     }
 
-    /// AUTH to a client [MQTT-3.15.2-2] [MQTT-3.15.2-3] [MQTT-4.12.0-2].
+    /// AUTH to a client [MQTT-4.12.0-2].
     fn send_auth(
         &mut self,
         conn: ConnKey,

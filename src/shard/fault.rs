@@ -52,6 +52,8 @@ pub enum Fault {
     NotAuthorized,
     /// What let the client in, a token, is valid no longer.
     GrantExpired,
+    /// There is no space to keep what it publishes.
+    NoSpace,
     /// The broker stops.
     ShuttingDown,
 }
@@ -84,6 +86,7 @@ impl Fault {
             Self::SessionTakenOver => ReasonCode::SessionTakenOver,
             Self::NotAuthorized => ReasonCode::NotAuthorized,
             Self::GrantExpired => ReasonCode::MaximumConnectTime,
+            Self::NoSpace => ReasonCode::QuotaExceeded,
             Self::ShuttingDown => ReasonCode::ServerShuttingDown,
         }
     }
@@ -125,6 +128,7 @@ impl Fault {
             Self::SessionTakenOver => "another connection took this client id [MQTT-3.1.4-3]",
             Self::NotAuthorized => "not authorized",
             Self::GrantExpired => "what let this client in is valid no longer",
+            Self::NoSpace => "there is no space on disk to keep it",
             Self::ShuttingDown => "the broker shuts down",
         }
     }
