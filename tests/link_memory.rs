@@ -1,6 +1,8 @@
 //! What an idle TLS connection keeps. One test binary of its own, because the allocator that counts is
 //! global.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot do its work fails")]
+
 #[path = "support/counting.rs"]
 mod counting;
 

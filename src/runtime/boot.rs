@@ -399,8 +399,10 @@ fn listen_everywhere(
     let mut all = Vec::new();
     for (number, wanted) in (0..).zip(&options.listeners) {
         for place in &wanted.places {
-            let listener = listen_patiently(wanted, place, shards, options.backlog)?;
-            all.push((number, listener));
+            all.push((
+                number,
+                listen_patiently(wanted, place, shards, options.backlog)?,
+            ));
         }
     }
     Ok(all)

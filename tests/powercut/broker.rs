@@ -214,10 +214,7 @@ impl Broker {
         socket.to_broker = bytes;
         socket.to_client.clear();
         let key = key(client, socket);
-        let peer = Peer {
-            listener: 0,
-            address: ([127, 0, 0, 1], 1).into(),
-        };
+        let peer = Peer::new(0, ([127, 0, 0, 1], 1).into());
         let node = &mut self.nodes[shard];
         node.shard.open(key, peer, self.now, &mut node.out);
     }
