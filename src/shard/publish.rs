@@ -258,8 +258,9 @@ impl Shard {
             Some(reason) => reason,
             None if self.may_publish(key, topic, (Denied::Publish, count)) => return None,
             None => {
-                let version = self.connections.get(conn)?.version;
-                if !version.is_v5() && self.policy.disconnects_denied() {
+                let connection = self.connections.get(conn);
+                let old = connection.is_some_and(|connection| !connection.version.is_v5());
+                if old && self.policy.disconnects_denied() {
                     return Some(Err(Fault::NotAuthorized));
                 }
                 // 3.1.1 cannot be told: a positive acknowledgement [MQTT-3.3.5-2 3.1.1].
