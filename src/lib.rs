@@ -10,10 +10,10 @@
 //! | [`topic`] | topic names, topic filters and `$share`, checked once into a type |
 //! | [`wire`] | bytes to borrowed packets and back, versions 3.1, 3.1.1 and 5.0 |
 //! | [`link`] | what lies between the bytes of a socket and those of MQTT: TLS, WebSocket, PROXY |
+//! | [`policy`] | who may come in and who may do what |
 //! | [`message`] | an application message, borrowed while it passes and owned once it stays |
 //! | [`route`] | subscriptions, interest of other shards, shared groups, retained messages |
 //! | [`session`] | what is remembered of one client, and of one connection |
-//! | [`policy`] | who may come in and who may do what |
 //! | [`journal`] | what must outlive the process: records, the log, recovery |
 //! | [`stats`] | the counters of one shard |
 //! | [`shard`] | the whole broker of one core, and what it leaves to be done |

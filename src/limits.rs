@@ -152,6 +152,64 @@ pub const HTTP_HEAD_MS: u64 = 3_000;
 /// Milliseconds that an HTTP connection lasts at most, its answer included.
 pub const HTTP_CONNECTION_MS: u64 = 10_000;
 
+/// Answers about a client and a topic that a shard remembers in each of two tables, so that a publish
+/// need not walk the rules again; some 100 bytes each.
+pub const ACL_CACHE_ENTRIES: usize = 32_768;
+
+/// Bytes of the longest topic that such an answer is remembered for.
+pub const ACL_CACHE_TOPIC_BYTES: usize = 512;
+
+/// Nodes of rules that are looked at to judge one topic filter; a filter that needs more is judged
+/// message by message instead. About 10 ns each.
+pub const MAX_ACL_STEPS: usize = 1_024;
+
+/// Default of `max_user_properties`: of one message, all kept with it.
+pub const DEFAULT_MAX_USER_PROPERTIES: usize = 128;
+
+/// Default of `max_filters_per_subscribe`: as many as a session may have.
+pub const DEFAULT_MAX_FILTERS: usize = DEFAULT_MAX_SUBSCRIPTIONS as usize;
+
+/// Default of `max_retained_messages`: some gigabytes where each is small.
+pub const DEFAULT_MAX_RETAINED_MESSAGES: u64 = 10_000_000;
+
+/// Default of `max_retained_bytes`.
+pub const DEFAULT_MAX_RETAINED_BYTES: u64 = 8 * 1024 * 1024 * 1024;
+
+/// Client ids, and addresses, whose attempts a shard counts at a time; some 100 bytes each.
+pub const MAX_STRIKES: usize = 100_000;
+
+/// Milliseconds that a client which publishes is not read from while memory is short.
+pub const SHED_PAUSE_MS: u64 = 1_000;
+
+/// Rules that one client may bring along in its token; a few milliseconds to compile.
+pub const MAX_GRANT_RULES: usize = 1_000;
+
+/// Kibibytes that checking one Argon2 password may take: a file that says more is refused.
+pub const MAX_ARGON2_MEMORY_KIB: u32 = 1024 * 1024;
+
+/// Passes over that memory: some seconds.
+pub const MAX_ARGON2_PASSES: u32 = 64;
+
+/// Iterations of PBKDF2 in a password file: some seconds.
+pub const MAX_ITERATIONS: u32 = 10_000_000;
+
+/// Questions that wait for the threads that hash passwords; the client of one more is told that the
+/// server is busy. 10,000 of them at 200 bytes are 2 MB, and more than a minute of work for a core.
+pub const AUTH_QUEUE: usize = 10_000;
+
+/// Threads that hash passwords, if there are CPUs for them: each takes a CPU's spare time and, with
+/// Argon2, some 20 MiB.
+pub const MAX_AUTH_THREADS: usize = 4;
+
+/// Bytes of an answer of an HTTP authenticator: a thousand rules fit.
+pub const AUTH_HTTP_BYTES: usize = 128 * 1024;
+
+/// Answers of an HTTP authenticator that are remembered; some 100 bytes each without rules.
+pub const AUTH_HTTP_CACHE: usize = 10_000;
+
+/// Answers of slow authenticators that a shard takes in one turn: about 10 microseconds each.
+pub const AUTH_ANSWERS: usize = 64;
+
 const _: () = {
     assert!(MAX_SHARDS <= u64::BITS as usize);
     assert!(DEFAULT_MAXIMUM_PACKET_SIZE <= MAX_PACKET_SIZE);

@@ -24,6 +24,8 @@
     reason = "the process under test and its clients live on the real clock"
 )]
 
+#[path = "blackbox/access.rs"]
+mod access;
 #[path = "blackbox/blocked.rs"]
 mod blocked;
 #[path = "blackbox/broker.rs"]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules, lowest first, as `src/lib.rs` and `ARCHITECTURE.md` have them.
 const ORDER: [&str; 16] = [
-    "limits", "time", "chunks", "topic", "wire", "link", "message", "route", "session", "policy",
+    "limits", "time", "chunks", "topic", "wire", "link", "policy", "message", "route", "session",
     "journal", "stats", "shard", "config", "runtime", "cli",
 ];
 

@@ -10,6 +10,7 @@ use shardmq::{config, limits};
 
 use super::client::{PubArgs, SubArgs};
 use super::doctor::DoctorArgs;
+use super::passwd::PasswdArgs;
 
 /// An MQTT 3.1.1 and 5.0 broker: one shard per core, nothing shared.
 ///
@@ -35,6 +36,8 @@ pub(super) enum Command {
     Doctor(DoctorArgs),
     /// Print every metric with its type, its labels and its meaning, as a Markdown table
     PrintMetrics,
+    /// Write password files; takes the options of mosquitto_passwd
+    Passwd(PasswdArgs),
     /// Publish messages; takes the options of mosquitto_pub
     Pub(PubArgs),
     /// Subscribe and print messages; takes the options of mosquitto_sub
@@ -55,12 +58,15 @@ pub(super) struct RunArgs {
     #[arg(short, long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Address to listen on, instead of the configured ones; may be given more than once.
-    /// 0.0.0.0:1883 serves everybody who reaches this machine
+    /// 0.0.0.0:1883 is reached from everywhere: it needs [auth] or --allow-anonymous
     #[arg(short, long, value_name = "ADDR:PORT", value_parser = address)]
     pub(super) listen: Vec<SocketAddr>,
     /// Address to serve metrics and status on by HTTP, or off
     #[arg(long, value_name = "ADDR:PORT|off", value_parser = http)]
     pub(super) http: Option<HttpBind>,
+    /// Let in everybody without user name and password, on every address that is listened on
+    #[arg(long)]
+    pub(super) allow_anonymous: bool,
     /// Shards to run, one per core; 0 for all cores
     #[arg(short, long, value_name = "N", value_parser = shards)]
     pub(super) shards: Option<usize>,

@@ -4,12 +4,14 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use shardmq::config::Config;
 use shardmq::runtime::{Listening, Started, StoreOptions};
 use shardmq::shard::{Durability, Durable};
 
 /// The banner of a broker that runs.
 pub(super) struct Banner<'a> {
     pub(super) started: &'a Started,
+    pub(super) config: &'a Config,
     pub(super) store: Option<&'a StoreOptions>,
 }
 
@@ -35,8 +37,7 @@ impl fmt::Display for Banner<'_> {
         );
         line(f, "telling", &http)?;
         line(f, "room", &format!("{max_connections} connections"))?;
-        let addresses: Vec<SocketAddr> = listeners.iter().filter_map(Listening::address).collect();
-        line(f, "access", &access(&addresses))?;
+        line(f, "access", &access(listeners, self.config))?;
         write!(f, "  {:<11}{}", "durability", durability(self.store))
     }
 }
@@ -54,24 +55,41 @@ fn shards(cpus: &[usize]) -> String {
 }
 
 /// Who gets in, and the one option that changes it.
-fn access(addresses: &[SocketAddr]) -> String {
-    let open: Vec<&SocketAddr> = addresses
-        .iter()
-        .filter(|address| !address.ip().is_loopback())
-        .collect();
-    let Some(first) = open.first() else {
-        let port = addresses.first().map_or(1883, SocketAddr::port);
-        return format!(
-            "everybody on this machine, without a password; nobody else. To open it to \
-             everybody\n             who reaches this machine: --listen 0.0.0.0:{port}"
-        );
+fn access(listening: &[Listening], config: &Config) -> String {
+    let lets_in = |place: &&Listening| {
+        config
+            .listeners
+            .iter()
+            .any(|listener| listener.name == place.name && listener.lets_in_anybody(&config.auth))
     };
-    let list: Vec<String> = open.iter().map(|address| address.to_string()).collect();
+    let open: Vec<&Listening> = listening.iter().filter(lets_in).collect();
+    let addresses: Vec<SocketAddr> = open.iter().filter_map(|place| place.address()).collect();
+    let exposed = |address: &&SocketAddr| !address.ip().is_loopback();
+    let rules = match config.auth.acl_file {
+        Some(_) => "what the ACL file allows",
+        None => "everything",
+    };
+    if let Some(first) = addresses.iter().find(exposed) {
+        let exposed = addresses.iter().filter(exposed).map(ToString::to_string);
+        return format!(
+            "OPEN to everybody who reaches {}, without a password, for {rules}.\
+             \n             For this machine alone: --listen 127.0.0.1:{}",
+            exposed.collect::<Vec<_>>().join(", "),
+            first.port()
+        );
+    }
+    if open.is_empty() {
+        return format!("with user name and password, or a certificate, only; for {rules}");
+    }
+    let others = if open.len() < listening.len() {
+        "others who show who they are."
+    } else {
+        "nobody else."
+    };
     format!(
-        "OPEN to everybody who reaches {}: this version has no authentication but client certificates.\
-         \n             For this machine alone: --listen 127.0.0.1:{}",
-        list.join(", "),
-        first.port()
+        "everybody on this machine, without a password, for {rules}; {others} To open it\
+         \n             to everybody who reaches this machine: --listen 0.0.0.0:{} --allow-anonymous",
+        addresses.first().map_or(1883, SocketAddr::port)
     )
 }
 
@@ -113,20 +131,40 @@ fn durability(store: Option<&StoreOptions>) -> String {
 mod tests {
     use super::*;
 
-    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
+    fn told(auth: &str, listeners: &[(&str, &str)]) -> String {
+        let listeners: String = listeners
+            .iter()
+            .enumerate()
+            .map(|(number, (bind, keys))| {
+                format!("[[listener]]\nname = 'l{number}'\nbind = '{bind}'\n{keys}\n")
+            })
+            .collect();
+        let config = Config::parse(&format!("{auth}\n{listeners}"), "a.toml").unwrap();
+        let place = |listener: &shardmq::config::Listener| Listening {
+            name: listener.name.clone(),
+            scheme: "mqtt",
+            place: shardmq::runtime::Place::Tcp(listener.bind[0]),
+        };
+        let listening: Vec<_> = config.listeners.iter().map(place).collect();
+        access(&listening, &config)
     }
 
     #[test]
-    fn loopback_is_told_from_what_others_reach() {
-        let closed = access(&addresses(&["127.0.0.1:1884", "[::1]:1884"]));
+    fn who_gets_in_is_told() {
+        let closed = told("", &[("127.0.0.1:1884", ""), ("[::1]:1884", "")]);
         assert!(closed.contains("nobody else") && closed.contains("--listen 0.0.0.0:1884"));
-        let open = access(&addresses(&["127.0.0.1:1883", "0.0.0.0:1885"]));
+        let anybody = "allow_anonymous = true";
+        let open = told("", &[("127.0.0.1:1883", ""), ("0.0.0.0:1885", anybody)]);
         assert!(
-            open.starts_with("OPEN to everybody who reaches 0.0.0.0:1885: "),
+            open.starts_with("OPEN to everybody who reaches 0.0.0.0:1885, "),
             "{open}"
         );
         assert!(open.contains("--listen 127.0.0.1:1885"));
+        let auth = "[auth]\npassword_file = 'users'\nacl_file = 'acl'";
+        let asked = told(auth, &[("127.0.0.1:1883", ""), ("0.0.0.0:1885", "")]);
+        assert!(asked.starts_with("with user name and password, or"));
+        let both = told(auth, &[("127.0.0.1:1883", anybody), ("0.0.0.0:1885", "")]);
+        assert!(both.contains("others who show who they are"), "{both}");
     }
 
     #[test]

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use shardmq::config::{Config, ConfigError, Listener};
+use shardmq::config::{Anonymous, Config, ConfigError, Listener};
+
+use shardmq::runtime::{BadUrl, HttpUrl};
 
 use super::args::RunArgs;
 
@@ -18,6 +21,10 @@ pub(super) enum LoadError {
     NotText(PathBuf),
     /// What it says is wrong.
     Wrong(Vec<ConfigError>),
+    /// The address of the HTTP authenticator is none.
+    BadUrl(String, BadUrl),
+    /// Nobody could come in by this listener.
+    Closed(Box<Listener>),
 }
 
 /// Reads a file.
@@ -65,7 +72,26 @@ pub(super) fn all(args: &RunArgs) -> Result<Config, LoadError> {
     if args.ephemeral {
         config.data_dir = None;
     }
-    Ok(config)
+    if args.allow_anonymous {
+        for listener in &mut config.listeners {
+            listener.allow_anonymous = Anonymous::True;
+        }
+    }
+    open(config)
+}
+
+/// Refuses a configuration with a listener that lets nobody in: mosquitto starts with one and refuses
+/// every client, and people look for the reason where it is not.
+pub(super) fn open(config: Config) -> Result<Config, LoadError> {
+    let url = &config.auth.http_url;
+    if let (false, Err(error)) = (url.is_empty(), HttpUrl::parse(url)) {
+        return Err(LoadError::BadUrl(url.clone(), error));
+    }
+    let closed = |listener: &&Listener| listener.is_closed(&config.auth);
+    match config.listeners.iter().find(closed) {
+        Some(listener) => Err(LoadError::Closed(Box::new(listener.clone()))),
+        None => Ok(config),
+    }
 }
 
 /// The addresses of the command line, instead of the configured ones: otherwise
@@ -112,6 +138,20 @@ impl fmt::Display for LoadError {
             Self::NotText(path) => {
                 write!(f, "the configuration {} is not UTF-8 text", path.display())
             }
+            Self::BadUrl(url, error) => write!(f, "`auth.http_url`: `{url}` is {error}"),
+            Self::Closed(listener) => write!(
+                f,
+                "nobody could come in by the listener `{}` on {}: others reach it, and there is no \
+                 way to tell who they are. Set [auth] password_file (`shardmq passwd -c FILE NAME` \
+                 makes one), or let everybody in with allow_anonymous = true in [[listener]] or \
+                 --allow-anonymous, or listen on 127.0.0.1:{}",
+                listener.name,
+                listener
+                    .bind
+                    .first()
+                    .map_or_else(String::new, ToString::to_string),
+                listener.bind.first().map_or(1883, SocketAddr::port)
+            ),
             Self::Wrong(errors) => {
                 for error in errors {
                     writeln!(f, "{error}")?;

@@ -7,6 +7,7 @@ mod doctor;
 mod load;
 mod logging;
 mod metrics;
+mod passwd;
 mod run;
 
 use std::fmt::Display;
@@ -32,6 +33,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::PrintConfig(args)) => print_config(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::PrintMetrics) => print(metrics::table().as_bytes()),
+        Some(Command::Passwd(args)) => passwd::run(&args),
         Some(Command::Pub(args)) => client::run_pub(&args),
         Some(Command::Sub(args)) => client::run_sub(&args),
         Some(Command::Completions { shell }) => {
@@ -75,7 +77,10 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 fn check_config(args: &CheckArgs) -> ExitCode {
     // A file is checked for what it says, whatever this shell's environment is.
-    match load::file(&args.file).and_then(|text| load::parse(&text, &args.file)) {
+    let config = load::file(&args.file)
+        .and_then(|text| load::parse(&text, &args.file))
+        .and_then(load::open);
+    match config {
         Ok(config) => match run::check_certificates(&config) {
             Ok(()) => print(format!("{}: fine\n", args.file.display()).as_bytes()),
             Err(error) => fail(error),

@@ -3,10 +3,12 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use shardmq::config::{Config, Http, Listener, ListenerType, Net};
+use shardmq::config::{Config, DeniedPublish, Http, Listener, ListenerType, Net};
 use shardmq::link::ws;
+use shardmq::policy::{Entrance, TokenOptions};
 use shardmq::runtime::{
-    self, HttpAddress, ListenOptions, Place, RuntimeOptions, StoreOptions, TlsOptions, UnixPlace,
+    self, AuthOptions, HttpAddress, HttpAsker, HttpUrl, ListenOptions, Place, RuntimeOptions,
+    StoreOptions, TlsOptions, UnixPlace,
 };
 use shardmq::shard::Durable;
 
@@ -32,6 +34,7 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         options.ready = Box::new(move |started| {
             complain(Banner {
                 started: &started,
+                config: &config,
                 store: store.as_ref(),
             });
         });
@@ -49,10 +52,15 @@ fn options(config: &Config) -> RuntimeOptions {
         listeners: config.listeners.iter().map(listener).collect(),
         driver: net.driver,
         shards: config.shards,
-        settings: config.mqtt.settings(),
+        settings: config.settings(),
         gather_us: net.gather_us,
         spin_us: net.spin_us,
         max_connections: net.max_connections,
+        connection_rates: (
+            config.limits.connection_rate,
+            config.limits.connection_rate_per_address,
+        ),
+        max_memory: config.limits.max_memory,
         // A file that `print-config` wrote has the default in it, which nobody counts on.
         counts_on_max_connections: net.max_connections != Net::default().max_connections,
         backlog: net.backlog,
@@ -61,10 +69,41 @@ fn options(config: &Config) -> RuntimeOptions {
             address,
             required: config.http != Http::default(),
         }),
-        handshake_timeout: Duration::from_secs(u64::from(net.handshake_timeout)),
         store: store(config),
+        handshake_timeout: Duration::from_secs(u64::from(net.handshake_timeout)),
         shutdown_grace: Duration::from_secs(u64::from(net.shutdown_grace)),
+        auth: Some(auth(config)),
         ..RuntimeOptions::default()
+    }
+}
+
+fn auth(config: &Config) -> AuthOptions {
+    let auth = &config.auth;
+    let entrance = |listener: &Listener| Entrance {
+        anonymous: listener.lets_in_anybody(auth),
+    };
+    AuthOptions {
+        methods: auth.methods(),
+        entrances: config.listeners.iter().map(entrance).collect(),
+        password_file: auth.password_file.clone(),
+        jwks_file: auth.jwks_file.clone(),
+        tokens: TokenOptions {
+            issuer: auth.jwt_issuer.clone(),
+            audience: auth.jwt_audience.clone(),
+            user_claim: auth.jwt_user_claim.clone(),
+            client_id_claim: auth.jwt_client_id_claim.clone(),
+            leeway: auth.jwt_leeway.into(),
+        },
+        http: HttpUrl::parse(&auth.http_url).ok().map(|url| HttpAsker {
+            url,
+            timeout: Duration::from_secs(auth.http_timeout.into()),
+            concurrency: auth.http_concurrency,
+            cache: Duration::from_secs(auth.http_cache.into()),
+        }),
+        acl_file: auth.acl_file.clone(),
+        disconnects_denied: auth.denied_publish == DeniedPublish::Disconnect,
+        threads: auth.hashing_threads,
+        patience: Duration::from_secs(u64::from(config.mqtt.connect_timeout)),
     }
 }
 

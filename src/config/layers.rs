@@ -8,6 +8,8 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Origin, Problem};
 use super::schema::{ClientCertificate, Config, Listener, ListenerType, SECTIONS, Section};
 use super::value::{Key, Raw};
+use crate::policy::Method;
+
 use super::{ENVIRONMENT_PREFIX, FORMAT_VERSION, suggest};
 
 /// A configuration while it is put together.
@@ -328,6 +330,13 @@ impl Layers {
             let origin = self.origin("mqtt.max_queued_bytes");
             self.note(origin, "mqtt.max_queued_bytes", problem);
         }
+        if let Err(error) = Method::list(&self.config.auth.order) {
+            let problem = Problem::Conflict {
+                text: error.to_string(),
+            };
+            let origin = self.origin("auth.order");
+            self.note(origin, "auth.order", problem);
+        }
         let mut names = HashSet::new();
         let mut binds = HashSet::new();
         let mut twice = Vec::new();
@@ -490,6 +499,8 @@ fn raw<'a>(value: &'a DeValue<'_>) -> Raw<'a> {
 fn section_header(section: &str) -> &'static str {
     match section {
         "mqtt" => "[mqtt]",
+        "auth" => "[auth]",
+        "limits" => "[limits]",
         "net" => "[net]",
         "log" => "[log]",
         _ => "[[listener]]",

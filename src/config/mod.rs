@@ -23,8 +23,8 @@ mod value;
 
 pub use error::{ConfigError, Origin, Problem};
 pub use schema::{
-    CertificateName, ClientCertificate, Config, Driver, Durable, Http, Listener, ListenerType, Log,
-    LogFormat, LogLevel, Mqtt, Net, TlsVersion,
+    Anonymous, Auth, CertificateName, ClientCertificate, Config, DeniedPublish, Driver, Durable,
+    Http, Limits, Listener, ListenerType, Log, LogFormat, LogLevel, Mqtt, Net, TlsVersion,
 };
 pub use value::{Bounds, FileMode, Key, Kind, Unit};
 

@@ -1,6 +1,6 @@
 //! The configuration as a file: every key with its documentation, its bounds and its value.
 
-use super::schema::{Config, Durable, Http, Listener, Log, Mqtt, Net, Section};
+use super::schema::{Auth, Config, Durable, Http, Limits, Listener, Log, Mqtt, Net, Section};
 use super::value::Key;
 
 /// Characters of a line.
@@ -15,17 +15,19 @@ impl Config {
         out.push_str(
             "#\n# Every key is here, with its documentation and the value that it has. What you \
              leave out\n# keeps its default. SHARDMQ__SECTION__KEY in the environment overrides a \
-             key. Values are\n# read once, at start.\n\n",
+             key. Values are\n# read once, at start; the files that [auth] names again at SIGHUP.\n\n",
         );
         let default = Self::default();
         keys(&mut out, self, &default);
         section(&mut out, "[mqtt]", &self.mqtt, &Mqtt::default());
+        section(&mut out, "[auth]", &self.auth, &Auth::default());
         section(
             &mut out,
             "[durability]",
             &self.durability,
             &Durable::default(),
         );
+        section(&mut out, "[limits]", &self.limits, &Limits::default());
         section(&mut out, "[net]", &self.net, &Net::default());
         section(&mut out, "[http]", &self.http, &Http::default());
         section(&mut out, "[log]", &self.log, &Log::default());

@@ -11,6 +11,7 @@ use super::Problem;
 use super::value::{Bounds, FileMode, Key, Kind, Raw, Unit, Value, Words, words};
 use crate::limits;
 use crate::link::Network;
+use crate::policy::Method;
 use crate::route::Strategy;
 use crate::shard::{Durability, QueueOverflow};
 use crate::wire::QoS;
@@ -124,8 +125,12 @@ section! {
         data_dir: Option<PathBuf> = Some(PathBuf::from("shardmq-data")), Kind::Directory, restart;
         + /// The limits and abilities of the protocol, told to each client that can hear them.
         mqtt: Mqtt = Mqtt::default();
+        + /// Who may come in, and who may do what.
+        auth: Auth = Auth::default();
         + /// What is on disk before it is acknowledged, where there is a data_dir.
         durability: Durable = Durable::default();
+        + /// What clients may do at most.
+        limits: Limits = Limits::default();
         + /// How the network is driven.
         net: Net = Net::default();
         + /// Metrics and health, by HTTP.
@@ -139,8 +144,8 @@ section! {
 
 section! {
     /// A place where clients connect; as many [[listener]] tables as you like. A file without one
-    /// gets the listener below. Loopback is open to everybody on this machine only. This version
-    /// has no authentication but client certificates: another address is open to all who reach it.
+    /// gets the listener below. Loopback is open to everybody on this machine only; an address
+    /// that others reach needs a way to tell who they are, or an explicit `allow_anonymous = true`.
     pub struct Listener {
         /// Name in logs and in the environment: SHARDMQ__LISTENER__LOCAL__BIND sets `bind` of this.
         name: String = String::from("local"), Kind::Word, restart;
@@ -151,6 +156,9 @@ section! {
         /// What is spoken on it: MQTT by TCP, by TLS, by WebSocket, by WebSocket within TLS, or by a
         /// Unix socket.
         r#type: ListenerType = ListenerType::Tcp, Kind::Choice(ListenerType::WORDS), restart;
+        /// Whether clients without user name and password are let in. "auto": on loopback, as long
+        /// as nothing in [auth] can tell who a client is; nowhere else.
+        allow_anonymous: Anonymous = Anonymous::Auto, Kind::Choice(Anonymous::WORDS), restart;
         /// Connections at a time on this listener, all shards together; 0 for as many as [net] allows.
         max_connections: u32 = 0, count(0, U32), restart;
         /// Silence after which the kernel asks whether the other machine is still there; 0 for never.
@@ -255,6 +263,100 @@ section! {
         /// What a client that asks for Response Information gets, with %c for its client id; ""
         /// for nothing.
         response_information: String = String::new(), Kind::Text, restart;
+    }
+}
+
+section! {
+    /// Who may come in, and who may do what. The files are read at start and again at SIGHUP, each
+    /// time checked as a whole: a mistake in one changes nothing.
+    pub struct Auth {
+        /// Ways to show who one is, in the order in which they are asked until one knows the
+        /// client; those that lack what they need are left out.
+        order: String = String::from("certificate, jwt, password, http"), Kind::Text, restart;
+        /// User names and hashed passwords, as mosquitto has them: $6$, $7$, $argon2id$. `shardmq
+        /// passwd` writes it. "" for none.
+        password_file: Option<PathBuf> = None, Kind::File, restart;
+        /// Keys that sign JSON Web Tokens (RFC 7517): oct for HS256, RSA for RS256, EC with P-256
+        /// for ES256, OKP with Ed25519 for EdDSA. A client sends its token as the password and is
+        /// put out when the token ends; one without `exp` is refused. Its claim `acl`, with lists of
+        /// filters named pub, sub, all and deny, is taken for its rules. "" for none.
+        jwks_file: Option<PathBuf> = None, Kind::File, restart;
+        /// What `iss` of a token has to be; "" for anything.
+        jwt_issuer: String = String::new(), Kind::Text, restart;
+        /// What `aud` of a token has to be or to hold; "" for anything.
+        jwt_audience: String = String::new(), Kind::Text, restart;
+        /// The claim that is the user name; a client that sends one has to send this.
+        jwt_user_claim: String = String::from("sub"), Kind::Text, restart;
+        /// The claim that, where a token has it, has to be the client id. "" for none.
+        jwt_client_id_claim: String = String::from("client_id"), Kind::Text, restart;
+        /// Seconds by which the clocks of whoever makes tokens and of this machine may differ.
+        jwt_leeway: u32 = 10, seconds(0, 3_600), restart;
+        /// Who is asked by HTTP, as http://host:port/path: a POST of JSON with client_id, username,
+        /// password, address and listener, answered with {"result": "allow"}, "deny" or "ignore",
+        /// with an allow also username, expires_in (seconds) and acl (as in a token). Whatever else
+        /// comes, or nothing in time, refuses the client. "" for nobody.
+        http_url: String = String::new(), Kind::Text, restart;
+        /// How long an answer may take.
+        http_timeout: u32 = 5, seconds(1, 60), restart;
+        /// Questions at a time.
+        http_concurrency: usize = 64, count(1, 4_096), restart;
+        /// How long an answer holds for the same question; 0 asks every time.
+        http_cache: u32 = 30, seconds(0, 86_400), restart;
+        /// Who may read and write which topics, as mosquitto has it: lines of user, topic and
+        /// pattern. With one, what it does not allow is denied. "" for none: whoever is in may do
+        /// everything.
+        acl_file: Option<PathBuf> = None, Kind::File, restart;
+        /// What a client before version 5 gets that publishes where it may not, since it cannot be
+        /// told: "silence" acknowledges and drops, "disconnect" cuts it off. Version 5 gets 0x87.
+        denied_publish: DeniedPublish = DeniedPublish::Silence,
+            Kind::Choice(DeniedPublish::WORDS), restart;
+        /// Threads that hash passwords, in the time that nobody else wants a CPU. 0 for half as
+        /// many as there are CPUs.
+        hashing_threads: usize = 0, count(0, limits::MAX_AUTH_THREADS as u64), restart;
+    }
+}
+
+section! {
+    /// What clients may do at most, besides what [mqtt] tells them. Each time that one of these holds
+    /// is counted in shardmq_limited_total.
+    pub struct Limits {
+        /// Bytes of a topic name or filter; beyond it 0x90, in SUBACK 0x8F.
+        max_topic_bytes: usize = limits::MAX_STRING, bytes(1, limits::MAX_STRING as u64), restart;
+        /// Levels of one; the same.
+        max_topic_levels: usize = limits::MAX_TOPIC_LEVELS,
+            count(1, limits::MAX_TOPIC_LEVELS as u64), restart;
+        /// User Properties of a PUBLISH or a will; beyond it 0x97.
+        max_user_properties: usize = limits::DEFAULT_MAX_USER_PROPERTIES, count(0, U32), restart;
+        /// Topic filters of a SUBSCRIBE; 0x97 in SUBACK for each one beyond.
+        max_filters_per_subscribe: usize = limits::DEFAULT_MAX_FILTERS, count(1, U32), restart;
+        /// Retained messages; a new one beyond it is delivered and not kept.
+        max_retained_messages: u64 = limits::DEFAULT_MAX_RETAINED_MESSAGES, count(0, U32), restart;
+        /// Bytes of all retained messages; the same.
+        max_retained_bytes: u64 = limits::DEFAULT_MAX_RETAINED_BYTES, bytes(0, TIB), restart;
+        /// Messages a second that a client may publish; a faster one is read from more slowly, and
+        /// nothing of it is lost. 0 for no limit.
+        message_rate: u32 = 0, count(0, U32), restart;
+        /// Bytes of payload a second; the same.
+        byte_rate: u64 = 0, bytes(0, TIB), restart;
+        /// CONNECTs of one client id that are accepted in `window`; with one more it is banned,
+        /// 0x8A. 0 for no limit.
+        client_connects: u32 = 0, count(0, U32), restart;
+        /// Logins from one address that may fail in `window`; with one more it is banned. Clients
+        /// behind one address share the ban. 0 for no limit.
+        failed_logins: u32 = 0, count(0, U32), restart;
+        /// The time in which those two are counted.
+        window: u32 = 60, seconds(1, 86_400), restart;
+        /// How long a ban lasts.
+        ban: u32 = 300, seconds(1, 86_400), restart;
+        /// Connections a second that each listener accepts; those beyond are closed at once. 0 for
+        /// no limit.
+        connection_rate: u32 = 0, count(0, U32), restart;
+        /// The same for each address that they come from.
+        connection_rate_per_address: u32 = 0, count(0, U32), restart;
+        /// Memory of the process. From 85 % on new clients are refused with 0x89, from 95 % on QoS 0
+        /// messages are dropped, and beyond it clients that publish are read from once a second.
+        /// 0 for no limit.
+        max_memory: u64 = 0, bytes(0, 64 * TIB), restart;
     }
 }
 
@@ -401,6 +503,26 @@ pub enum TlsVersion {
     V1_3,
 }
 
+/// Whether a listener lets in who does not say who he is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anonymous {
+    /// On loopback, if there is no way to say it.
+    Auto,
+    /// Yes.
+    True,
+    /// No.
+    False,
+}
+
+/// What happens to a client before version 5 that publishes where it may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeniedPublish {
+    /// Its message is acknowledged and dropped.
+    Silence,
+    /// It is cut off.
+    Disconnect,
+}
+
 /// By which interface of the kernel the network is driven.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Driver {
@@ -453,6 +575,8 @@ pub enum LogFormat {
 }
 
 words! { Driver { Auto = "auto", IoUring = "io_uring", Epoll = "epoll", } }
+words! { Anonymous { Auto = "auto", True = "true", False = "false", } }
+words! { DeniedPublish { Silence = "silence", Disconnect = "disconnect", } }
 words! {
     ListenerType { Tcp = "tcp", Tls = "tls", Ws = "ws", Wss = "wss", Unix = "unix", }
 }
@@ -491,7 +615,9 @@ words! {
 /// The sections besides the top level and the listeners, by name: the one list of them.
 pub(super) const SECTIONS: &[(&str, &[Key])] = &[
     ("mqtt", Mqtt::KEYS),
+    ("auth", Auth::KEYS),
     ("durability", Durable::KEYS),
+    ("limits", Limits::KEYS),
     ("net", Net::KEYS),
     ("http", Http::KEYS),
     ("log", Log::KEYS),
@@ -508,11 +634,67 @@ impl Config {
         match section {
             "" => self.set(name, raw),
             "mqtt" => self.mqtt.set(name, raw),
+            "auth" => self.auth.set(name, raw),
             "durability" => self.durability.set(name, raw),
+            "limits" => self.limits.set(name, raw),
             "net" => self.net.set(name, raw),
             "http" => self.http.set(name, raw),
             "log" => self.log.set(name, raw),
             other => unreachable!("{other} is not in SECTIONS"),
         }
+    }
+}
+
+impl Auth {
+    /// The ways to show who one is, in their order, that have what they need.
+    #[must_use]
+    pub fn methods(&self) -> Vec<Method> {
+        let methods = Method::list(&self.order).unwrap_or_default();
+        methods
+            .into_iter()
+            .filter(|method| match method {
+                Method::Certificate => true,
+                Method::Password => self.password_file.is_some(),
+                Method::Jwt => self.jwks_file.is_some(),
+                Method::Http => !self.http_url.is_empty(),
+            })
+            .collect()
+    }
+
+    /// Whether a client can show who it is by what it sends.
+    #[must_use]
+    pub fn is_configured(&self) -> bool {
+        self.methods()
+            .iter()
+            .any(|method| *method != Method::Certificate)
+    }
+}
+
+impl Listener {
+    /// Whether it lets in who does not say who he is.
+    #[must_use]
+    pub fn lets_in_anybody(&self, auth: &Auth) -> bool {
+        match self.allow_anonymous {
+            Anonymous::Auto => {
+                self.is_local()
+                    && !auth.is_configured()
+                    && self.client_certificate != ClientCertificate::Required
+            }
+            Anonymous::True => true,
+            Anonymous::False => false,
+        }
+    }
+
+    /// Whether nobody could come in by it.
+    #[must_use]
+    pub fn is_closed(&self, auth: &Auth) -> bool {
+        !self.lets_in_anybody(auth)
+            && !auth.is_configured()
+            && self.client_certificate == ClientCertificate::Off
+    }
+
+    /// Whether only this machine reaches it.
+    fn is_local(&self) -> bool {
+        self.r#type == ListenerType::Unix || self.bind.iter().all(|bind| bind.ip().is_loopback())
     }
 }

@@ -1,7 +1,7 @@
 //! From what an operator configures to what a shard obeys.
 
-use super::schema::Mqtt;
-use crate::shard::Settings;
+use super::schema::{Config, Limits, Mqtt};
+use crate::shard::{self, Settings};
 
 impl Mqtt {
     /// The settings of every shard. Every field comes from a key, and every key ends in a field;
@@ -9,6 +9,7 @@ impl Mqtt {
     #[must_use]
     pub fn settings(&self) -> Settings {
         Settings {
+            limits: shard::Limits::default(),
             maximum_packet_size: self.maximum_packet_size,
             receive_maximum: self.receive_maximum,
             max_inflight: self.max_inflight,
@@ -34,6 +35,38 @@ impl Mqtt {
     }
 }
 
+impl Limits {
+    /// The limits of every shard.
+    #[must_use]
+    pub fn settings(&self) -> shard::Limits {
+        shard::Limits {
+            max_topic_bytes: self.max_topic_bytes,
+            max_topic_levels: self.max_topic_levels,
+            max_user_properties: self.max_user_properties,
+            max_filters: self.max_filters_per_subscribe,
+            max_retained_messages: self.max_retained_messages,
+            max_retained_bytes: self.max_retained_bytes,
+            message_rate: self.message_rate,
+            byte_rate: self.byte_rate,
+            client_connects: self.client_connects,
+            failed_logins: self.failed_logins,
+            window_s: self.window,
+            ban_s: self.ban,
+        }
+    }
+}
+
+impl Config {
+    /// Everything that a shard obeys.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings {
+            limits: self.limits.settings(),
+            ..self.mqtt.settings()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::schema::Section;
@@ -42,7 +75,7 @@ mod tests {
 
     #[test]
     fn the_defaults_of_the_keys_are_those_of_the_settings() {
-        assert_eq!(Mqtt::default().settings(), Settings::default());
+        assert_eq!(Config::default().settings(), Settings::default());
     }
 
     #[test]

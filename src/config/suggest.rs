@@ -46,11 +46,11 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "persistent_client_expiration",
         "did you mean `max_session_expiry_interval` in [mqtt]?",
     ),
-    ("allow_anonymous", NO_AUTHENTICATION),
-    ("password_file", NO_AUTHENTICATION),
-    ("acl_file", NO_AUTHENTICATION),
-    ("auth", NO_AUTHENTICATION),
-    ("users", NO_AUTHENTICATION),
+    ("users", "did you mean `password_file` in [auth]?"),
+    (
+        "per_listener_settings",
+        "`allow_anonymous` is a key of each [[listener]]; the rest of [auth] holds for all",
+    ),
     ("tls", TLS),
     (
         "cafile",
@@ -75,8 +75,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("protocol", "did you mean `type` in a [[listener]] table?"),
 ];
 
-const NO_AUTHENTICATION: &str = "this version has no authentication; whoever reaches a listener \
-                                 may use it";
 const TLS: &str = "TLS is a [[listener]] of `type = \"tls\"` with a `certificate` and a `key`";
 const NO_PSK: &str = "pre-shared keys are not supported, the TLS library has none; client certificates \
                       (`client_certificate = \"required\"`) do the same without a shared secret";
@@ -293,7 +291,7 @@ mod tests {
         assert!(
             key("allow_anonymous", "", &["shards"])
                 .unwrap()
-                .contains("no authentication")
+                .contains("[[listener]]")
         );
         assert!(section("tls").unwrap().contains("type = \"tls\""));
         assert_eq!(section("listeners").unwrap(), "did you mean [[listener]]?");

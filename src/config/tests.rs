@@ -78,6 +78,18 @@ fn the_sample_file_is_what_is_printed() {
 }
 
 #[test]
+fn the_secured_example_is_right() {
+    let config = Config::parse(include_str!("../../deploy/shardmq-secure.toml"), "secure");
+    let config = config.unwrap();
+    assert!(config.auth.is_configured());
+    for listener in &config.listeners {
+        assert!(!listener.lets_in_anybody(&config.auth) && !listener.is_closed(&config.auth));
+    }
+    let acl = crate::policy::Acl::parse(include_str!("../../deploy/acl.example")).unwrap();
+    assert_eq!(acl.len(), 9);
+}
+
+#[test]
 fn defaults_lie_within_their_bounds_and_bounds_within_their_type() {
     // A default out of bounds would not read back; here the ends of each number's bounds do too.
     for (full, key) in all_keys() {
@@ -132,7 +144,9 @@ fn every_key_can_be_overridden_from_the_environment() {
         let value = match full.split_once('.') {
             None => printed.get(key.name),
             Some(("mqtt", name)) => printed.mqtt.get(name),
+            Some(("auth", name)) => printed.auth.get(name),
             Some(("durability", name)) => printed.durability.get(name),
+            Some(("limits", name)) => printed.limits.get(name),
             Some(("net", name)) => printed.net.get(name),
             Some(("http", name)) => printed.http.get(name),
             Some(("log", name)) => printed.log.get(name),

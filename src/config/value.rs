@@ -617,8 +617,14 @@ pub(super) use words;
 
 /// Finds which word was written.
 pub(super) fn read_word<T: Words>(raw: Raw<'_>, kind: Kind) -> Result<T, Problem> {
-    let (Raw::Text(text) | Raw::Bare(text)) = raw else {
-        return Err(raw.wrong_type(kind));
+    let text = match raw {
+        Raw::Text(text) | Raw::Bare(text) => text,
+        // Where yes and no are among the words.
+        Raw::Boolean(true) if T::WORDS.contains(&"true") => "true",
+        Raw::Boolean(false) if T::WORDS.contains(&"false") => "false",
+        Raw::Boolean(_) | Raw::Integer(_) | Raw::List(_) | Raw::Other(_) => {
+            return Err(raw.wrong_type(kind));
+        }
     };
     let found = T::ALL.iter().find(|(_, word)| *word == text);
     found

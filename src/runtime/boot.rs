@@ -14,16 +14,18 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::limits::MAX_SHARDS;
-use crate::policy::{Open, Policy};
+use crate::policy::{Guard, Open, Policy};
 use crate::route::ShardId;
 use crate::shard::{Durability, Durable, Epoch, Identity, Settings};
 use crate::time::Time;
 
 use super::admin::Asker;
+use super::auth::{self, Auth, AuthOptions, StartError};
 use super::clock::Clock;
 use super::driver::{Common, DriverOptions};
 use super::entrance::Entrance;
 use super::error::{BootError, ListenError};
+use super::gate::Gate;
 use super::http::{self, Facts, HttpAddress};
 use super::keeper::KeeperOptions;
 use super::listener::{ListenOptions, Listener, Listening, Place, SocketFile, listen};
@@ -55,14 +57,20 @@ pub struct RuntimeOptions {
     pub shards: usize,
     /// Settings of the protocol.
     pub settings: Settings,
-    /// Makes the policy of each shard, on its own thread.
+    /// Makes the policy of each shard, on its own thread, if `auth` does not.
     pub policy: Arc<dyn Fn(ShardId) -> Box<dyn Policy> + Send + Sync>,
+    /// Who may come in and what he may do; `None` leaves it to `policy`.
+    pub auth: Option<AuthOptions>,
     /// Microseconds that a shard under load waits at most to gather messages; 0 for the lowest latency.
     pub gather_us: u32,
     /// Microseconds that a shard which does not gather looks for the next event before it sleeps.
     pub spin_us: u32,
     /// Connections at a time, if the open files limit leaves room for so many, and fewer otherwise.
     pub max_connections: usize,
+    /// Connections a second that a listener accepts, and those from one address; 0 for no bound.
+    pub connection_rates: (u32, u32),
+    /// Bytes of memory of the process, near which load is shed; 0 for no bound.
+    pub max_memory: u64,
     /// Whether somebody counts on that many, and is to be warned if there is no room for them.
     pub counts_on_max_connections: bool,
     /// Connections that may wait to be accepted, per shard and listener.
@@ -100,9 +108,12 @@ impl Default for RuntimeOptions {
             shards: 0,
             settings: Settings::default(),
             policy: Arc::new(|_| Box::new(Open)),
+            auth: None,
             gather_us: 200,
             spin_us: 0,
             max_connections: 1_000_000,
+            connection_rates: (0, 0),
+            max_memory: 0,
             counts_on_max_connections: false,
             backlog: 4096,
             http: None,
@@ -164,7 +175,7 @@ impl StopHandle {
 /// # Errors
 ///
 /// When it cannot start, or when a shard fails.
-pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
+pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     let cpus = place(options.shards)?;
     let shards = cpus.len();
     let net = choose(options.driver, shards)?;
@@ -174,10 +185,7 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
     let listeners = listen_everywhere(&options, shards)?;
     let (sockets, _files, places) = split(listeners, shards);
     let http = options.http.map(http::bind).transpose()?.flatten();
-    let bells = (0..shards).map(|_| mesh::Bell::new());
-    let bells = bells.collect::<Result<_, _>>();
-    let bells = bells.map_err(|error| BootError::System("open a pair of sockets", error))?;
-    let (meshes, doors) = mesh::build(bells);
+    let (meshes, doors) = mesh::build(bells(shards)?);
     let (asker, questions) = Asker::new(Arc::clone(&doors));
     let (events, notes) = unbounded();
     let (go, wait_for_go) = bounded::<()>(shards);
@@ -185,19 +193,27 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
         events: events.clone(),
         go: wait_for_go,
     };
-    let common = Common::default();
+    let common = Common {
+        gate: Arc::new(Gate::new(options.connection_rates)),
+        ..Common::default()
+    };
     let clock = Clock::start();
     let store = open_store(&options, shards)?;
     let keepers = keepers(store.as_ref(), &options, clock);
     let seed = std::hash::RandomState::new().build_hasher().finish();
+    let (auth, desks) = authenticators(&mut options, &doors, cpus.len(), clock)?;
     let mut broker = Broker {
         shards: Vec::new(),
         doors,
         common,
         notes,
+        auth,
     };
-    let parts = meshes.into_iter().zip(sockets).zip(questions);
-    for (index, ((mesh, sockets), questions)) in parts.enumerate() {
+    let parts = meshes
+        .into_iter()
+        .zip(sockets)
+        .zip(questions.into_iter().zip(desks));
+    for (index, ((mesh, sockets), (questions, desk))) in parts.enumerate() {
         let driver = DriverOptions {
             identity: Identity {
                 shard: ShardId::new(index),
@@ -210,12 +226,14 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
             gather_us: options.gather_us,
             spin_us: options.spin_us,
             max_connections,
+            max_memory: options.max_memory,
             shutdown_grace: options.shutdown_grace,
             handshake_timeout: options.handshake_timeout,
             entrances: Arc::clone(&entrances),
             listeners: sockets,
             mesh,
             questions,
+            desk,
             keeper: keepers.as_ref().map(|keepers| keepers[index].clone()),
             clock,
             common: broker.common.clone(),
@@ -291,6 +309,35 @@ fn entrances(
         })
     };
     options.listeners.iter().map(entrance).collect()
+}
+
+/// A bell for each shard.
+fn bells(shards: usize) -> Result<Vec<mesh::Bell>, BootError> {
+    let bells = (0..shards).map(|_| mesh::Bell::new());
+    bells
+        .collect::<Result<_, _>>()
+        .map_err(|error| BootError::System("open a pair of sockets", error))
+}
+
+/// Slow authenticators, and each shard's way to them.
+fn authenticators(
+    options: &mut RuntimeOptions,
+    doors: &Arc<[Door]>,
+    cpus: usize,
+    clock: Clock,
+) -> Result<(Option<Auth>, Vec<auth::Desk>), BootError> {
+    let Some(wanted) = options.auth.take() else {
+        return Ok((None, auth::closed_desks(doors.len())));
+    };
+    let (auth, desks) =
+        Auth::start(wanted, Arc::clone(doors), cpus, clock).map_err(|error| match error {
+            StartError::File(error) => BootError::Auth(error),
+            StartError::Thread(error) => BootError::System("start a thread", error),
+        })?;
+    let guard = auth.guard();
+    options.policy =
+        Arc::new(move |shard| Box::new(Guard::new(Arc::clone(&guard), shard.index() as u64)));
+    Ok((Some(auth), desks))
 }
 
 /// The data directory, if anything is to be kept in it.
@@ -448,6 +495,7 @@ struct Broker {
     doors: Arc<[Door]>,
     common: Common,
     notes: Receiver<Note>,
+    auth: Option<Auth>,
 }
 
 impl Broker {
@@ -483,8 +531,8 @@ impl Broker {
             match self.notes.recv() {
                 Ok(Note::Stop) | Err(_) => break,
                 Ok(Note::Reload) => {
-                    tracing::info!("SIGHUP: certificates are read again");
                     watcher.reload();
+                    self.reload();
                 }
                 Ok(note) => self.check(&note)?,
             }
@@ -511,6 +559,14 @@ impl Broker {
             }
         }
         (0..self.shards.len()).try_for_each(|shard| self.join(shard))
+    }
+
+    /// Reads files again.
+    fn reload(&self) {
+        match &self.auth {
+            Some(auth) => auth.reload(),
+            None => tracing::info!("there is nothing to read again"),
+        }
     }
 
     /// Whether a note says that something is wrong.

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -16,15 +16,20 @@ use socket2::SockRef;
 
 use crate::limits::{HANDSHAKE_BUDGET_US, MESH_BACKLOG_BYTES, TURN_OUTPUT_BYTES};
 use crate::link::{self, Link, Scratch};
-use crate::policy::Policy;
+use crate::policy::{Decision, Guard, Policy};
 use crate::route::ShardId;
-use crate::shard::{CloseCause, ConnKey, Handoff, Identity, Outbox, Peer, Settings, Shard};
+use crate::shard::{
+    CloseCause, ConnKey, Handoff, Identity, Outbox, Peer, Settings, Shard, Shortage,
+};
 use crate::time::Time;
+use crate::wire::ReasonCode;
 
 use super::acceptor::{Accepted, Acceptor};
 use super::admin::{Question, Snapshot};
+use super::auth::{Desk, News};
 use super::clock::Clock;
 use super::entrance::{self, Entrance};
+use super::gate::Gate;
 use super::idle::{Idleness, LONGEST_BLOCK, LONGEST_SLEEP, Notifier};
 use super::keeper::{Keeper, KeeperOptions};
 use super::log::Log;
@@ -42,6 +47,9 @@ const RETRY_US: u64 = 200;
 /// Milliseconds between two looks at the memory of the process.
 const MEMORY_PERIOD_MS: u64 = 5_000;
 
+/// The same where the memory has a bound: a gigabyte fills in a second.
+const GUARDED_MEMORY_PERIOD_MS: u64 = 1_000;
+
 /// Makes the policy of a shard, on its thread.
 pub(super) type MakePolicy = dyn Fn(ShardId) -> Box<dyn Policy> + Send + Sync;
 
@@ -54,6 +62,8 @@ pub(super) struct DriverOptions {
     pub(super) gather_us: u32,
     pub(super) spin_us: u32,
     pub(super) max_connections: usize,
+    /// Bytes of memory of the process; 0 for no bound.
+    pub(super) max_memory: u64,
     pub(super) shutdown_grace: Duration,
     pub(super) handshake_timeout: Duration,
     pub(super) entrances: Arc<[Entrance]>,
@@ -61,6 +71,7 @@ pub(super) struct DriverOptions {
     pub(super) listeners: Vec<(u16, OwnedFd)>,
     pub(super) mesh: Mesh,
     pub(super) questions: Receiver<Question>,
+    pub(super) desk: Desk,
     pub(super) keeper: Option<KeeperOptions>,
     pub(super) clock: Clock,
     pub(super) common: Common,
@@ -73,6 +84,10 @@ pub(super) struct Common {
     pub(super) stop: Arc<AtomicBool>,
     /// Connections of all shards; written when one opens or closes.
     pub(super) connections: Arc<AtomicUsize>,
+    /// How fast they come in.
+    pub(super) gate: Arc<Gate>,
+    /// How short memory is, as [`Shortage`] counts it.
+    pub(super) shortage: Arc<AtomicU8>,
 }
 
 /// Why a shard does not start.
@@ -106,11 +121,14 @@ pub(super) struct Driver {
     watch: Watch,
     /// Of the thread that tells the world; the bell rings when there is one.
     questions: Receiver<Question>,
+    /// Where slow authenticators are asked.
+    desk: Desk,
     reports_memory: bool,
     memory_due: Time,
     clock: Clock,
     common: Common,
     max_connections: usize,
+    max_memory: u64,
     shutdown_grace: Duration,
     completions: Vec<Completion>,
     /// Ends of receives that the core has not seen, the oldest first.
@@ -164,11 +182,13 @@ impl Driver {
             log: Log::default(),
             watch: Watch::new(now),
             questions: options.questions,
+            desk: options.desk,
             reports_memory: index == 0,
             memory_due: now,
             clock: options.clock,
             common: options.common,
             max_connections: options.max_connections,
+            max_memory: options.max_memory,
             shutdown_grace: options.shutdown_grace,
             completions: Vec::new(),
             arrivals: VecDeque::new(),
@@ -237,6 +257,10 @@ impl Driver {
     fn turn(&mut self, now: Time) {
         if self.common.stop.load(Ordering::Relaxed) && self.stops_at.is_none() {
             self.begin_stop(now);
+        }
+        if self.max_memory > 0 {
+            let shortage = self.common.shortage.load(Ordering::Relaxed);
+            self.shard.set_shortage(Shortage::from_level(shortage));
         }
         self.work_on_mesh(now);
         self.work_on_completions(now);
@@ -315,6 +339,7 @@ impl Driver {
                     }
                     self.mesh.door().heard();
                     self.answer_questions();
+                    self.work_on_answers(now);
                 }
                 Operation::Wake => self.watch.meters.wakes_received += 1,
                 Operation::Alarm | Operation::Ignored => {}
@@ -490,6 +515,11 @@ impl Driver {
             self.sockets.uncount(listener);
             return;
         };
+        if !self.common.gate.admits(listener, address.ip(), now) {
+            self.sockets.uncount(listener);
+            self.watch.meters.refused[meters::CONNECTION_RATE] += 1;
+            return;
+        }
         match entrance.link(address) {
             Ok(link) => {
                 let opens = link.is_none();
@@ -527,6 +557,7 @@ impl Driver {
     // What a turn leaves behind.
 
     fn empty_outbox(&mut self, now: Time) {
+        self.ask_authenticators(now);
         self.flush_touched();
         self.sockets.flush_ready(now, &mut self.outbox);
         let mut established = std::mem::take(&mut self.outbox.established);
@@ -575,6 +606,47 @@ impl Driver {
         }
     }
 
+    /// Passes on questions that take longer than a shard has.
+    fn ask_authenticators(&mut self, now: Time) {
+        let mut questions = std::mem::take(&mut self.outbox.questions);
+        for question in questions.drain(..) {
+            self.watch.meters.auth_asked += 1;
+            if let Err(ticket) = self.desk.ask(question, now) {
+                self.watch.meters.auth_refused_busy += 1;
+                let busy = Decision::Deny(ReasonCode::ServerBusy);
+                self.shard.complete(ticket, busy, now, &mut self.outbox);
+            }
+        }
+        self.outbox.questions = questions;
+    }
+
+    /// Takes in what slow authenticators have said.
+    fn work_on_answers(&mut self, now: Time) {
+        let Self {
+            desk,
+            shard,
+            outbox,
+            watch,
+            ..
+        } = self;
+        for news in desk.news() {
+            match news {
+                News::Answer(ticket, decision, asked_at) => {
+                    let waited = now.micros_since(asked_at);
+                    watch.meters.auth_time.record(waited, 1);
+                    shard.complete(ticket, decision, now, outbox);
+                }
+                News::Changed(options) => {
+                    let guard = Guard::new(options, desk.shard() as u64);
+                    shard.replace_policy(Box::new(guard));
+                }
+            }
+        }
+        if desk.has_news() {
+            self.mesh.door().ring_bell(); // the others get their turn in between
+        }
+    }
+
     fn hand_over(&mut self, handoff: Handoff) {
         match self.sockets.give_away(handoff.conn, &mut self.outbox) {
             Given::Away(socket, link) => {
@@ -617,8 +689,15 @@ impl Driver {
     /// Tells the shard that publishes `$SYS` how much memory there is, not too often.
     fn observe_memory(&mut self, now: Time) {
         if self.reports_memory && now >= self.memory_due {
-            self.memory_due = now.plus_millis(MEMORY_PERIOD_MS);
+            self.memory_due = now.plus_millis(match self.max_memory {
+                0 => MEMORY_PERIOD_MS,
+                _ => GUARDED_MEMORY_PERIOD_MS,
+            });
             if let Some(memory) = sys::memory() {
+                let shortage = Shortage::of(memory.current, self.max_memory);
+                self.common
+                    .shortage
+                    .store(shortage as u8, Ordering::Relaxed);
                 self.shard.observe_memory(memory);
             }
         }

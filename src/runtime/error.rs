@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use super::auth::FileError;
 use super::listener::Place;
 use super::store::StoreError;
 use super::tls::TlsError;
@@ -19,6 +20,8 @@ pub enum BootError {
     Tls(String, TlsError),
     /// The address of the HTTP listener cannot be listened on.
     Http(HttpError),
+    /// A file that says who may come in, or what he may do, is not as it should be.
+    Auth(FileError),
     /// More shards are asked for than there can be.
     TooManyShards {
         /// As configured.
@@ -151,6 +154,7 @@ impl fmt::Display for BootError {
             Self::Listen(error) => error.fmt(formatter),
             Self::Tls(name, error) => write!(formatter, "listener `{name}`: {error}"),
             Self::Http(error) => error.fmt(formatter),
+            Self::Auth(error) => error.fmt(formatter),
             Self::TooManyShards { asked, most } => write!(
                 formatter,
                 "{asked} shards are configured, but at most {most} can run here: each needs a CPU of its \

@@ -59,8 +59,15 @@ measured! {
         /// Accepts that failed for want of descriptors or memory.
         accept_errors: u64 = Counter "accept_errors_total";
         /// Connections that were closed at once: because of max_connections, for want of descriptors,
-        /// because of the max_connections of their listener, or because they came past the proxy.
-        refused: [u64; 4] = Counter "sockets_refused_total" by "reason" in REFUSALS;
+        /// because of the max_connections of their listener, because they came past the proxy, or faster
+        /// than connection_rate or connection_rate_per_address.
+        refused: [u64; 5] = Counter "sockets_refused_total" by "reason" in REFUSALS;
+        /// Questions to slow authenticators.
+        auth_asked: u64 = Counter "auth_questions_total";
+        /// Those that were not put because too many waited; their clients got Server busy.
+        auth_refused_busy: u64 = Counter "auth_questions_refused_total";
+        /// How long answers of slow authenticators took, the wait for their turn included.
+        auth_time: Histogram = Histogram "auth_seconds";
         /// Handshakes of TLS that went well: by how much of one was needed.
         tls_handshakes: [u64; 2] =
             Counter "tls_handshakes_total" by "kind" in ["full", "resumed"];
@@ -79,11 +86,13 @@ pub(super) const MAX_CONNECTIONS: usize = 0;
 pub(super) const DESCRIPTORS: usize = 1;
 pub(super) const MAX_OF_LISTENER: usize = 2;
 pub(super) const UNTRUSTED: usize = 3;
-const REFUSALS: [&str; 4] = [
+pub(super) const CONNECTION_RATE: usize = 4;
+const REFUSALS: [&str; 5] = [
     "max_connections",
     "descriptors",
     "listener_max_connections",
     "not_from_proxy",
+    "connection_rate",
 ];
 
 /// Why a connection failed below MQTT, as an index of [`Meters::link_failures`]: the layers as

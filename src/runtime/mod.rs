@@ -13,6 +13,7 @@
 //! | `tls` | certificates, and their exchange while the broker runs |
 //! | `mesh` | channels between shards, wakes |
 //! | `connections`, `sockets` | the life of a connection |
+//! | `gate` | how fast connections come in |
 //! | `acceptor` | taking connections in |
 //! | `threads` | what a shard runs on |
 //! | `idle` | waiting when there is nothing to do |
@@ -21,6 +22,7 @@
 //! | `store` | the data directory: its lock, its files, the thread that writes them |
 //! | `keeper` | what a shard's loop does for its journal |
 //! | `driver` | the loop of a shard |
+//! | `auth` | slow authenticators: files, threads, answers |
 //! | `admin` | questions to the shards from other threads |
 //! | `http` | metrics and status, on a thread of their own |
 //! | `signals`, `boot` | start and stop |
@@ -31,12 +33,14 @@
 
 mod acceptor;
 mod admin;
+mod auth;
 mod boot;
 mod clock;
 mod connections;
 mod driver;
 mod entrance;
 mod error;
+mod gate;
 mod http;
 mod idle;
 mod keeper;
@@ -52,6 +56,7 @@ mod sys;
 mod threads;
 mod tls;
 
+pub use auth::{AuthOptions, BadUrl, FileError, HttpAsker, HttpUrl};
 pub use boot::{RuntimeOptions, Started, StopHandle, StoreOptions, run};
 pub use error::{BootError, HttpError, ListenError, UringError};
 pub use http::{HttpAddress, families, is_of_process};

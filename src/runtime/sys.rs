@@ -95,6 +95,15 @@ pub(super) fn bind_to_cpu(cpu: usize) -> io::Result<()> {
     check(result)
 }
 
+/// Gives the calling thread the lowest priority: it runs when nobody else wants its CPU, and a little
+/// when somebody does.
+pub(super) fn yield_to_others() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: 0 is the calling thread; the call reads one `sched_param` and keeps no pointer.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
+    check(result)
+}
+
 /// A new eventfd that blocks, as io_uring wants it.
 pub(super) fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: takes no pointer.

@@ -36,7 +36,7 @@ pub(super) enum Note {
     Ended { shard: usize, panicked: bool },
     /// A signal, or a [`super::StopHandle`].
     Stop,
-    /// A signal: files are to be read again.
+    /// SIGHUP: files are to be read again.
     Reload,
 }
 

@@ -77,6 +77,12 @@ pub struct Connection {
     pub keep_alive_us: u64,
     /// When the last packet came.
     pub last_packet: Time,
+    /// Until when it is not read from, because it was too fast.
+    pub paused_until: Option<Time>,
+    /// When what it has sent so far would have come at its rate.
+    pub paid_until: Time,
+    /// When it ends whatever comes: its token is valid no longer.
+    pub ends_at: Time,
     /// The deadline that stands in the shard's timers for it.
     pub timer: Time,
     /// Whether the CONNECT's Session Expiry Interval was 0, section 3.14.2.2.2.
@@ -127,6 +133,9 @@ impl Connection {
             maximum_packet_size: u32::MAX,
             keep_alive_us: 0,
             last_packet: now,
+            paused_until: None,
+            paid_until: Time::ZERO,
+            ends_at: Time::NEVER,
             timer: Time::NEVER,
             expiry_was_zero: false,
             partial: Vec::new(),
@@ -162,5 +171,13 @@ impl Connection {
             0 => Time::NEVER,
             limit => self.last_packet.plus_micros(limit),
         }
+    }
+
+    /// When to look at it: it has been silent for too long, may go on, or must end. While it is not read
+    /// from, its silence is ours.
+    #[must_use]
+    pub fn due_at(&self) -> Time {
+        let next = self.paused_until.unwrap_or_else(|| self.silent_at());
+        next.min(self.ends_at)
     }
 }

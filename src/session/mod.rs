@@ -15,6 +15,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::message::{ItemId, Message};
+use crate::policy::Grant;
 use crate::route::GroupKey;
 use crate::time::Time;
 use crate::wire::{QoS, SubscriptionOptions, Version};
@@ -67,6 +68,21 @@ pub struct Session {
     pub shared: u32,
     /// What the groups of those were told.
     pub available: bool,
+    /// What the client may do.
+    pub standing: Standing,
+}
+
+/// What a client may do, as far as it was found out.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// What was found out about it was found under this number; 0 for nothing.
+    pub number: u64,
+    /// Who it was shown to be.
+    pub grant: Option<Box<Grant>>,
+    /// The policy that the next one was found with, counted.
+    pub epoch: u32,
+    /// Whether its subscriptions reach everything that they match.
+    pub unfiltered: bool,
 }
 
 /// One subscription, as the client made it.
@@ -136,6 +152,7 @@ impl Session {
             will_at: Time::NEVER,
             shared: 0,
             available: false,
+            standing: Standing::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::message::MessageView;
 use crate::route::SessionKey;
 use crate::session::{NEVER_EXPIRES, Phase};
-use crate::stats::DropReason;
+use crate::stats::{Denied, DropReason};
 use crate::time::Time;
 use crate::topic::Subscription;
 use crate::wire::{Disconnect, Packet, ReasonCode, UserProperties};
@@ -158,6 +158,7 @@ impl Shard {
             .move_to(TimerKey::Connection(conn), connection.timer, Time::NEVER);
         self.stats.connections -= 1;
         self.answers.remove(&conn);
+        self.enhanced.remove(&conn);
         let mark = self.store.mark();
         match connection.phase {
             Phase::Handshake => {}
@@ -295,8 +296,9 @@ impl Shard {
             return;
         };
         let message = will.message.view();
-        if !self.policy.publish(&session.client_id, message.topic) {
-            self.store.will_published(session.stored);
+        if !self.may_publish(key, message.topic, (Denied::Will, 1)) {
+            let stored = self.sessions.get(key).and_then(|session| session.stored);
+            self.store.will_published(stored);
             return; // a will may do no more than a PUBLISH of the same client
         }
         let expires_at = will

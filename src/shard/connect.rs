@@ -1,7 +1,7 @@
 //! CONNECT: on which shard, whether at all, and with which session.
 
 use crate::message::MessageView;
-use crate::policy::{Credentials, Decision};
+use crate::policy::{Credentials, Decision, Grant};
 use crate::route::SessionKey;
 use crate::session::{Connection, NEVER_EXPIRES, OutgoingAliases, Phase, Session, Will};
 use crate::time::Time;
@@ -23,6 +23,13 @@ pub(super) struct Asked {
     assigned: Option<String>,
 }
 
+/// What was found out about a client that may come in.
+pub(super) struct Admission {
+    pub(super) grant: Option<Box<Grant>>,
+    /// The last word of an exchange of AUTH packets.
+    pub(super) data: Vec<u8>,
+}
+
 /// What a slow authenticator said, until the CONNECT is looked at again.
 pub(super) struct Answered {
     decision: Decision,
@@ -40,6 +47,9 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) -> Result<Flow, Fault> {
+        if let Some(flow) = self.exchanging(conn, first_byte, body, now, out) {
+            return flow;
+        }
         if first_byte >> 4 != PacketType::Connect as u8 {
             return Err(Fault::FirstPacketNotConnect); // [MQTT-3.1.0-1]
         }
@@ -62,19 +72,61 @@ impl Shard {
             None => (None, None),
         };
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
-        if let Some(reason) = refusal(&connect, &self.settings) {
+        // Once, not again when an authenticator has answered.
+        if answer.is_none()
+            && let Some(reason) = self.turned_away(conn, client_id, now)
+        {
             self.refuse(conn, client_id, reason, now, out);
             return Ok(Flow::Next);
         }
-        match answer.unwrap_or_else(|| self.authenticate(conn, client_id, &connect)) {
-            Decision::Allow => self.accept(conn, client_id, &connect, now, out),
-            Decision::Deny(reason) => self.refuse(conn, client_id, reason, now, out),
+        let misshapen = connect.will.as_ref();
+        let misshapen = misshapen.and_then(|will| self.misshapen_will(will));
+        if let Some(reason) = misshapen.or_else(|| refusal(&connect, &self.settings)) {
+            self.refuse(conn, client_id, reason, now, out);
+            return Ok(Flow::Next);
+        }
+        if connect.properties.authentication_method.is_some() {
+            let begun = self.begin_exchange(conn, assigned.clone(), &connect, body, out);
+            if let Err(reason) = begun {
+                self.refuse(conn, client_id, reason, now, out); // [MQTT-4.12.0-1]
+            }
+            return Ok(Flow::Next);
+        }
+        let grant = match answer.unwrap_or_else(|| self.authenticate(conn, client_id, &connect)) {
+            Decision::Allow => None,
+            Decision::AllowAs(grant) => Some(grant),
+            Decision::Deny(reason) => {
+                self.refuse(conn, client_id, reason, now, out);
+                return Ok(Flow::Next);
+            }
             Decision::Pending => {
                 self.ask(conn, assigned, &connect, out);
                 return Ok(Flow::Hold);
             }
-        }
+        };
+        let admission = Admission {
+            grant,
+            data: Vec::new(),
+        };
+        self.admit(conn, client_id, &connect, admission, now, out);
         Ok(Flow::Next)
+    }
+
+    /// A client has shown who it is: it comes in, unless its client id is somebody else's.
+    pub(super) fn admit(
+        &mut self,
+        conn: ConnKey,
+        client_id: &str,
+        connect: &Connect<'_>,
+        admission: Admission,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        if self.is_of_another(client_id, admission.grant.as_deref()) {
+            self.refuse(conn, client_id, ReasonCode::NotAuthorized, now, out);
+        } else {
+            self.accept(conn, client_id, connect, admission, now, out);
+        }
     }
 
     /// A slow authenticator has answered.
@@ -143,6 +195,8 @@ impl Shard {
             client_id,
             username: connect.username,
             password: connect.password,
+            certificate: connection.peer.certificate_name.as_deref(),
+            listener: connection.peer.listener,
             address: connection.peer.address,
         })
     }
@@ -174,7 +228,7 @@ impl Shard {
     /// CONNACK with an error, and the end of the connection [MQTT-3.1.4-2] [MQTT-3.2.2-7]
     /// [MQTT-4.13.2-1] [MQTT-3.1.3-9 3.1.1]; what came behind the CONNECT is not looked at
     /// [MQTT-3.1.4-6].
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         conn: ConnKey,
         client_id: &str,
@@ -186,6 +240,7 @@ impl Shard {
             return;
         };
         let address = connection.peer.address;
+        self.was_refused(conn, reason, now);
         self.stats.refused(reason);
         out.event(Event::Refused {
             client_id: client_id.into(),
@@ -217,11 +272,16 @@ impl Shard {
         conn: ConnKey,
         client_id: &str,
         connect: &Connect<'_>,
+        admission: Admission,
         now: Time,
         out: &mut Outbox,
     ) {
+        let Admission { grant, data } = admission;
+        let method = self.method(conn);
         let information = response_information(connect, client_id, &self.settings);
-        let welcome = connack(connect, client_id, information.as_deref(), &self.settings);
+        let mut welcome = connack(connect, client_id, information.as_deref(), &self.settings);
+        welcome.properties.authentication_method = method.as_deref(); // [MQTT-4.12.0-5] [MQTT-4.12.0-6]
+        welcome.properties.authentication_data = method.as_ref().map(|_| &data[..]);
         // [MQTT-3.1.2-24]: nobody is served who cannot be told so.
         let maximum = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         if welcome.size(connect.version) > maximum as usize {
@@ -229,6 +289,8 @@ impl Shard {
         }
         let mark = self.store.mark();
         let (key, session_present) = self.begin_session(client_id, connect, now, out);
+        self.recognise(conn, key, grant, now);
+        self.came_in(client_id, now);
         let expiry_interval = expiry_interval(connect, &self.settings);
         let (Some(session), Some(connection)) =
             (self.sessions.get_mut(key), self.connections.get_mut(conn))
@@ -250,7 +312,7 @@ impl Shard {
         connection.timer = self.timers.move_to(
             TimerKey::Connection(conn),
             connection.timer,
-            connection.silent_at(),
+            connection.due_at(),
         );
         self.store.connected(session);
         self.stats.connects_accepted += 1;
@@ -374,9 +436,6 @@ fn answer_version(body: &[u8]) -> Version {
 /// characters or its length [MQTT-3.1.3-5].
 fn refusal(connect: &Connect<'_>, settings: &Settings) -> Option<ReasonCode> {
     let v5 = connect.version.is_v5();
-    if connect.properties.authentication_method.is_some() {
-        return Some(ReasonCode::BadAuthenticationMethod); // [MQTT-4.12.0-1]
-    }
     // An empty client id: version 5 gets one, 3.1.1 only with CleanSession 1 [MQTT-3.1.3-7 3.1.1]
     // [MQTT-3.1.3-8 3.1.1], 3.1 never.
     let anonymous = v5 || (connect.version == Version::V3_1_1 && connect.clean_start);

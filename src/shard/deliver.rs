@@ -241,6 +241,13 @@ impl Shard {
         fanout: &mut Fanout<'_>,
         out: &mut Outbox,
     ) -> bool {
+        if !self.may_receive(key, fanout.message.topic, fanout.count()) {
+            if fanout.stored.is_some() {
+                let stored = self.sessions.get(key).and_then(|session| session.stored);
+                self.store.acknowledge(stored, fanout.stored);
+            }
+            return true; // as if it were not subscribed
+        }
         if matched.group.is_some() {
             self.store(std::iter::once((key, matched.clone())), None, fanout);
         }
@@ -402,6 +409,11 @@ impl Shard {
         fanout: &mut Fanout<'_>,
         out: &mut Outbox,
     ) -> Outcome {
+        if self.sheds_at_most_once() {
+            let count = u64::from(fanout.count());
+            self.stats.drop_messages(DropReason::MemoryShort, count);
+            return Outcome::Dropped;
+        }
         let Some(session) = self.sessions.get(key) else {
             return Outcome::Dropped;
         };
@@ -568,6 +580,13 @@ impl Shard {
         let Some(delivery) = self.dequeue(key) else {
             return;
         };
+        // The rules may be others than when it was queued.
+        if !self.may_receive(key, delivery.message.view().topic, 1) {
+            self.stats.drop_messages(DropReason::NotAuthorized, 1);
+            let stored = self.sessions.get(key).and_then(|session| session.stored);
+            self.store.acknowledge(stored, delivery.message.stored());
+            return;
+        }
         let (Some(session), Some(connection)) =
             (self.sessions.get_mut(key), self.connections.get_mut(conn))
         else {

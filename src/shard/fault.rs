@@ -34,6 +34,14 @@ pub enum Fault {
     DisconnectReason,
     /// AUTH without an Authentication Method in CONNECT [MQTT-4.12.0-6].
     AuthenticationNotStarted,
+    /// Between CONNECT and CONNACK another packet than AUTH and DISCONNECT [MQTT-3.1.2-30].
+    PacketWithinAuthentication,
+    /// AUTH with another Authentication Method than CONNECT [MQTT-4.12.0-5] [MQTT-4.12.1-1].
+    AuthenticationMethodChanged,
+    /// AUTH with a reason that does not belong to this step.
+    AuthenticationStep,
+    /// A client could not show anew who it is [MQTT-4.12.1-2].
+    ReAuthenticationFailed,
     /// Nothing came for 1.5 times the Keep Alive [MQTT-3.1.2-22].
     KeepAliveTimeout,
     /// CONNECT did not come in time.
@@ -42,6 +50,8 @@ pub enum Fault {
     SessionTakenOver,
     /// A client may not publish there.
     NotAuthorized,
+    /// What let the client in, a token, is valid no longer.
+    GrantExpired,
     /// There is no space to keep what it publishes.
     NoSpace,
     /// The broker stops.
@@ -62,7 +72,11 @@ impl Fault {
             | Self::NoLocalOnShared
             | Self::SessionExpiryFromZero
             | Self::DisconnectReason
+            | Self::PacketWithinAuthentication
+            | Self::AuthenticationMethodChanged
+            | Self::AuthenticationStep
             | Self::AuthenticationNotStarted => ReasonCode::ProtocolError,
+            Self::ReAuthenticationFailed => ReasonCode::NotAuthorized,
             Self::ReceiveMaximumExceeded => ReasonCode::ReceiveMaximumExceeded,
             Self::TopicAliasTooLarge => ReasonCode::TopicAliasInvalid,
             Self::QoSNotSupported => ReasonCode::QoSNotSupported,
@@ -71,6 +85,7 @@ impl Fault {
             Self::ConnectTimeout => ReasonCode::MaximumConnectTime,
             Self::SessionTakenOver => ReasonCode::SessionTakenOver,
             Self::NotAuthorized => ReasonCode::NotAuthorized,
+            Self::GrantExpired => ReasonCode::MaximumConnectTime,
             Self::NoSpace => ReasonCode::QuotaExceeded,
             Self::ShuttingDown => ReasonCode::ServerShuttingDown,
         }
@@ -100,10 +115,19 @@ impl Fault {
             Self::AuthenticationNotStarted => {
                 "AUTH without an Authentication Method [MQTT-4.12.0-6]"
             }
+            Self::PacketWithinAuthentication => {
+                "only AUTH and DISCONNECT between CONNECT and CONNACK [MQTT-3.1.2-30]"
+            }
+            Self::AuthenticationMethodChanged => {
+                "the Authentication Method stays that of CONNECT [MQTT-4.12.0-5] [MQTT-4.12.1-1]"
+            }
+            Self::AuthenticationStep => "AUTH with a reason that does not belong here (4.12)",
+            Self::ReAuthenticationFailed => "not shown who this is [MQTT-4.12.1-2]",
             Self::KeepAliveTimeout => "nothing came for 1.5 times Keep Alive [MQTT-3.1.2-22]",
             Self::ConnectTimeout => "CONNECT did not come in time",
             Self::SessionTakenOver => "another connection took this client id [MQTT-3.1.4-3]",
             Self::NotAuthorized => "not authorized",
+            Self::GrantExpired => "what let this client in is valid no longer",
             Self::NoSpace => "there is no space on disk to keep it",
             Self::ShuttingDown => "the broker shuts down",
         }

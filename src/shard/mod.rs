@@ -26,7 +26,9 @@
 
 pub mod batch;
 
+mod access;
 mod acknowledge;
+mod authenticate;
 mod close;
 mod connect;
 mod deliver;
@@ -35,6 +37,7 @@ mod event;
 mod explain;
 mod fault;
 mod forward;
+mod limit;
 mod mesh;
 mod outbox;
 mod publish;
@@ -67,15 +70,18 @@ pub use close::CloseCause;
 pub use durable::{Durability, Durable};
 pub use event::{Cause, Event};
 pub use fault::Fault;
+pub use limit::{Limits, Shortage};
 pub use outbox::{Close, Handoff, Outbox, Question};
 pub use restore::{Bodies, Epoch};
 pub use settings::{QueueOverflow, Settings};
 pub use sys::{Loads, Memory, system_topics};
 
+use authenticate::Enhanced;
 use connect::{Answered, Asked};
 use deliver::Encoder;
 use durable::Store;
 use forward::Forwards;
+use limit::{Bans, is_paused};
 use mesh::Mesh;
 use publish::Incoming;
 use random::Random;
@@ -100,6 +106,12 @@ pub struct Shard {
     identity: Identity,
     settings: Settings,
     policy: Box<dyn Policy>,
+    /// Counts the policies that there were.
+    policy_epoch: u32,
+    /// Whether the policy looks at messages on their way to a client.
+    filters: bool,
+    shortage: Shortage,
+    bans: Bans,
     stats: Stats,
     connections: Connections,
     sessions: Sessions,
@@ -110,6 +122,7 @@ pub struct Shard {
     mesh: Mesh,
     questions: BTreeMap<Ticket, Asked>,
     answers: BTreeMap<ConnKey, Answered>,
+    enhanced: BTreeMap<ConnKey, Enhanced>,
     subscribes: BTreeMap<u64, PendingSubscribe>,
     replays: BTreeMap<ReplayKey, Replay>,
     /// Replays with retained messages of this very shard still to be read.
@@ -151,6 +164,7 @@ impl Shard {
             mesh: Mesh::new(identity.shards),
             questions: BTreeMap::new(),
             answers: BTreeMap::new(),
+            enhanced: BTreeMap::new(),
             subscribes: BTreeMap::new(),
             replays: BTreeMap::new(),
             ready_replays: Vec::new(),
@@ -166,6 +180,10 @@ impl Shard {
             random,
             identity,
             settings,
+            policy_epoch: 1,
+            filters: policy.filters_messages(),
+            shortage: Shortage::None,
+            bans: Bans::default(),
             policy,
         }
     }
@@ -238,6 +256,7 @@ impl Shard {
         while let Some(connection) = self.connections.get_mut(conn)
             && !connection.partial.is_empty()
             && matches!(connection.phase, Phase::Connected(_))
+            && !is_paused(connection)
         {
             let maximum = maximum_packet_size(connection, &self.settings);
             if let Ok(Framing::Incomplete) = frame(&connection.partial, maximum) {
@@ -424,7 +443,7 @@ impl Shard {
                 Ok(())
             }
             Packet::Disconnect(disconnect) => self.on_disconnect(conn, &disconnect, now, out),
-            Packet::Auth(_) => Err(Fault::AuthenticationNotStarted), // [MQTT-4.12.0-7]
+            Packet::Auth(auth) => self.on_auth(conn, session, &auth, now, out),
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(Fault::ServerPacket)
             }
@@ -534,5 +553,5 @@ fn maximum_packet_size(connection: &Connection, settings: &Settings) -> u32 {
 
 /// Whether complete packets of `connection` must wait.
 fn is_held(connection: &Connection) -> bool {
-    matches!(connection.phase, Phase::Authenticating(_))
+    matches!(connection.phase, Phase::Authenticating(_)) || is_paused(connection)
 }

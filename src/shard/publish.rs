@@ -4,7 +4,7 @@ use crate::journal::Position;
 use crate::message::{ItemId, Message, MessageView};
 use crate::route::{Matches, Receiver, SessionKey, ShardId};
 use crate::session::{Acknowledgement, Connection, Identifiers, Session};
-use crate::stats::Stats;
+use crate::stats::{Denied, Stats};
 use crate::time::Time;
 use crate::topic::Name;
 use crate::wire::{Ack, AckKind, PacketId, Publish, QoS, ReasonCode, Run, Version};
@@ -117,6 +117,7 @@ impl Shard {
         let qos = publish.qos as usize;
         self.stats.publishes_received[qos] += u64::from(count);
         self.stats.publish_bytes_received[qos] += bytes as u64;
+        self.keep_pace(conn, (count, bytes), now, out);
         let Some(connection) = self.connections.get_mut(conn) else {
             return Ok(());
         };
@@ -179,14 +180,8 @@ impl Shard {
             return Ok(());
         }
         let publish = &incoming.publish;
-        let Some(session) = self.sessions.get(key) else {
-            return Ok(());
-        };
-        if !self.policy.publish(&session.client_id, topic) {
-            // 3.1.1 cannot be told: a positive acknowledgement [MQTT-3.3.5-2 3.1.1].
-            let refused = Told::now(ReasonCode::NotAuthorized, Position::default());
-            self.owe(conn, key, incoming, refused, out);
-            return Ok(());
+        if let Some(refused) = self.barred(conn, key, topic, incoming, out) {
+            return refused;
         }
         let mut stitched = Vec::new();
         let properties = publish
@@ -246,6 +241,35 @@ impl Shard {
         };
         self.owe(conn, key, incoming, told, out);
         Ok(())
+    }
+
+    /// What becomes of a PUBLISH that goes no further, for its shape or because its client may not; `None` if
+    /// it does.
+    fn barred(
+        &mut self,
+        conn: ConnKey,
+        key: SessionKey,
+        topic: Name<'_>,
+        incoming: &Incoming<'_>,
+        out: &mut Outbox,
+    ) -> Option<Result<(), Fault>> {
+        let count = incoming.run.map_or(1, |run| run.count());
+        let reason = match self.misshapen(topic.as_str(), &incoming.publish) {
+            Some(reason) => reason,
+            None if self.may_publish(key, topic, (Denied::Publish, count)) => return None,
+            None => {
+                let connection = self.connections.get(conn);
+                let old = connection.is_some_and(|connection| !connection.version.is_v5());
+                if old && self.policy.disconnects_denied() {
+                    return Some(Err(Fault::NotAuthorized));
+                }
+                // 3.1.1 cannot be told: a positive acknowledgement [MQTT-3.3.5-2 3.1.1].
+                ReasonCode::NotAuthorized
+            }
+        };
+        let refused = Told::now(reason, Position::default());
+        self.owe(conn, key, incoming, refused, out);
+        Some(Ok(()))
     }
 
     /// Whether somebody is promised that the message is on disk.
@@ -631,6 +655,9 @@ impl Shard {
 
     /// This shard keeps the retained messages of this topic; `stored` is what the journal calls it.
     fn keep(&mut self, message: &MessageView<'_>, stored: Option<ItemId>) {
+        if !message.payload.is_empty() && self.retained_is_full(message) {
+            return self.store.clear_retained(stored); // the one before it stays
+        }
         let stored = stored.filter(|_| self.replaced(message).is_some());
         if !message.payload.is_empty() {
             if stored.is_none() {

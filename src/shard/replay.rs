@@ -368,6 +368,9 @@ impl Shard {
             self.stats.drop_messages(DropReason::Expired, 1);
             return;
         }
+        if !self.may_receive(key, delivery.message.view().topic, 1) {
+            return;
+        }
         if delivery.qos == QoS::AtMostOnce {
             return self.send_at_once(key, &delivery, now, out);
         }

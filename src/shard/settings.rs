@@ -5,6 +5,8 @@ use crate::limits;
 use crate::route::Strategy;
 use crate::wire::QoS;
 
+use super::limit::Limits;
+
 /// What happens when the queue of a session is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QueueOverflow {
@@ -20,6 +22,8 @@ pub enum QueueOverflow {
 /// Settings that the core obeys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// What clients may do at most, besides what the protocol tells them.
+    pub limits: Limits,
     /// Bytes of the largest packet a client may send; a larger one gets 0x95 before its payload is read.
     pub maximum_packet_size: u32,
     /// QoS 1 and 2 messages a client may have unacknowledged; one more gets 0x93.
@@ -70,6 +74,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            limits: Limits::default(),
             maximum_packet_size: limits::DEFAULT_MAXIMUM_PACKET_SIZE,
             receive_maximum: limits::DEFAULT_RECEIVE_MAXIMUM,
             max_inflight: limits::DEFAULT_MAX_INFLIGHT,

@@ -60,7 +60,11 @@ impl Shard {
         let mut codes = Codes::new();
         let mut wanted = Wanted::new();
         let mark = self.store.mark();
-        for (filter, options) in subscribe.filters.iter() {
+        for (index, (filter, options)) in subscribe.filters.iter().enumerate() {
+            if let Some(reason) = self.misshapen_filter(filter, index) {
+                codes.push(reason as u8);
+                continue;
+            }
             let code = self.subscribe(session, filter, options, identifier, &mut wanted, out);
             codes.push(code as u8); // one for each, in their order [MQTT-3.8.4-6] [MQTT-3.9.3-1]
         }
@@ -97,16 +101,16 @@ impl Shard {
         let Ok(subscription) = Subscription::parse(text) else {
             return ReasonCode::TopicFilterInvalid; // [MQTT-4.7.1-1] [MQTT-4.8.2-1] [MQTT-4.8.2-2]
         };
+        if let Some(reason) = self.unavailable(subscription, identifier) {
+            return reason;
+        }
+        if !self.may_subscribe(key, subscription) {
+            return ReasonCode::NotAuthorized;
+        }
         let Some(session) = self.sessions.get(key) else {
             return ReasonCode::UnspecifiedError;
         };
         let position = session.subscription(text);
-        if let Some(reason) = self.unavailable(subscription, identifier) {
-            return reason;
-        }
-        if !self.policy.subscribe(&session.client_id, subscription) {
-            return ReasonCode::NotAuthorized;
-        }
         let full = session.subscriptions.len() >= self.settings.max_subscriptions as usize;
         if position.is_err() && full {
             return ReasonCode::QuotaExceeded;

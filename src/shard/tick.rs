@@ -49,17 +49,25 @@ impl Shard {
             return;
         };
         connection.timer = Time::NEVER;
+        if connection.ends_at > now && self.go_on(conn, now, out) {
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(conn) else {
+            return;
+        };
         let fault = match connection.phase {
             Phase::Handshake | Phase::Authenticating(_) => Fault::ConnectTimeout,
             Phase::Connected(_) => Fault::KeepAliveTimeout, // [MQTT-3.1.2-22]
         };
-        let silent_at = connection.silent_at();
-        if fault == Fault::KeepAliveTimeout && silent_at > now {
-            connection.timer =
-                self.timers
-                    .move_to(TimerKey::Connection(conn), Time::NEVER, silent_at);
+        let due_at = connection.due_at();
+        if fault == Fault::KeepAliveTimeout && due_at > now {
+            connection.timer = self
+                .timers
+                .move_to(TimerKey::Connection(conn), Time::NEVER, due_at);
             return;
         }
+        let over = fault == Fault::KeepAliveTimeout && connection.ends_at <= now;
+        let fault = if over { Fault::GrantExpired } else { fault };
         self.stats.keep_alive_timeouts += u64::from(fault == Fault::KeepAliveTimeout);
         self.disconnect(conn, Ending::fault(fault), now, out);
     }

@@ -34,11 +34,15 @@ pub enum DropReason {
     SessionEnded,
     /// The group had no member left.
     NoMember,
+    /// It waited, and its receiver may not have it any longer.
+    NotAuthorized,
+    /// QoS 0, and memory is short.
+    MemoryShort,
 }
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::QueueFull,
         Self::SlowConsumer,
         Self::Offline,
@@ -46,6 +50,8 @@ impl DropReason {
         Self::TooLarge,
         Self::SessionEnded,
         Self::NoMember,
+        Self::NotAuthorized,
+        Self::MemoryShort,
     ];
 
     /// The names of all, in their order.
@@ -70,6 +76,83 @@ impl DropReason {
             Self::TooLarge => "too_large",
             Self::SessionEnded => "session_ended",
             Self::NoMember => "no_member",
+            Self::NotAuthorized => "not_authorized",
+            Self::MemoryShort => "memory_short",
+        }
+    }
+}
+
+/// What the rules deny.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Denied {
+    /// A message from a client.
+    Publish,
+    /// A topic filter of a SUBSCRIBE.
+    Subscribe,
+    /// A Will Message.
+    Will,
+    /// A message to a client that may have only some of what it subscribed to.
+    Deliver,
+}
+
+/// The names of what is [`Denied`].
+const DENIED: [&str; 4] = ["publish", "subscribe", "will", "deliver"];
+
+/// What an operator limits, besides what the protocol tells clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Limited {
+    /// Bytes or levels of a topic.
+    Topic,
+    /// User Properties of a message.
+    UserProperties,
+    /// Topic filters of a SUBSCRIBE.
+    Filters,
+    /// Retained messages.
+    RetainedMessages,
+    /// Their bytes.
+    RetainedBytes,
+    /// The rate of a client, which had to wait.
+    Rate,
+    /// How often a client comes in.
+    ClientConnects,
+    /// How often an address fails to.
+    FailedLogins,
+    /// Memory: a CONNECT was refused.
+    MemoryConnects,
+    /// Memory: a client that publishes had to wait.
+    MemoryReads,
+}
+
+/// The names of what is [`Limited`].
+const LIMITED: [&str; 10] = [
+    "topic",
+    "user_properties",
+    "filters",
+    "retained_messages",
+    "retained_bytes",
+    "rate",
+    "client_connects",
+    "failed_logins",
+    "memory_connects",
+    "memory_reads",
+];
+
+impl Limited {
+    /// What a PUBLISH or a CONNECT beyond it is answered with.
+    #[must_use]
+    pub const fn reason(self) -> ReasonCode {
+        match self {
+            Self::Topic => ReasonCode::TopicNameInvalid,
+            Self::ClientConnects | Self::FailedLogins => ReasonCode::Banned,
+            Self::MemoryConnects => ReasonCode::ServerBusy,
+            Self::UserProperties
+            | Self::Filters
+            | Self::RetainedMessages
+            | Self::RetainedBytes
+            | Self::Rate
+            | Self::MemoryReads => ReasonCode::QuotaExceeded,
         }
     }
 }
@@ -190,6 +273,11 @@ measured! {
         /// Messages that did not reach someone: one for each receiver that was to get it.
         dropped: [u64; DropReason::ALL.len()] =
             Counter "messages_dropped_total" by "reason" in DropReason::NAMES;
+        /// What the rules of access denied: messages from clients, topic filters, Will Messages, and
+        /// messages to clients that may have only some of what they subscribed to.
+        denied: [u64; DENIED.len()] = Counter "denied_total" by "action" in DENIED;
+        /// Times that a limit of [limits] held: what was refused, not kept, or made to wait.
+        limited: [u64; LIMITED.len()] = Counter "limited_total" by "limit" in LIMITED;
         /// Connections that broke a rule and were cut off, by the reason code they earned.
         violations: [u64; REASONS.len()] = Counter "violations_total" by "reason" in REASON_NAMES;
         /// Connections that were opened on this shard.

@@ -164,12 +164,17 @@ impl Broker {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id();
         let status = Command::new("sh")
-            .args(["-c", &format!("kill -TERM {pid}")])
+            .args(["-c", &format!("kill -{signal} {pid}")])
             .status()
             .expect("a shell");
-        assert!(status.success(), "no SIGTERM could be sent to {pid}");
+        assert!(status.success(), "no SIG{signal} could be sent to {pid}");
     }
 
     /// Ends it as a crash does: at whatever point it is.

@@ -7,6 +7,8 @@
 mod connect;
 #[path = "raw/delivery.rs"]
 mod delivery;
+#[path = "raw/hostile.rs"]
+mod hostile;
 #[path = "raw/malformed.rs"]
 mod malformed;
 #[path = "raw/packets.rs"]

@@ -55,6 +55,16 @@ impl Broker {
         Self(Rc::new(RefCell::new(World::with(shards, settings.clone()))))
     }
 
+    /// With settings and a policy of its own.
+    pub fn guarded<P: Policy + 'static>(
+        shards: usize,
+        settings: &Settings,
+        policy: impl Fn() -> P,
+    ) -> Self {
+        let world = World::with_policy(shards, settings.clone(), 7, || Box::new(policy()));
+        Self(Rc::new(RefCell::new(world)))
+    }
+
     fn play(&self, scenario: impl Fn(&Self)) {
         let guard = Shards(self.shards());
         scenario(self);

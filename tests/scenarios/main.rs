@@ -14,8 +14,11 @@ mod client;
 mod options;
 mod packets;
 
+mod access;
 mod aliases;
+mod auth;
 mod backpressure;
+mod bounds;
 mod connect;
 mod errors;
 mod expiry;

@@ -21,6 +21,7 @@ pub struct Options {
     pub problem_information: bool,
     pub response_information: bool,
     pub authentication_method: Option<String>,
+    pub authentication_data: Option<Vec<u8>>,
     pub shard: Option<usize>,
     pub manual: bool,
 }
@@ -41,6 +42,7 @@ pub fn v5(client_id: &str) -> Options {
         problem_information: true,
         response_information: false,
         authentication_method: None,
+        authentication_data: None,
         shard: None,
         manual: false,
     }
@@ -127,6 +129,11 @@ impl Options {
         self
     }
 
+    pub fn authentication_data(mut self, data: impl AsRef<[u8]>) -> Self {
+        self.authentication_data = Some(data.as_ref().to_vec());
+        self
+    }
+
     /// Which shard accepts the connection.
     pub fn at(mut self, shard: usize) -> Self {
         self.shard = Some(shard);
@@ -169,6 +176,7 @@ impl Options {
                 request_response_information: self.response_information,
                 request_problem_information: self.problem_information,
                 authentication_method: self.authentication_method.as_deref(),
+                authentication_data: self.authentication_data.as_deref(),
                 ..ConnectProperties::default()
             },
         };

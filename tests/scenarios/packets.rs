@@ -203,6 +203,7 @@ pub struct Welcome {
     pub keep_alive: Option<u16>,
     pub response_information: Option<String>,
     pub authentication_method: Option<String>,
+    pub authentication_data: Option<Vec<u8>>,
 }
 
 impl Welcome {
@@ -224,6 +225,7 @@ impl Welcome {
             keep_alive: properties.server_keep_alive,
             response_information: properties.response_information.map(Into::into),
             authentication_method: properties.authentication_method.map(Into::into),
+            authentication_data: properties.authentication_data.map(Into::into),
         }
     }
 }
@@ -241,6 +243,7 @@ pub enum Received {
     UnsubAck(u16, Vec<u8>),
     PingResp,
     Disconnect(ReasonCode),
+    Auth(ReasonCode, String, Vec<u8>),
 }
 
 impl Received {
@@ -257,6 +260,11 @@ impl Received {
             Packet::SubAck(packet) => Self::SubAck(packet.packet_id.get(), packet.codes.into()),
             Packet::UnsubAck(packet) => Self::UnsubAck(packet.packet_id.get(), packet.codes.into()),
             Packet::PingResp => Self::PingResp,
+            Packet::Auth(packet) => Self::Auth(
+                packet.reason,
+                packet.authentication_method.unwrap_or_default().into(),
+                packet.authentication_data.unwrap_or_default().into(),
+            ),
             Packet::Disconnect(packet) => {
                 // [MQTT-3.14.2-2] a server never sends a Session Expiry Interval
                 assert_eq!(packet.session_expiry_interval, None);
@@ -265,8 +273,7 @@ impl Received {
             Packet::Connect(_)
             | Packet::Subscribe(_)
             | Packet::Unsubscribe(_)
-            | Packet::PingReq
-            | Packet::Auth(_) => panic!("a server does not send this: {packet:?}"),
+            | Packet::PingReq => panic!("a server does not send this: {packet:?}"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Who may come in, and who may do what: the answers of a policy, quick and slow.
 
-use shardmq::policy::{Credentials, Decision, Policy};
+use shardmq::policy::{Client as Asking, Credentials, Decision, Policy, Reach};
 use shardmq::shard::Question;
 use shardmq::topic::{Name, Subscription};
 use shardmq::wire::ReasonCode;
@@ -24,12 +24,17 @@ impl Policy for Guard {
         }
     }
 
-    fn publish(&mut self, client_id: &str, topic: Name<'_>) -> bool {
-        client_id == "chief" || !topic.as_str().starts_with("secret/")
+    fn publish(&mut self, client: &Asking<'_>, topic: Name<'_>) -> bool {
+        client.client_id == "chief" || !topic.as_str().starts_with("secret/")
     }
 
-    fn subscribe(&mut self, client_id: &str, subscription: Subscription<'_>) -> bool {
-        client_id == "chief" || !subscription.filter.as_str().starts_with("secret/")
+    fn subscribe(&mut self, client: &Asking<'_>, subscription: Subscription<'_>) -> Reach {
+        let closed = subscription.filter.as_str().starts_with("secret/");
+        if closed && client.client_id != "chief" {
+            Reach::Nothing
+        } else {
+            Reach::All
+        }
     }
 }
 

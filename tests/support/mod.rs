@@ -436,6 +436,20 @@ impl World {
         self.drain(shard);
     }
 
+    /// Every shard gets another policy.
+    pub fn replace_policy(&mut self, policy: impl Fn() -> Box<dyn Policy>) {
+        for node in &mut self.nodes {
+            node.shard.replace_policy(policy());
+        }
+    }
+
+    /// Memory is so short for every shard.
+    pub fn set_shortage(&mut self, shortage: shardmq::shard::Shortage) {
+        for node in &mut self.nodes {
+            node.shard.set_shortage(shortage);
+        }
+    }
+
     /// The whole broker stops.
     pub fn shutdown(&mut self) {
         for shard in 0..self.nodes.len() {

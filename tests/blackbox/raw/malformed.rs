@@ -11,10 +11,10 @@ use crate::Version;
 
 /// A rule that is broken by a packet behind CONNECT. Where the standard leaves the choice between
 /// Malformed Packet and Protocol Error open, both codes stand.
-struct Case {
-    what: &'static str,
-    bytes: Vec<u8>,
-    codes: &'static [u8],
+pub(super) struct Case {
+    pub(super) what: &'static str,
+    pub(super) bytes: Vec<u8>,
+    pub(super) codes: &'static [u8],
 }
 
 fn case(what: &'static str, bytes: Vec<u8>, codes: &'static [u8]) -> Case {
@@ -41,7 +41,7 @@ fn filters(version: Version, first: u8, payload: &[u8]) -> Vec<u8> {
     )
 }
 
-fn framing(version: Version) -> Vec<Case> {
+pub(super) fn framing(version: Version) -> Vec<Case> {
     vec![
         // [MQTT-2.1.3-1] [MQTT-2.2.2-1 3.1.1] [MQTT-2.2.2-2 3.1.1]
         case("PINGREQ with flags", vec![0xC1, 0], MALFORMED),
@@ -97,7 +97,7 @@ fn framing(version: Version) -> Vec<Case> {
     ]
 }
 
-fn publish(version: Version) -> Vec<Case> {
+pub(super) fn publish(version: Version) -> Vec<Case> {
     vec![
         // [MQTT-3.3.1-4] [MQTT-3.3.1-4 3.1.1]
         case(
@@ -146,7 +146,7 @@ fn publish(version: Version) -> Vec<Case> {
     ]
 }
 
-fn subscriptions(version: Version) -> Vec<Case> {
+pub(super) fn subscriptions(version: Version) -> Vec<Case> {
     let bad_text = [field(b"a\xFF"), vec![0]].concat();
     let mut cases = vec![
         case("SUBSCRIBE 0", packet(0x82, &[0, 0, 0, 1, b'a', 0]), EITHER),
@@ -216,7 +216,7 @@ fn subscriptions(version: Version) -> Vec<Case> {
 }
 
 #[expect(clippy::too_many_lines, reason = "it is a table")]
-fn version_5_properties() -> Vec<Case> {
+pub(super) fn version_5_properties() -> Vec<Case> {
     let publish = |properties: &[u8]| Publish::new("a", "x").with(properties).bytes(Version::V5);
     let raw = |properties: &[u8]| packet(0x30, &[&[0, 1, b'a'], properties].concat());
     let text = text_property(0x03, "x");
