@@ -10,6 +10,7 @@ use shardmq::{config, limits};
 
 use super::client::{PubArgs, SubArgs};
 use super::doctor::DoctorArgs;
+use super::store::StoreArgs;
 
 /// An MQTT 3.1.1 and 5.0 broker: one shard per core, nothing shared.
 ///
@@ -35,6 +36,8 @@ pub(super) enum Command {
     Doctor(DoctorArgs),
     /// Print every metric with its type, its labels and its meaning, as a Markdown table
     PrintMetrics,
+    /// Verify, dump, export, import or repair a data directory, while no broker runs on it
+    Store(StoreArgs),
     /// Publish messages; takes the options of mosquitto_pub
     Pub(PubArgs),
     /// Subscribe and print messages; takes the options of mosquitto_sub

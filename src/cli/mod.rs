@@ -8,6 +8,7 @@ mod load;
 mod logging;
 mod metrics;
 mod run;
+mod store;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -32,6 +33,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::PrintConfig(args)) => print_config(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::PrintMetrics) => print(metrics::table().as_bytes()),
+        Some(Command::Store(args)) => store::run(&args),
         Some(Command::Pub(args)) => client::run_pub(&args),
         Some(Command::Sub(args)) => client::run_sub(&args),
         Some(Command::Completions { shell }) => {

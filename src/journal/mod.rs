@@ -65,6 +65,7 @@ mod receivers;
 mod record;
 mod recovery;
 mod restored;
+mod salvage;
 mod state;
 mod types;
 
@@ -76,6 +77,7 @@ pub use receivers::Receivers;
 pub use record::Record;
 pub use recovery::Recovery;
 pub use restored::{Recovered, RestoredSession, RestoredSubscription, RestoredWill};
+pub use salvage::{Extent, Loss, Part, Salvage, Salvaged, Survey, for_each_in};
 pub use state::{Journal, Retention};
 pub use types::{
     BLOCK, Copied, Damage, Deadline, Defect, Exchange, Failure, FileId, Identity, ItemId,

@@ -261,6 +261,21 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// The item that the record begins, if it does not end one.
+    #[must_use]
+    pub fn item(&self) -> Option<ItemId> {
+        match *self {
+            Self::Session { id, .. }
+            | Self::Subscription { id, .. }
+            | Self::Message { id, .. }
+            | Self::Held { id, .. }
+            | Self::Sent { id, .. }
+            | Self::Received { id, .. }
+            | Self::Will { id, .. } => Some(id),
+            Self::SessionRemoved { .. } | Self::Acknowledged { .. } | Self::Removed { .. } => None,
+        }
+    }
+
     /// The record as it is written again: what it took the place of is gone.
     pub(super) fn without_replaced(mut self) -> Self {
         if let Self::Session { replaces, .. }
