@@ -28,6 +28,8 @@
 mod blocked;
 #[path = "blackbox/broker.rs"]
 mod broker;
+#[path = "blackbox/crash.rs"]
+mod crash;
 #[path = "blackbox/foreign.rs"]
 mod foreign;
 #[path = "blackbox/install.rs"]

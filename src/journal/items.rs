@@ -10,7 +10,9 @@ use super::index::{Index, Place};
 use super::log::Found;
 use super::reading::for_each_record;
 use super::record::{MAX_ITEM, Record};
-use super::restored::{Recovered, RestoredSession, RestoredSubscription, RestoredWill};
+use super::restored::{
+    Recovered, RestoredForward, RestoredSession, RestoredSubscription, RestoredWill,
+};
 use super::state::Session;
 use super::types::{Exchange, ItemId, SessionNumber};
 
@@ -33,6 +35,8 @@ pub(super) struct Items {
     held: Vec<(SessionNumber, ItemId, PacketId)>,
     exchanges: Vec<(SessionNumber, ItemId, Exchange)>,
     wills: Vec<(SessionNumber, ItemId, RestoredWill)>,
+    forwards: Vec<RestoredForward>,
+    origins: Vec<(ItemId, u32, ItemId)>,
     /// For each session number, messages that were appended and that were acknowledged.
     waiting: BySession<(Vec<ItemId>, Vec<ItemId>)>,
 }
@@ -60,20 +64,20 @@ impl Items {
 
     /// Takes in a record that stands there.
     pub(super) fn record(&mut self, record: Record<'_>, segment: u64, offset: u32) {
-        let mut begin = |id: ItemId, retained| {
+        if let Some((id, replaces)) = record.begins() {
+            let retained = matches!(record, Record::Message { retained: true, .. });
             self.next = self.next.max(id.0 + 1);
             self.appended.push((id, segment, offset, retained));
-        };
+            self.removed.extend(replaces.map(|old| old.0));
+        }
         match record {
             Record::Session {
                 id,
                 session,
                 begun,
-                replaces,
                 details,
+                ..
             } => {
-                begin(id, false);
-                self.removed.extend(replaces.map(|old| old.0));
                 let details = RestoredSession::new(session, &details);
                 self.sessions.push((begun, id, details));
             }
@@ -83,23 +87,13 @@ impl Items {
             Record::Subscription {
                 id,
                 session,
-                replaces,
                 details,
+                ..
             } => {
-                begin(id, false);
-                self.removed.extend(replaces.map(|old| old.0));
                 let subscription = RestoredSubscription::new(id, &details);
                 self.subscriptions.push((session, subscription));
             }
-            Record::Message {
-                id,
-                retained,
-                replaces,
-                receivers,
-                ..
-            } => {
-                begin(id, retained);
-                self.removed.extend(replaces.map(|old| old.0));
+            Record::Message { id, receivers, .. } => {
                 receivers.for_each(|recipient| self.waiting(recipient.session).0.push(id));
             }
             Record::Acknowledged { session, message } => self.waiting(session).1.push(message),
@@ -107,17 +101,13 @@ impl Items {
                 id,
                 session,
                 packet_id,
-            } => {
-                begin(id, false);
-                self.held.push((session, id, packet_id));
-            }
+            } => self.held.push((session, id, packet_id)),
             Record::Sent {
                 id,
                 session,
                 message,
                 packet_id,
             } => {
-                begin(id, false);
                 let exchange = exchange(message, packet_id, false);
                 self.exchanges.push((session, id, exchange));
             }
@@ -126,10 +116,8 @@ impl Items {
                 session,
                 message,
                 packet_id,
-                replaces,
+                ..
             } => {
-                begin(id, false);
-                self.removed.extend(replaces.map(|old| old.0));
                 self.waiting(session).1.push(message);
                 let exchange = exchange(message, packet_id, true);
                 self.exchanges.push((session, id, exchange));
@@ -137,13 +125,15 @@ impl Items {
             Record::Will {
                 id,
                 session,
-                replaces,
                 details,
-            } => {
-                begin(id, false);
-                self.removed.extend(replaces.map(|old| old.0));
-                self.wills.push((session, id, RestoredWill::from(&details)));
+                ..
+            } => self.wills.push((session, id, RestoredWill::from(&details))),
+            Record::Forward { id, details } => {
+                self.forwards.push(RestoredForward::new(id, &details));
             }
+            Record::Origin {
+                id, lane, forward, ..
+            } => self.origins.push((id, lane, forward)),
             Record::Removed { id } => {
                 self.removed.insert(id.0);
             }
@@ -198,6 +188,9 @@ impl Items {
             session.messages = restored.messages.iter().copied().collect();
         }
         settled.end_exchanges();
+        self.forwards.retain(|forward| settled.lives(forward.id));
+        self.forwards.sort_unstable_by_key(|forward| forward.id);
+        self.origins.retain(|&(id, ..)| settled.lives(id));
         let retained = self.place(&settled, index, found);
         let mut sorted: Vec<_> = settled.sessions.into_iter().collect();
         sorted.sort_unstable_by_key(|(number, _)| *number);
@@ -206,6 +199,8 @@ impl Items {
         sessions.resize_with(last, || None);
         let mut recovered = Recovered {
             retained,
+            forwards: self.forwards,
+            origins: self.origins,
             ..Recovered::default()
         };
         for (number, (session, restored)) in sorted {
@@ -319,6 +314,11 @@ impl Settled {
             });
             restored.exchanges.retain(goes_on);
         }
+    }
+
+    /// Whether an item lives that belongs to nobody. Asked for again, `false`, as below.
+    fn lives(&mut self, id: ItemId) -> bool {
+        !self.removed.contains(&id.0) && self.counts.insert(id.0, 1).is_none()
     }
 
     /// The session that has `id`, if both live. Asked for again, `None`: what was being moved was read

@@ -26,6 +26,9 @@
 //! | a retained message is removed or expires | [`Journal::clear_retained`] | PUBACK of the one that removed it |
 //! | a will is published | [`Journal::add_message`] for its receivers, then [`Journal::clear_will`] | none |
 //! | a session ends | [`Journal::remove_session`] | CONNACK of a clean start |
+//! | a QoS 2 message of a stored session has receivers on other shards | [`Journal::forward`] | the message to them |
+//! | such a message came from another shard | [`Journal::note_origin`], with what it makes | the answer |
+//! | all of them have answered | [`Journal::forwarded`] | none |
 //!
 //! Another shard's answer for a publish leaves that shard when its own journal is durable so far, so the
 //! cumulative answers between shards stay as they are. What a call appends stands in one frame with what
@@ -76,13 +79,15 @@ pub use reading::{Body, Read};
 pub use receivers::Receivers;
 pub use record::Record;
 pub use recovery::Recovery;
-pub use restored::{Recovered, RestoredSession, RestoredSubscription, RestoredWill};
+pub use restored::{
+    Recovered, RestoredForward, RestoredSession, RestoredSubscription, RestoredWill,
+};
 pub use salvage::{Extent, Loss, Part, Salvage, Salvaged, Survey, for_each_in};
 pub use state::{Journal, Retention};
 pub use types::{
-    BLOCK, Copied, Damage, Deadline, Defect, Exchange, Failure, FileId, Identity, ItemId,
-    MAX_SEGMENT_BYTES, MAX_SESSIONS, Position, Recipient, Refused, SessionDetails, SessionNumber,
-    Settings, StoredMessage, SubscriptionDetails, Sync, WillDetails,
+    BLOCK, Copied, Damage, Deadline, Defect, Errands, Exchange, Failure, FileId, ForwardDetails,
+    Identity, ItemId, MAX_SEGMENT_BYTES, MAX_SESSIONS, Position, Recipient, Refused,
+    SessionDetails, SessionNumber, Settings, StoredMessage, SubscriptionDetails, Sync, WillDetails,
 };
 
 /// Calls `each` with every record of the frame that `header` and `records` came from.

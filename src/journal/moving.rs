@@ -205,14 +205,7 @@ impl Journal {
 
     /// Writes a record of the oldest segment again, if it is the one that the index names.
     fn move_record(&mut self, from: Place, record: Record<'_>) -> Result<(), Malformed> {
-        let (Record::Session { id, .. }
-        | Record::Subscription { id, .. }
-        | Record::Message { id, .. }
-        | Record::Held { id, .. }
-        | Record::Sent { id, .. }
-        | Record::Received { id, .. }
-        | Record::Will { id, .. }) = record
-        else {
+        let Some((id, _)) = record.begins() else {
             return Ok(());
         };
         let Some((place, count)) = self.index.get(id) else {

@@ -12,8 +12,8 @@ use crate::wire::{PacketId, QoS, RetainHandling, SubscriptionOptions, Version};
 use super::codec::{Malformed, Reader, put_bytes, put_number, put_signed};
 use super::receivers::Receivers;
 use super::types::{
-    Deadline, ItemId, MAX_SEGMENT_BYTES, MAX_SESSIONS, SessionDetails, SessionNumber,
-    StoredMessage, SubscriptionDetails, WillDetails,
+    Deadline, ForwardDetails, ItemId, MAX_SEGMENT_BYTES, MAX_SESSIONS, SessionDetails,
+    SessionNumber, StoredMessage, SubscriptionDetails, WillDetails,
 };
 
 /// One record.
@@ -114,8 +114,26 @@ pub enum Record<'a> {
         /// The will.
         details: WillDetails<'a>,
     },
-    /// A subscription, an exchange, a held identifier or a will has ended; of a message, that it is
-    /// retained.
+    /// A QoS 2 message is on its way to other shards.
+    Forward {
+        /// This record.
+        id: ItemId,
+        /// Where to, and the message.
+        details: ForwardDetails<'a>,
+    },
+    /// A forwarded message came from another shard, and all before it.
+    Origin {
+        /// This record.
+        id: ItemId,
+        /// The one of the message before.
+        replaces: Option<ItemId>,
+        /// By which lane of which shard.
+        lane: u32,
+        /// What the other shard's journal calls the message.
+        forward: ItemId,
+    },
+    /// A subscription, an exchange, a held identifier, a will or a forwarded message has ended; of a
+    /// message, that it is retained.
     Removed {
         /// Which record.
         id: ItemId,
@@ -132,6 +150,8 @@ const SENT: u8 = 7;
 const RECEIVED: u8 = 8;
 const WILL: u8 = 9;
 const REMOVED: u8 = 10;
+const FORWARD: u8 = 11;
+const ORIGIN: u8 = 12;
 
 /// Flags of a message.
 const RETAIN: u8 = 0b0000_0100;
@@ -253,6 +273,23 @@ impl<'a> Record<'a> {
                 put_number(packet_id.get().into(), out);
                 put_replaced(id, replaces, out);
             }
+            Self::Forward { id, ref details } => {
+                out.push(FORWARD);
+                put_id(id, out);
+                put_forward(details, out);
+            }
+            Self::Origin {
+                id,
+                replaces,
+                lane,
+                forward,
+            } => {
+                out.push(ORIGIN);
+                put_id(id, out);
+                put_replaced(id, replaces, out);
+                put_number(lane.into(), out);
+                put_number(forward.0, out);
+            }
             Self::Removed { id } => {
                 out.push(REMOVED);
                 put_id(id, out);
@@ -261,17 +298,18 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// The item that the record begins, if it does not end one.
-    #[must_use]
-    pub fn item(&self) -> Option<ItemId> {
+    /// The item that begins with the record, and the one that it takes the place of.
+    pub(super) fn begins(&self) -> Option<(ItemId, Option<ItemId>)> {
         match *self {
-            Self::Session { id, .. }
-            | Self::Subscription { id, .. }
-            | Self::Message { id, .. }
-            | Self::Held { id, .. }
-            | Self::Sent { id, .. }
-            | Self::Received { id, .. }
-            | Self::Will { id, .. } => Some(id),
+            Self::Session { id, replaces, .. }
+            | Self::Subscription { id, replaces, .. }
+            | Self::Message { id, replaces, .. }
+            | Self::Received { id, replaces, .. }
+            | Self::Will { id, replaces, .. }
+            | Self::Origin { id, replaces, .. } => Some((id, replaces)),
+            Self::Held { id, .. } | Self::Sent { id, .. } | Self::Forward { id, .. } => {
+                Some((id, None))
+            }
             Self::SessionRemoved { .. } | Self::Acknowledged { .. } | Self::Removed { .. } => None,
         }
     }
@@ -282,7 +320,8 @@ impl<'a> Record<'a> {
         | Self::Subscription { replaces, .. }
         | Self::Message { replaces, .. }
         | Self::Received { replaces, .. }
-        | Self::Will { replaces, .. } = &mut self
+        | Self::Will { replaces, .. }
+        | Self::Origin { replaces, .. } = &mut self
         {
             *replaces = None;
         }
@@ -362,6 +401,19 @@ impl<'a> Record<'a> {
             REMOVED => Self::Removed {
                 id: take_id(base, reader)?,
             },
+            FORWARD => Self::Forward {
+                id: take_id(base, reader)?,
+                details: take_forward(reader)?,
+            },
+            ORIGIN => {
+                let id = take_id(base, reader)?;
+                Self::Origin {
+                    id,
+                    replaces: take_replaced(id, reader)?,
+                    lane: reader.narrow()?,
+                    forward: item(reader.number()?)?,
+                }
+            }
             _ => return Err(Malformed),
         })
     }
@@ -608,10 +660,35 @@ fn put_will(details: &WillDetails<'_>, out: &mut Vec<u8>) {
             .map_or(0, |seconds| u64::from(seconds) + 1),
         out,
     );
-    let mut message = Vec::new();
-    message.push(message_flags(&details.message));
-    put_message(&details.message, &mut message);
-    put_bytes(&message, out);
+    put_whole_message(&details.message, out);
+}
+
+/// A message with its flags and its length.
+fn put_whole_message(message: &StoredMessage<'_>, out: &mut Vec<u8>) {
+    let mut encoded = Vec::new();
+    encoded.push(message_flags(message));
+    put_message(message, &mut encoded);
+    put_bytes(&encoded, out);
+}
+
+fn take_whole_message<'a>(reader: &mut Reader<'a>) -> Result<StoredMessage<'a>, Malformed> {
+    let mut message = Reader::new(reader.bytes()?);
+    let flags = message.byte()?;
+    take_message(flags, message)
+}
+
+fn put_forward(details: &ForwardDetails<'_>, out: &mut Vec<u8>) {
+    put_number(details.shards, out);
+    put_bytes(details.errands.as_bytes(), out);
+    put_whole_message(&details.message, out);
+}
+
+fn take_forward<'a>(reader: &mut Reader<'a>) -> Result<ForwardDetails<'a>, Malformed> {
+    Ok(ForwardDetails {
+        shards: reader.number()?,
+        errands: reader.text()?,
+        message: take_whole_message(reader)?,
+    })
 }
 
 fn take_will<'a>(reader: &mut Reader<'a>) -> Result<WillDetails<'a>, Malformed> {
@@ -621,13 +698,11 @@ fn take_will<'a>(reader: &mut Reader<'a>) -> Result<WillDetails<'a>, Malformed> 
         0 => None,
         seconds => Some(u32::try_from(seconds - 1).map_err(|_| Malformed)?),
     };
-    let mut message = Reader::new(reader.bytes()?);
-    let flags = message.byte()?;
     Ok(WillDetails {
         due,
         delay_interval,
         message_expiry_interval,
-        message: take_message(flags, message)?,
+        message: take_whole_message(reader)?,
     })
 }
 

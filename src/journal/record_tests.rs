@@ -168,6 +168,20 @@ impl Owned {
                     message: self.message(),
                 },
             },
+            10 => Record::Forward {
+                id,
+                details: ForwardDetails {
+                    shards: other.0,
+                    errands: &self.more,
+                    message: self.message(),
+                },
+            },
+            11 => Record::Origin {
+                id,
+                replaces,
+                lane: self.numbers.0,
+                forward: other,
+            },
             _ => Record::Removed { id },
         }
     }
@@ -178,7 +192,7 @@ proptest! {
     fn records_read_as_they_were_written(
         base in item(),
         parts in prop::collection::vec(
-            (1..=10_u8, owned(), item(), item(), session(), packet_id()), 1..6),
+            (1..=12_u8, owned(), item(), item(), session(), packet_id()), 1..6),
     ) {
         let written: Vec<_> = parts
             .iter()

@@ -3,8 +3,8 @@
 use crate::wire::{PacketId, QoS, SubscriptionOptions, Version};
 
 use super::types::{
-    Deadline, Exchange, ItemId, Position, SessionDetails, SessionNumber, StoredMessage,
-    SubscriptionDetails, WillDetails,
+    Deadline, Exchange, ForwardDetails, ItemId, Position, SessionDetails, SessionNumber,
+    StoredMessage, SubscriptionDetails, WillDetails,
 };
 
 /// What a journal held, but for the bodies of messages; [`Journal::each_message`] brings those.
@@ -14,8 +14,79 @@ pub struct Recovered {
     pub sessions: Vec<RestoredSession>,
     /// The retained messages, in the order they came.
     pub retained: Vec<ItemId>,
+    /// Messages that were on their way to other shards, in the order they came.
+    pub forwards: Vec<RestoredForward>,
+    /// Of each lane the last message that was forwarded by it to this journal: its record, the lane, and
+    /// what the other journal calls it.
+    pub origins: Vec<(ItemId, u32, ItemId)>,
     /// The last frame that was read.
     pub position: Position,
+}
+
+/// A message that was on its way to other shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoredForward {
+    /// What the journal calls it.
+    pub id: ItemId,
+    /// Shards whose subscribers get it, one bit each.
+    pub shards: u64,
+    /// What it is for besides.
+    pub errands: Box<str>,
+    message: RestoredMessage,
+}
+
+impl RestoredForward {
+    pub(super) fn new(id: ItemId, details: &ForwardDetails<'_>) -> Self {
+        Self {
+            id,
+            shards: details.shards,
+            errands: details.errands.into(),
+            message: RestoredMessage::from(&details.message),
+        }
+    }
+
+    /// The message.
+    #[must_use]
+    pub fn message(&self) -> StoredMessage<'_> {
+        self.message.get()
+    }
+}
+
+/// A message as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct RestoredMessage {
+    topic: Box<str>,
+    properties: Box<[u8]>,
+    payload: Box<[u8]>,
+    qos: QoS,
+    retain: bool,
+    expires_at: Deadline,
+}
+
+impl RestoredMessage {
+    fn get(&self) -> StoredMessage<'_> {
+        StoredMessage {
+            topic: &self.topic,
+            properties: &self.properties,
+            payload: &self.payload,
+            qos: self.qos,
+            retain: self.retain,
+            expires_at: self.expires_at,
+        }
+    }
+}
+
+impl From<&StoredMessage<'_>> for RestoredMessage {
+    fn from(message: &StoredMessage<'_>) -> Self {
+        Self {
+            topic: message.topic.into(),
+            properties: message.properties.into(),
+            payload: message.payload.into(),
+            qos: message.qos,
+            retain: message.retain,
+            expires_at: message.expires_at,
+        }
+    }
 }
 
 /// A session as it was.
@@ -119,12 +190,7 @@ pub struct RestoredWill {
     pub delay_interval: u32,
     /// Seconds from the publication until it is too old.
     pub message_expiry_interval: Option<u32>,
-    topic: Box<str>,
-    properties: Box<[u8]>,
-    payload: Box<[u8]>,
-    qos: QoS,
-    retain: bool,
-    expires_at: Deadline,
+    message: RestoredMessage,
 }
 
 impl RestoredWill {
@@ -135,31 +201,18 @@ impl RestoredWill {
             due: self.due,
             delay_interval: self.delay_interval,
             message_expiry_interval: self.message_expiry_interval,
-            message: StoredMessage {
-                topic: &self.topic,
-                properties: &self.properties,
-                payload: &self.payload,
-                qos: self.qos,
-                retain: self.retain,
-                expires_at: self.expires_at,
-            },
+            message: self.message.get(),
         }
     }
 }
 
 impl From<&WillDetails<'_>> for RestoredWill {
     fn from(details: &WillDetails<'_>) -> Self {
-        let message = &details.message;
         Self {
             due: details.due,
             delay_interval: details.delay_interval,
             message_expiry_interval: details.message_expiry_interval,
-            topic: message.topic.into(),
-            properties: message.properties.into(),
-            payload: message.payload.into(),
-            qos: message.qos,
-            retain: message.retain,
-            expires_at: message.expires_at,
+            message: RestoredMessage::from(&details.message),
         }
     }
 }

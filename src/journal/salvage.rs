@@ -498,7 +498,8 @@ impl Salvaged {
         for part in of_file(&self.parts, file) {
             for_each_in(part, bytes, |at, length, record| {
                 let place = Place::new(part.header.segment, at as usize);
-                let item = record.item().and_then(|item| self.journal.index.get(item));
+                let begins = record.begins();
+                let item = begins.and_then(|(item, _)| self.journal.index.get(item));
                 if item.is_some_and(|(stands, _)| stands == place) {
                     living += length as u64;
                 }

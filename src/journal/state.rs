@@ -10,8 +10,8 @@ use super::moving::Moving;
 use super::receivers::{Receivers, put_recipients};
 use super::record::{MESSAGE_OVERHEAD, Record};
 use super::types::{
-    Damage, Exchange, Failure, FileId, ItemId, MAX_SESSIONS, Position, Recipient, Refused,
-    SessionDetails, SessionNumber, StoredMessage, SubscriptionDetails, WillDetails,
+    Damage, Exchange, Failure, FileId, ForwardDetails, ItemId, MAX_SESSIONS, Position, Recipient,
+    Refused, SessionDetails, SessionNumber, StoredMessage, SubscriptionDetails, WillDetails,
 };
 
 /// The journal of one shard. See [`super`] for which call comes before which packet.
@@ -539,6 +539,57 @@ impl Journal {
         self.append(&Record::Removed { id })?;
         self.end_item(id);
         Ok(())
+    }
+
+    /// A QoS 2 message is about to be handed to other shards.
+    ///
+    /// # Errors
+    /// It is too large.
+    pub fn forward(&mut self, details: ForwardDetails<'_>) -> Result<ItemId, Refused> {
+        let id = self.log.take_item();
+        self.begin_item(id, &Record::Forward { id, details })?;
+        Ok(id)
+    }
+
+    /// All of them have it on disk.
+    ///
+    /// # Errors
+    /// There is no such message.
+    pub fn forwarded(&mut self, forward: ItemId) -> Result<(), Refused> {
+        self.index.get(forward).ok_or(Refused::Unknown)?;
+        self.append(&Record::Removed { id: forward })?;
+        self.end_item(forward);
+        Ok(())
+    }
+
+    /// What another shard forwarded is here, and all before it. `replaces` is what this returned for the
+    /// one before.
+    ///
+    /// # Errors
+    /// There is nothing of that name to replace.
+    pub fn note_origin(
+        &mut self,
+        lane: u32,
+        forward: ItemId,
+        replaces: Option<ItemId>,
+    ) -> Result<ItemId, Refused> {
+        if replaces.is_some_and(|old| self.index.get(old).is_none()) {
+            return Err(Refused::Unknown);
+        }
+        let id = self.log.take_item();
+        self.begin_item(
+            id,
+            &Record::Origin {
+                id,
+                replaces,
+                lane,
+                forward,
+            },
+        )?;
+        if let Some(old) = replaces {
+            self.end_item(old);
+        }
+        Ok(id)
     }
 
     // Getters.

@@ -135,6 +135,44 @@ pub struct WillDetails<'a> {
     pub message: StoredMessage<'a>,
 }
 
+/// A QoS 2 message on its way to other shards.
+///
+/// Its publisher's shard keeps it from before it is handed over until all of them have it on disk. What
+/// was on its way when the power went is handed over again at the start, to those who say that it never
+/// came: so it arrives once, whichever disk was behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForwardDetails<'a> {
+    /// Shards whose subscribers get it, one bit each.
+    pub shards: u64,
+    /// Shards that get it for one member of a group, or to retain it: [`Errands`].
+    pub errands: &'a str,
+    /// The message.
+    pub message: StoredMessage<'a>,
+}
+
+/// What a forwarded message is for besides subscribers: a text, because records borrow.
+///
+/// For each errand the shard's number, NUL, `$share/name/filter` or nothing for the retained message of the
+/// topic, NUL. No filter holds NUL [MQTT-4.7.3-2].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Errands(pub String);
+
+impl Errands {
+    /// Adds an errand.
+    pub fn push(&mut self, shard: usize, group: &str) {
+        self.0 += &format!("{shard}\0{group}\0");
+    }
+
+    /// The errands, as they were added. What cannot be understood is left out.
+    pub fn each(text: &str) -> impl Iterator<Item = (usize, &str)> {
+        let mut parts = text.split_terminator('\0');
+        std::iter::from_fn(move || {
+            let shard = parts.next()?.parse().ok()?;
+            Some((shard, parts.next()?))
+        })
+    }
+}
+
 /// A session that gets a message, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recipient<'a> {

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
@@ -20,7 +21,7 @@ use crate::time::Time;
 use super::admin::Asker;
 use super::clock::Clock;
 use super::driver::{Common, DriverOptions};
-use super::error::BootError;
+use super::error::{BootError, ListenError};
 use super::http::{self, Facts, HttpAddress};
 use super::keeper::KeeperOptions;
 use super::listener::{ListenAddress, Listener, listen};
@@ -165,10 +166,9 @@ pub fn run(options: RuntimeOptions) -> Result<(), BootError> {
     let listeners = listen_everywhere(&options, shards)?;
     let addresses = addresses(&listeners);
     let http = options.http.map(http::bind).transpose()?.flatten();
-    let bells = (0..shards)
-        .map(|_| mesh::Bell::new())
-        .collect::<Result<_, _>>()
-        .map_err(|error| BootError::System("open a pair of sockets", error))?;
+    let bells = (0..shards).map(|_| mesh::Bell::new());
+    let bells = bells.collect::<Result<_, _>>();
+    let bells = bells.map_err(|error| BootError::System("open a pair of sockets", error))?;
     let (meshes, doors) = mesh::build(bells);
     let (asker, questions) = Asker::new(Arc::clone(&doors));
     let (events, notes) = unbounded();
@@ -307,8 +307,30 @@ fn place(shards: usize) -> Result<Vec<usize>, BootError> {
 /// All listeners.
 fn listen_everywhere(options: &RuntimeOptions, shards: usize) -> Result<Vec<Listener>, BootError> {
     let listeners = options.listeners.iter();
-    let listeners = listeners.map(|wanted| listen(wanted, shards, options.backlog));
+    let listeners = listeners.map(|wanted| listen_patiently(wanted, shards, options.backlog));
     Ok(listeners.collect::<Result<_, _>>()?)
+}
+
+/// The kernel takes the rings of a process that was killed apart after the process is gone, and the
+/// listening sockets with them: whoever is started anew at once finds its port in use for a moment.
+fn listen_patiently(
+    wanted: &ListenAddress,
+    shards: usize,
+    backlog: u32,
+) -> Result<Listener, ListenError> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const PAUSE: Duration = Duration::from_millis(10);
+    let begun = Instant::now();
+    loop {
+        match listen(wanted, shards, backlog) {
+            Err(error)
+                if error.error.kind() == ErrorKind::AddrInUse && begun.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Names and actual addresses.

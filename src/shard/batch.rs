@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use crate::message::MessageView;
+use crate::message::{ItemId, MessageView};
 use crate::route::{Member, SessionKey, ShardId, stable_hash};
 use crate::session::ReplayKey;
 use crate::stats::Stats;
@@ -39,6 +39,8 @@ struct Head {
     qos: QoS,
     retain: bool,
     target: Option<SessionKey>,
+    /// What the journal of the sending shard calls it, if it has to be told that it arrived.
+    origin: Option<ItemId>,
     /// There are several: their packets stand in place of the payload.
     run: Option<RunShape>,
 }
@@ -52,6 +54,8 @@ pub struct Frame<'a> {
     pub run: Option<Run<'a>>,
     /// Where it goes: to everybody who subscribed, or to one member of a group.
     pub target: Target<'a>,
+    /// What the journal of the sending shard calls it, where that waits until it is on disk here.
+    pub origin: Option<ItemId>,
 }
 
 /// Who on the receiving shard is meant.
@@ -104,6 +108,13 @@ impl Batch {
         self.push_head(message, None, Some(session), &name);
     }
 
+    /// The one that was appended last is forwarded from the journal of this shard.
+    pub(super) fn set_origin(&mut self, origin: ItemId) {
+        if let Some(last) = self.heads.last_mut() {
+            last.origin = Some(origin);
+        }
+    }
+
     fn push_head(
         &mut self,
         message: &MessageView<'_>,
@@ -128,6 +139,7 @@ impl Batch {
             qos: message.qos,
             retain: message.retain,
             target,
+            origin: None,
             run: run.map(Run::shape),
         });
     }
@@ -164,6 +176,7 @@ impl Batch {
             },
             run,
             target,
+            origin: head.origin,
         }
     }
 
@@ -253,6 +266,14 @@ pub enum Control {
         /// Where to go on, `None` when there are no more.
         after: Option<Box<str>>,
     },
+    /// At the start: the last message that the receiving shard forwarded and that is on disk here, by the
+    /// live lane and by the control lane.
+    Arrived {
+        /// By the live lane; none if none ever was.
+        live: Option<ItemId>,
+        /// By the control lane.
+        control: Option<ItemId>,
+    },
     /// How far the receiver of live frames and control messages has come.
     Answer {
         /// Live frames with QoS > 0 that are done, since the start.
@@ -276,6 +297,7 @@ impl Control {
             }
             Self::RetainedQuery { .. }
             | Self::RetainedChunk { .. }
+            | Self::Arrived { .. }
             | Self::Answer { .. }
             | Self::Report(_) => false,
         }

@@ -7,9 +7,11 @@
 //!
 //! Without a journal every call does nothing, and nothing waits.
 
+use std::collections::BTreeMap;
+
 use crate::journal::{
-    Copied, Deadline, Failure, Journal, Position, Recipient, Refused, Retention, SessionDetails,
-    StoredMessage, SubscriptionDetails, WillDetails, Write,
+    Copied, Deadline, Errands, Failure, ForwardDetails, Journal, Position, Recipient, Refused,
+    Retention, SessionDetails, StoredMessage, SubscriptionDetails, WillDetails, Write,
 };
 use crate::message::{ItemId, MessageView};
 use crate::route::SessionKey;
@@ -63,11 +65,22 @@ struct Inner {
     /// Appends that somebody has to wait for, and where the last of them is.
     promises: u64,
     promised: Position,
+    /// By the lanes of other shards: the record that says so, and the last message that came.
+    origins: BTreeMap<u32, (ItemId, ItemId)>,
 }
 
 impl Store {
-    pub(super) fn new(journal: Journal, durable: Durable, epoch: Epoch) -> Self {
+    pub(super) fn new(
+        journal: Journal,
+        origins: &[(ItemId, u32, ItemId)],
+        durable: Durable,
+        epoch: Epoch,
+    ) -> Self {
+        let origins = origins.iter();
         Self(Some(Box::new(Inner {
+            origins: origins
+                .map(|&(record, lane, forward)| (lane, (record, forward)))
+                .collect(),
             promises: 0,
             promised: journal.durable(),
             journal,
@@ -210,14 +223,7 @@ impl Store {
         }
         let waits = (!recipients.is_empty() && inner.durable.sessions == Durability::Always)
             || (retention != Retention::None && inner.durable.retained == Durability::Always);
-        let stored = StoredMessage {
-            topic: message.topic.as_str(),
-            properties: message.properties,
-            payload: message.payload,
-            qos: message.qos,
-            retain: message.retain,
-            expires_at: inner.deadline(message.expires_at),
-        };
+        let stored = inner.stored(message);
         let item = inner.journal.add_message(stored, recipients, retention)?;
         if waits {
             inner.promise();
@@ -283,6 +289,55 @@ impl Store {
         }
     }
 
+    // Messages that go to other shards.
+
+    pub(super) fn forward(
+        &mut self,
+        message: &MessageView<'_>,
+        shards: u64,
+        errands: &Errands,
+    ) -> Option<ItemId> {
+        let inner = self.sessions()?;
+        let details = ForwardDetails {
+            shards,
+            errands: &errands.0,
+            message: inner.stored(message),
+        };
+        let item = inner.journal.forward(details).ok()?;
+        inner.promise_of_sessions();
+        Some(item)
+    }
+
+    /// All have it. Nobody waits for that: at worst it is sent again, and is known.
+    pub(super) fn forwarded(&mut self, item: ItemId) {
+        if let Some(inner) = self.sessions() {
+            let _ = inner.journal.forwarded(item);
+        }
+    }
+
+    /// A message came by a lane of another shard.
+    pub(super) fn note_origin(&mut self, lane: u32, forward: ItemId) {
+        let Some(inner) = self.sessions() else { return };
+        let known = inner.origins.get(&lane).copied();
+        let replaces = known.map(|(record, _)| record);
+        if let Ok(record) = inner.journal.note_origin(lane, forward, replaces) {
+            inner.origins.insert(lane, (record, forward));
+            inner.promise_of_sessions();
+        }
+    }
+
+    /// The last message that came by that lane.
+    pub(super) fn origin(&self, lane: u32) -> Option<ItemId> {
+        let known = self.0.as_deref()?.origins.get(&lane)?;
+        Some(known.1)
+    }
+
+    pub(super) fn epoch(&self) -> Epoch {
+        self.0
+            .as_deref()
+            .map_or_else(Epoch::default, |inner| inner.epoch)
+    }
+
     // Inside.
 
     fn sessions(&mut self) -> Option<&mut Inner> {
@@ -335,6 +390,17 @@ impl Inner {
             }
             // Unknown if there was none.
             None => _ = self.journal.clear_will(number),
+        }
+    }
+
+    fn stored<'a>(&self, message: &MessageView<'a>) -> StoredMessage<'a> {
+        StoredMessage {
+            topic: message.topic.as_str(),
+            properties: message.properties,
+            payload: message.payload,
+            qos: message.qos,
+            retain: message.retain,
+            expires_at: self.deadline(message.expires_at),
         }
     }
 

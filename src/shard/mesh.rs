@@ -6,13 +6,14 @@
 
 use std::collections::VecDeque;
 
-use crate::message::Position;
+use crate::message::{ItemId, Position};
 use crate::route::{SessionKey, ShardId};
 use crate::time::Time;
 use crate::wire::PacketId;
 
 use super::batch::{Batch, Control, Target};
 use super::deliver::Fanout;
+use super::forward::Lane;
 use super::publish::receivers_of;
 use super::replay::RetainedQuery;
 use super::{ConnKey, Outbox, Shard};
@@ -29,6 +30,8 @@ pub(super) enum Waiter {
     },
     /// A SUBACK.
     Subscribe(u64),
+    /// The message that this shard's journal keeps until all have it.
+    Forward(ItemId),
 }
 
 /// The accounts with all other shards.
@@ -202,6 +205,9 @@ impl Shard {
                     let receivers = matches.local.len();
                     let mut fanout = Fanout::new(frame.message, &mut encoder, receivers, now);
                     fanout.run = frame.run;
+                    if frame.origin.is_some() {
+                        self.together_with_origin(&frame.message, receivers);
+                    }
                     self.store(receivers_of(&matches, None), None, &mut fanout);
                     !self.publish_local(&matches, None, &mut fanout, out)
                 }
@@ -214,6 +220,7 @@ impl Shard {
                 }
             };
             self.encoder = Some(encoder);
+            self.note_origin(Lane::Live, from, frame.origin);
             let Some(peer) = self.mesh.peers.get_mut(from.index()) else {
                 continue;
             };
@@ -260,7 +267,11 @@ impl Shard {
             Control::Retain(batch) => {
                 let mark = self.store.mark();
                 for frame in batch.frames() {
+                    if frame.origin.is_some() {
+                        self.together_with_origin(&frame.message, 1);
+                    }
                     self.keep_for_another(&frame.message, now);
+                    self.note_origin(Lane::Control, from, frame.origin);
                 }
                 self.mesh.wait_for(from, self.store.promised(mark));
                 out.recycle(batch);
@@ -290,22 +301,29 @@ impl Shard {
                 refused,
             } => {
                 for (waiter, refused) in self.mesh.settle(from, live, control, &refused) {
-                    match waiter {
-                        Waiter::Publish {
-                            conn,
-                            number,
-                            exchange,
-                        } => {
-                            if refused && self.connections.get(conn).is_none() {
-                                self.refused_unheard(exchange);
-                            }
-                            self.answered(conn, number, refused, out);
-                        }
-                        Waiter::Subscribe(serial) => self.interest_known(serial, out),
-                    }
+                    self.settled(waiter, refused, out);
                 }
             }
+            Control::Arrived { live, control } => self.arrived(from, live, control, out),
             Control::Report(stats) => self.sys.report(from, *stats),
+        }
+    }
+
+    /// What was waited for has come.
+    pub(super) fn settled(&mut self, waiter: Waiter, refused: bool, out: &mut Outbox) {
+        match waiter {
+            Waiter::Publish {
+                conn,
+                number,
+                exchange,
+            } => {
+                if refused && self.connections.get(conn).is_none() {
+                    self.refused_unheard(exchange);
+                }
+                self.answered(conn, number, refused, out);
+            }
+            Waiter::Subscribe(serial) => self.interest_known(serial, out),
+            Waiter::Forward(item) => self.forward_answered(item, refused, out),
         }
     }
 }

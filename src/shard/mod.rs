@@ -34,6 +34,7 @@ mod durable;
 mod event;
 mod explain;
 mod fault;
+mod forward;
 mod mesh;
 mod outbox;
 mod publish;
@@ -73,6 +74,7 @@ pub use sys::{Loads, Memory, system_topics};
 use connect::{Answered, Asked};
 use deliver::Encoder;
 use durable::Store;
+use forward::Forwards;
 use mesh::Mesh;
 use publish::Incoming;
 use random::Random;
@@ -117,6 +119,7 @@ pub struct Shard {
     /// Taken out while a message is routed, so it is a box.
     encoder: Option<Box<Encoder>>,
     store: Store,
+    forwards: Forwards,
     sys: Sys,
     random: Random,
     serial: u64,
@@ -154,6 +157,7 @@ impl Shard {
             due_queries: Vec::new(),
             encoder: None,
             store: Store::default(),
+            forwards: Forwards::default(),
             sys: Sys::new(identity.shards, now),
             serial: 0,
             housekeeping,
@@ -448,6 +452,7 @@ impl Shard {
     pub fn end_turn(&mut self, now: Time, out: &mut Outbox) {
         self.read_own_retained(now, out);
         self.answer_queries(out);
+        self.send_late(out);
         self.mesh.answer(out);
     }
 

@@ -12,6 +12,7 @@ use crate::wire::{Ack, AckKind, PacketId, Publish, QoS, ReasonCode, Run};
 use super::batch::{Control, home};
 use super::deliver::{Fanout, Matched, send_ack, send_successes};
 use super::durable::{Mark, Store};
+use super::forward::Parcel;
 use super::mesh::Waiter;
 use super::{ConnKey, Fault, Outbox, QueueOverflow, Shard};
 
@@ -22,6 +23,8 @@ pub(super) struct Publisher {
     pub(super) session: Option<SessionKey>,
     /// Who is told when other shards have answered.
     pub(super) waiter: Option<Waiter>,
+    /// Whether it must come to other shards once, whatever dies meanwhile.
+    pub(super) exactly_once: bool,
 }
 
 impl Publisher {
@@ -29,6 +32,7 @@ impl Publisher {
     pub(super) const BROKER: Self = Self {
         session: None,
         waiter: None,
+        exactly_once: false,
     };
 }
 
@@ -41,7 +45,7 @@ pub(super) struct Incoming<'a> {
 }
 
 /// What became of a publish, as far as it is known at once.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Default)]
 pub(super) struct Published {
     /// Whether anybody wants it.
     pub(super) matched: bool,
@@ -49,6 +53,8 @@ pub(super) struct Published {
     pub(super) refused: bool,
     /// Shards that have to answer.
     pub(super) waiting: u32,
+    /// What is to be on disk here before other shards get it, if there is such a thing.
+    pub(super) parcel: Option<Parcel>,
 }
 
 /// What the publisher of a message is told, and when.
@@ -73,7 +79,7 @@ impl Told {
 
 impl Published {
     /// What its publisher is told.
-    const fn reason(self) -> ReasonCode {
+    const fn reason(&self) -> ReasonCode {
         match self {
             Self { refused: true, .. } => ReasonCode::QuotaExceeded,
             Self { matched: false, .. } => ReasonCode::NoMatchingSubscribers,
@@ -212,17 +218,19 @@ impl Shard {
                 exchange: exchange.then_some((key, packet_id)),
             })
         });
-        let publisher = Publisher {
-            session: Some(key),
-            waiter,
-        };
+        let stored = self.sessions.get(key).and_then(Session::keeps);
         let exchange = publish
             .packet_id
             .filter(|_| publish.qos == QoS::ExactlyOnce);
-        let stored = self.sessions.get(key).and_then(|session| session.stored);
-        if exchange.is_some() && stored.is_some() {
+        let exactly_once = stored.is_some() && exchange.is_some();
+        if exactly_once {
             self.hold_together(&message);
         }
+        let publisher = Publisher {
+            session: Some(key),
+            waiter,
+            exactly_once,
+        };
         let mark = self.store.mark();
         let published = self.publish(&message, incoming.run, publisher, now, out);
         if let Some(packet_id) = exchange {
@@ -277,7 +285,7 @@ impl Shard {
             1
         } else if publish.qos == QoS::AtLeastOnce {
             u32::MAX
-        } else if session.received.last() < publish.packet_id && session.stored.is_none() {
+        } else if session.received.last() < publish.packet_id && session.keeps().is_none() {
             u32::try_from(room).unwrap_or(u32::MAX)
         } else {
             1
@@ -422,7 +430,7 @@ impl Shard {
         /// Bytes of a record besides the message, by far.
         const RECORD: usize = 64;
         let matches = self.routes.matches(message.topic);
-        let bodies = matches.groups.len() + 1;
+        let bodies = matches.groups.len() + 2;
         let receivers = matches.local.len();
         self.store
             .together(bodies * (message.size() + 2 * RECORD) + receivers * RECORD + RECORD);
@@ -443,6 +451,7 @@ impl Shard {
             matched: !matches.local.is_empty()
                 || !matches.remote.is_empty()
                 || !matches.groups.is_empty(),
+            parcel: publisher.exactly_once.then(Parcel::default),
             ..Published::default()
         };
         let mut encoder = self.encoder.take().unwrap_or_default();
@@ -462,8 +471,13 @@ impl Shard {
         published.refused = self.publish_local(&matches, publisher.session, &mut fanout, out);
         let stored = fanout.stored;
         for shard in matches.remote.iter() {
-            out.live(shard, |batch| batch.push_run(message, run.as_ref()));
-            self.expect_answer(shard, message.qos, publisher.waiter, &mut published);
+            match &mut published.parcel {
+                Some(parcel) => parcel.add_shard(shard),
+                None => {
+                    out.live(shard, |batch| batch.push_run(message, run.as_ref()));
+                    self.expect_answer(shard, message.qos, publisher.waiter, &mut published);
+                }
+            }
         }
         if !matches.groups.is_empty() {
             self.publish_shared(&matches, publisher, &mut fanout, &mut published, out);
@@ -474,6 +488,12 @@ impl Shard {
             self.keep(message, stored);
         } else if let Some(keeper) = keeper {
             self.retain(keeper, message, publisher.waiter, &mut published, out);
+        }
+        if let Some(parcel) = published.parcel.take().filter(|parcel| !parcel.is_empty()) {
+            match self.forward(message, parcel, publisher.waiter) {
+                true => published.waiting += u32::from(publisher.waiter.is_some()),
+                false => published.refused = true,
+            }
         }
         published
     }
@@ -531,6 +551,9 @@ impl Shard {
         published: &mut Published,
         out: &mut Outbox,
     ) {
+        if let Some(parcel) = &mut published.parcel {
+            return parcel.add_retained(keeper);
+        }
         let mut batch = out.spare_batch();
         batch.push(message);
         let waiter = waiter.filter(|_| message.qos > QoS::AtMostOnce);

@@ -42,6 +42,18 @@ struct Waiting {
 }
 
 impl Epoch {
+    /// A stored message, to be routed or kept.
+    pub(super) fn view<'a>(self, stored: &StoredMessage<'a>) -> MessageView<'a> {
+        MessageView {
+            topic: Name::trusted(stored.topic),
+            properties: stored.properties,
+            payload: stored.payload,
+            qos: stored.qos,
+            retain: stored.retain,
+            expires_at: self.time(stored.expires_at),
+        }
+    }
+
     fn time(self, deadline: Deadline) -> Time {
         match deadline {
             Deadline::NEVER => Time::NEVER,
@@ -70,9 +82,10 @@ impl Bodies {
         retained: bool,
         recipients: &[Recipient<'_>],
     ) {
-        let expires_at = self.epoch.time(stored.expires_at);
-        let view = view(&stored, expires_at);
-        let message = view.to_message_by(Some(item), &mut self.scratch);
+        let message = self
+            .epoch
+            .view(&stored)
+            .to_message_by(Some(item), &mut self.scratch);
         for Recipient { session, copy } in recipients {
             let delivery = Delivery {
                 message: message.clone(),
@@ -102,7 +115,9 @@ impl Shard {
         out: &mut Outbox,
     ) {
         out.set_durable(journal.durable());
-        self.store = Store::new(journal, durable, bodies.epoch);
+        self.store = Store::new(journal, &recovered.origins, durable, bodies.epoch);
+        self.tell_arrived(out);
+        self.restore_forwards(recovered.forwards);
         bodies.retained.sort_unstable_by_key(|(item, _)| *item);
         for (_, message) in bodies.retained.drain(..) {
             self.retained.set(message);
@@ -147,7 +162,7 @@ impl Shard {
             (deadline, _) => epoch.time(deadline),
         };
         if let Some(will) = &restored.will {
-            session.will = Some(Box::new(restored_will(will)));
+            session.will = Some(Box::new(restored_will(epoch, will)));
             session.will_at = match will.due {
                 Deadline::NEVER => now.plus_secs(will.delay_interval.into()),
                 deadline => epoch.time(deadline),
@@ -211,21 +226,10 @@ impl Shard {
     }
 }
 
-fn view<'a>(stored: &StoredMessage<'a>, expires_at: Time) -> MessageView<'a> {
-    MessageView {
-        topic: Name::trusted(stored.topic),
-        properties: stored.properties,
-        payload: stored.payload,
-        qos: stored.qos,
-        retain: stored.retain,
-        expires_at,
-    }
-}
-
-fn restored_will(will: &RestoredWill) -> Will {
+fn restored_will(epoch: Epoch, will: &RestoredWill) -> Will {
     let details = will.details();
     Will {
-        message: view(&details.message, Time::NEVER).to_message(),
+        message: epoch.view(&details.message).to_message(),
         delay_interval: details.delay_interval,
         message_expiry_interval: details.message_expiry_interval,
     }

@@ -67,6 +67,10 @@ impl Shard {
             share: Some(share),
             filter,
         };
+        if let Some(parcel) = &mut published.parcel {
+            parcel.add_member(shard, receiver.session, subscription);
+            return true;
+        }
         out.live(shard, |batch| {
             batch.push_shared(&fanout.message, receiver.session, subscription)
         });

@@ -10,7 +10,7 @@ mod delivery;
 #[path = "raw/malformed.rs"]
 mod malformed;
 #[path = "raw/packets.rs"]
-mod packets;
+pub(crate) mod packets;
 #[path = "raw/peer.rs"]
 mod peer;
 #[path = "raw/resume.rs"]

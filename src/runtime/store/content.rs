@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::journal::{
-    Deadline, ItemId, Recipient, Recovered, RestoredSession, Salvaged, SessionNumber,
-    StoredMessage, Sync,
+    Deadline, ItemId, Recipient, Recovered, RestoredForward, RestoredSession, Salvaged,
+    SessionNumber, StoredMessage, Sync,
 };
 use crate::wire::{PacketId, QoS};
 
-use super::StoreError;
 use super::files::Files;
+use super::{StoreError, forwards};
 
 /// Sessions, and messages in their order.
 #[derive(Debug, Default)]
@@ -17,6 +17,9 @@ pub(super) struct Content {
     /// Their lists of messages and exchanges are empty: the messages know.
     pub(super) sessions: Vec<RestoredSession>,
     pub(super) messages: Vec<Kept>,
+    /// What was on its way to other shards, and what came from them: see `forwards`.
+    pub(super) forwards: Vec<RestoredForward>,
+    pub(super) origins: Vec<(ItemId, u32, ItemId)>,
 }
 
 /// A message, or the place of one in the order.
@@ -72,8 +75,36 @@ pub struct Superseded {
 }
 
 impl Content {
+    /// Everything of all journals of a layout, with what was on its way between them.
+    pub(super) fn read_all(journals: &[Files]) -> Result<Vec<Self>, StoreError> {
+        let contents = journals.iter().map(Self::read);
+        let mut contents: Vec<Self> = contents.collect::<Result<_, _>>()?;
+        forwards::deliver(&mut contents);
+        Ok(contents)
+    }
+
+    /// A message comes. As the retained one of its topic it takes the place of the one before, or, without
+    /// a payload, only removes that.
+    pub(super) fn arrive(&mut self, mut kept: Kept, retained: bool) {
+        if let Some(body) = kept.body.as_ref().filter(|_| retained) {
+            let same = |other: &Kept| {
+                let other = other.body.as_ref();
+                other.is_some_and(|other| other.topic == body.topic)
+            };
+            for older in self.messages.iter_mut().filter(|kept| kept.retained) {
+                older.retained = !same(older);
+            }
+            kept.retained = !body.payload.is_empty();
+            self.messages
+                .retain(|kept| kept.retained || !kept.receivers.is_empty());
+        }
+        if kept.retained || !kept.receivers.is_empty() {
+            self.messages.push(kept);
+        }
+    }
+
     /// Everything of a journal.
-    pub(super) fn read(files: &Files) -> Result<Self, StoreError> {
+    fn read(files: &Files) -> Result<Self, StoreError> {
         let mut messages = Vec::new();
         let (_, recovered) =
             files.load_with(Sync::Always, |item, message, retained, recipients| {
@@ -154,7 +185,12 @@ impl Content {
         }
         messages.append(&mut places);
         messages.sort_by_key(|kept| kept.item);
-        Self { sessions, messages }
+        Self {
+            sessions,
+            messages,
+            forwards: recovered.forwards,
+            origins: recovered.origins,
+        }
     }
 
     /// Takes out what a journal that lacks nothing cannot hold: two sessions of a client, two retained

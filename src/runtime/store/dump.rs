@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
-use crate::journal::{Damage, FileId, Loss, Part, Record, for_each_in};
+use crate::journal::{Damage, Errands, FileId, Loss, Part, Record, for_each_in};
 
 use super::StoreError;
 use super::examine::Fault;
@@ -249,6 +249,26 @@ fn parts(record: &Record<'_>) -> (&'static str, Value, Value) {
             json!({"item": id.0, "session": session.0, "replaces": replaces.map(|old| old.0)}),
             json::will(&details),
         ),
+        Record::Forward { id, details } => {
+            let mut errands = Vec::new();
+            errands.extend(Errands::each(details.errands));
+            (
+                "forward",
+                json!({"item": id.0, "shards": details.shards, "errands": errands}),
+                json::message(&details.message),
+            )
+        }
+        Record::Origin {
+            id,
+            replaces,
+            lane,
+            forward,
+        } => (
+            "origin",
+            json!({"item": id.0, "lane": lane, "forward": forward.0,
+                "replaces": replaces.map(|old| old.0)}),
+            Value::Null,
+        ),
         Record::Removed { id } => ("removed", json!({"item": id.0}), Value::Null),
     }
 }
@@ -272,6 +292,9 @@ fn as_text(record: &Record<'_>) -> String {
         match (key.as_str(), record) {
             ("payload", Record::Message { message, .. }) => {
                 text.push_str(&payload(message.payload));
+            }
+            ("payload", Record::Forward { details, .. }) => {
+                text.push_str(&payload(details.message.payload));
             }
             ("payload", Record::Will { details, .. }) => {
                 text.push_str(&payload(details.message.payload));

@@ -112,21 +112,22 @@ impl Remains {
     /// # Errors
     /// A file cannot be read at all.
     pub fn examine(&self) -> Result<Examined, StoreError> {
-        self.examine_each(|_, _| Ok(()))
+        self.examine_each(drop)
     }
 
-    /// The same; `each` gets what can be read of a journal, and knows whether something is wrong with it.
+    /// The same; `each` gets what can be read of each shard, in their order.
     pub(super) fn examine_each(
         &self,
-        mut each: impl FnMut(Content, &ShardExamined) -> Result<(), StoreError>,
+        mut each: impl FnMut(Content),
     ) -> Result<Examined, StoreError> {
         let mut shards = Vec::new();
         for files in &self.shards {
             if !files.directory().is_dir() {
-                continue; // it is among the problems
+                each(Content::default()); // it is among the problems
+                continue;
             }
             let (content, examined) = examine(files)?;
-            each(content, &examined)?;
+            each(content);
             shards.push(examined);
         }
         Ok(Examined {

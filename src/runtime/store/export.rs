@@ -50,8 +50,7 @@ impl Store {
         let mut amount = Amount::default();
         let mut line = |value: Value| writeln!(out, "{value}").map_err(StoreError::Output);
         line(json!({"format": FORMAT, "version": VERSION}))?;
-        for shard in 0..self.shards() {
-            let content = Content::read(&self.files(shard))?;
+        for content in Content::read_all(&self.manifest.files(&self.directory))? {
             for session in &content.sessions {
                 line(json::session(session))?;
                 amount.sessions += 1;
@@ -96,13 +95,9 @@ impl Store {
     }
 
     fn is_empty(&self) -> Result<bool, StoreError> {
-        for shard in 0..self.shards() {
-            let content = Content::read(&self.files(shard))?;
-            if !content.sessions.is_empty() || !content.messages.is_empty() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let contents = Content::read_all(&self.manifest.files(&self.directory))?;
+        let mut contents = contents.iter();
+        Ok(contents.all(|content| content.sessions.is_empty() && content.messages.is_empty()))
     }
 }
 

@@ -18,6 +18,7 @@ mod error;
 mod examine;
 mod export;
 mod files;
+mod forwards;
 mod json;
 mod manifest;
 mod mosquitto;
@@ -124,10 +125,12 @@ impl Store {
             to = shards,
             "the number of shards has changed: durable state is spread anew"
         );
-        let old: Vec<Files> = (0..self.shards()).map(|shard| self.files(shard)).collect();
+        let old = self.manifest.files(&self.directory);
         self.replace(shards, |targets| {
-            old.iter()
-                .try_for_each(|files| targets.take(&Content::read(files)?))
+            let contents = Content::read_all(&old)?;
+            contents
+                .iter()
+                .try_for_each(|content| targets.take(content))
         })
     }
 

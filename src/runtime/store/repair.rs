@@ -13,7 +13,7 @@ use super::examine::Examined;
 use super::manifest::{self, Manifest};
 use super::remains::Remains;
 use super::target::Targets;
-use super::{StoreError, layout, layouts, make_layout, random, sync_directory};
+use super::{StoreError, forwards, layout, layouts, make_layout, random, sync_directory};
 
 /// What a repair did.
 #[derive(Debug)]
@@ -73,7 +73,12 @@ impl Remains {
     fn fill(&self, next: &Manifest) -> Result<(), StoreError> {
         make_layout(&self.directory, next)?;
         let mut targets = Targets::new(next.files(&self.directory))?;
-        self.examine_each(|content, _| targets.take(&content))?;
+        let mut contents = Vec::new();
+        self.examine_each(|content| contents.push(content))?;
+        forwards::deliver(&mut contents);
+        for content in &contents {
+            targets.take(content)?;
+        }
         targets.finish()
     }
 

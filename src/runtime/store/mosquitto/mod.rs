@@ -21,10 +21,10 @@ use crate::topic::{Name, Subscription};
 use crate::wire::{PacketId, QoS, RetainHandling, SubscriptionOptions, Version};
 
 use self::chunks::{Client, ClientMessage, Database, Subscribed};
-use super::StoreError;
 use super::content::{Begun, Body, Content, Kept, Receiver};
 use super::export::Amount;
 use super::target::Targets;
+use super::{StoreError, forwards};
 
 pub(super) use self::chunks::is_one;
 
@@ -56,6 +56,7 @@ fn convert(database: Database<'_>, now: u64) -> (Content, u64) {
         content: Content::default(),
         clients: HashMap::new(),
         kept: BTreeMap::new(),
+        incoming: Vec::new(),
         left_out: database.unknown,
     };
     for client in &database.clients {
@@ -74,10 +75,14 @@ fn convert(database: Database<'_>, now: u64) -> (Content, u64) {
     let Conversion {
         mut content,
         kept,
+        incoming,
         left_out,
         ..
     } = conversion;
     content.messages = kept.into_values().collect();
+    for (kept, retained) in incoming {
+        content.arrive(kept, retained);
+    }
     (content, left_out)
 }
 
@@ -88,6 +93,8 @@ struct Conversion<'a> {
     content: Content,
     clients: HashMap<&'a str, usize>,
     kept: BTreeMap<Order, Kept>,
+    /// QoS 2 from clients, and whether it is retained.
+    incoming: Vec<(Kept, bool)>,
     left_out: u64,
 }
 
@@ -206,62 +213,14 @@ impl<'a> Conversion<'a> {
             Ok(_) => return,
             Err(at) => held.insert(at, packet_id),
         }
-        let receivers = self.matches(&body, session);
-        let retained = body.retain && !body.payload.is_empty();
-        if body.retain {
-            self.unretain(&body.topic);
-        }
-        if retained || !receivers.is_empty() {
-            let order = (u64::MAX, self.kept.len() as u32);
-            self.kept
-                .insert(order, Kept::made(Some(body), retained, receivers));
-        }
-    }
-
-    fn unretain(&mut self, topic: &str) {
-        self.kept.retain(|_, kept| {
-            let same = kept.body.as_ref().is_some_and(|body| &*body.topic == topic);
-            kept.retained &= !same;
-            kept.retained || !kept.receivers.is_empty()
-        });
-    }
-
-    /// Who gets a message that `publisher` published.
-    fn matches(&self, body: &Body, publisher: usize) -> Vec<Receiver> {
-        let mut receivers = Vec::new();
-        let Ok(name) = Name::parse(&body.topic) else {
-            return receivers;
-        };
-        for (session, known) in self.content.sessions.iter().enumerate() {
-            let matching = known.subscriptions.iter().filter(|subscription| {
-                let own = subscription.options.no_local && session == publisher;
-                let parsed = Subscription::parse(&subscription.filter);
-                !own && parsed
-                    .is_ok_and(|parsed| parsed.share.is_none() && parsed.filter.matches(name))
-            });
-            let granted = matching
-                .clone()
-                .map(|subscription| subscription.options.qos);
-            let qos = granted.max().map(|granted| granted.min(body.qos));
-            let Some(qos) = qos.filter(|&qos| qos != QoS::AtMostOnce) else {
-                continue;
-            };
-            receivers.push(Receiver {
-                session,
-                qos,
-                retain: body.retain
-                    && matching
-                        .clone()
-                        .any(|known| known.options.retain_as_published),
-                identifiers: matching
-                    .map(|subscription| subscription.identifier)
-                    .filter(|&identifier| identifier != 0)
-                    .collect(),
-                group: "".into(),
-                exchange: None,
-            });
-        }
-        receivers
+        let receivers = forwards::subscribers(
+            &self.content.sessions,
+            &body.stored(),
+            |subscriber, subscription| !subscription.options.no_local || subscriber != session,
+        );
+        let retained = body.retain;
+        self.incoming
+            .push((Kept::made(Some(body), false, receivers), retained));
     }
 }
 
