@@ -544,7 +544,3 @@ fn files(parts: &[Part]) -> Vec<FileId> {
     files.dedup();
     files
 }
-
-#[cfg(test)]
-#[path = "salvage_tests.rs"]
-mod tests;

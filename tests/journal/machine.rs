@@ -411,7 +411,7 @@ impl Machine {
     }
 
     /// What there is by the way of reading that forgives; it has nothing to forgive.
-    fn salvage(&self) -> Result<Recovered, String> {
+    pub fn salvage(&self) -> Result<Recovered, String> {
         let mut survey = Survey::new(IDENTITY, self.settings);
         for file in self.disk.files() {
             survey.look(FileId(file), self.disk.read(file));

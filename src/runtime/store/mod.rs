@@ -244,3 +244,6 @@ fn lock(directory: &Path) -> Result<File, StoreError> {
 fn random() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
+
+#[cfg(test)]
+mod tests;

@@ -120,7 +120,7 @@ fn refuse_newer(examined: &Examined) -> Result<(), StoreError> {
 }
 
 /// Makes `to` hold what `from` holds: links where the file system has them, copies elsewhere.
-fn link(from: &Path, to: &Path) -> Result<(), StoreError> {
+pub(super) fn link(from: &Path, to: &Path) -> Result<(), StoreError> {
     fs::create_dir_all(to).map_err(|error| StoreError::io("make", to, error))?;
     let entries = fs::read_dir(from).map_err(|error| StoreError::io("read", from, error))?;
     for entry in entries {

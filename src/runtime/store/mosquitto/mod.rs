@@ -102,7 +102,7 @@ impl<'a> Conversion<'a> {
     fn client(&mut self, client: &Client<'a>, now: u64) {
         let (expiry_interval, expires_at) = match client.expiry_interval {
             0 | FOREVER => (FOREVER, Deadline::NEVER),
-            seconds if client.expires_at > 0 => (seconds, Deadline(client.expires_at * 1_000)),
+            seconds if client.expires_at > 0 => (seconds, deadline(client.expires_at)),
             seconds => (seconds, Deadline(now + u64::from(seconds) * 1_000)),
         };
         let index = self.content.sessions.len();
@@ -235,9 +235,14 @@ fn body(database: &Database<'_>, id: u64) -> Option<Body> {
         retain: stored.retain,
         expires_at: match stored.expires_at {
             0 => Deadline::NEVER,
-            seconds => Deadline(seconds * 1_000),
+            seconds => deadline(seconds),
         },
     })
+}
+
+/// A point in time, from seconds since 1970.
+fn deadline(seconds: u64) -> Deadline {
+    Deadline(seconds.saturating_mul(1_000))
 }
 
 /// How far QoS 2 to a client is. QoS 1 that was sent is sent again under an identifier of ours.
