@@ -30,6 +30,8 @@ mod blocked;
 mod broker;
 #[path = "blackbox/crash.rs"]
 mod crash;
+#[path = "blackbox/disk.rs"]
+mod disk;
 #[path = "blackbox/foreign.rs"]
 mod foreign;
 #[path = "blackbox/install.rs"]

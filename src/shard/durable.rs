@@ -45,6 +45,9 @@ pub struct Durable {
     pub retained: Durability,
 }
 
+/// Bytes that are left to acknowledgements, and to the moves that make room, when the disk is full.
+const RESERVED_BYTES: u64 = 8 << 20;
+
 /// The journal of a shard, if it has one.
 #[derive(Default)]
 pub(super) struct Store(Option<Box<Inner>>);
@@ -108,6 +111,12 @@ impl Store {
     pub(super) fn keeps_retained(&self) -> bool {
         let durable = self.0.as_deref().map(|inner| inner.durable);
         durable.is_some_and(|durable| durable.retained != Durability::Off)
+    }
+
+    /// Whether there is so little space left that what can be refused is.
+    pub(super) fn is_short(&self) -> bool {
+        let journal = self.get();
+        journal.is_some_and(|journal| journal.is_full() && journal.room() < RESERVED_BYTES)
     }
 
     /// What is appended until the next write stands in one frame, if it is no more than `bytes`.

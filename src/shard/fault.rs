@@ -42,6 +42,8 @@ pub enum Fault {
     SessionTakenOver,
     /// A client may not publish there.
     NotAuthorized,
+    /// There is no space to keep what it publishes.
+    NoSpace,
     /// The broker stops.
     ShuttingDown,
 }
@@ -69,6 +71,7 @@ impl Fault {
             Self::ConnectTimeout => ReasonCode::MaximumConnectTime,
             Self::SessionTakenOver => ReasonCode::SessionTakenOver,
             Self::NotAuthorized => ReasonCode::NotAuthorized,
+            Self::NoSpace => ReasonCode::QuotaExceeded,
             Self::ShuttingDown => ReasonCode::ServerShuttingDown,
         }
     }
@@ -101,6 +104,7 @@ impl Fault {
             Self::ConnectTimeout => "CONNECT did not come in time",
             Self::SessionTakenOver => "another connection took this client id [MQTT-3.1.4-3]",
             Self::NotAuthorized => "not authorized",
+            Self::NoSpace => "there is no space on disk to keep it",
             Self::ShuttingDown => "the broker shuts down",
         }
     }

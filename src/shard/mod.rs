@@ -50,6 +50,7 @@ mod tick;
 
 use std::collections::BTreeMap;
 
+use crate::journal::Journal;
 use crate::limits::MAX_CONNECT_PACKET_SIZE;
 use crate::policy::Policy;
 use crate::route::{Retained, Routes, SessionKey, ShardId};
@@ -466,6 +467,7 @@ impl Shard {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let shared = self.routes.shared_subscriptions(self.identity.shard);
+        let kept = self.kept();
         // Counted by QoS alone while they are sent.
         let mut packets_sent = self.stats.packets_sent;
         packets_sent[PacketType::Publish as usize] += self.stats.publishes_sent.iter().sum::<u64>();
@@ -476,6 +478,12 @@ impl Shard {
             retained: self.retained.len() as u64,
             retained_bytes: self.retained.bytes() as u64,
             packets_sent,
+            durable_waiting_bytes: kept.map_or(0, |journal| journal.backlog() as u64),
+            durable_room_bytes: kept.map_or(0, Journal::room),
+            durable_segments: kept.map_or(0, |journal| journal.segments() as u64),
+            durable_items: kept.map_or(0, |journal| journal.items() as u64),
+            durable_full: kept.map_or(0, |journal| journal.is_full().into()),
+            durable_failed: kept.map_or(0, |journal| journal.failure().is_some().into()),
             ..self.stats
         }
     }

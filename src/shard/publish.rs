@@ -7,7 +7,7 @@ use crate::session::{Acknowledgement, Connection, Identifiers, Session};
 use crate::stats::Stats;
 use crate::time::Time;
 use crate::topic::Name;
-use crate::wire::{Ack, AckKind, PacketId, Publish, QoS, ReasonCode, Run};
+use crate::wire::{Ack, AckKind, PacketId, Publish, QoS, ReasonCode, Run, Version};
 
 use super::batch::{Control, home};
 use super::deliver::{Fanout, Matched, send_ack, send_successes};
@@ -208,6 +208,9 @@ impl Shard {
                 .message_expiry_interval
                 .map_or(Time::NEVER, |seconds| now.plus_secs(seconds.into())),
         };
+        if self.store.is_short() && self.needs_disk(&message) {
+            return self.refuse_for_space(conn, key, incoming, out);
+        }
         let waiter = publish.packet_id.and_then(|packet_id| {
             let connection = self.connections.get(conn)?;
             let waiting = connection.acknowledgements.len() as u64;
@@ -243,6 +246,51 @@ impl Shard {
         };
         self.owe(conn, key, incoming, told, out);
         Ok(())
+    }
+
+    /// Whether somebody is promised that the message is on disk.
+    fn needs_disk(&mut self, message: &MessageView<'_>) -> bool {
+        if message.qos == QoS::AtMostOnce {
+            return false;
+        }
+        let matches = self.routes.matches(message.topic);
+        let keeps = |receiver: &Receiver| {
+            let session = self.sessions.get(receiver.session);
+            session.is_some_and(|session| session.keeps().is_some())
+        };
+        // Other shards have the same disk, most likely.
+        (message.retain && !message.payload.is_empty())
+            || !matches.remote.is_empty()
+            || !matches.groups.is_empty()
+            || matches.local.iter().any(keeps)
+    }
+
+    /// There is no space: version 5 is told, others are cut off before they take it for kept. Both may
+    /// send it again.
+    fn refuse_for_space(
+        &mut self,
+        conn: ConnKey,
+        key: SessionKey,
+        incoming: &Incoming<'_>,
+        out: &mut Outbox,
+    ) -> Result<(), Fault> {
+        let count = incoming.run.map_or(1, |run| run.count());
+        self.stats.refused_for_space += u64::from(count);
+        let version = self
+            .connections
+            .get(conn)
+            .map(|connection| connection.version);
+        if version.is_some_and(Version::is_v5) {
+            let refused = Told::now(ReasonCode::QuotaExceeded, Position::default());
+            self.owe(conn, key, incoming, refused, out);
+            return Ok(());
+        }
+        if let Some(session) = self.sessions.get_mut(key) {
+            incoming.packet_ids().for_each(|packet_id| {
+                session.received.remove(packet_id);
+            });
+        }
+        Err(Fault::NoSpace)
     }
 
     /// How many messages that begin with `publish` may be taken together. Of QoS 0: all that nobody

@@ -232,6 +232,21 @@ measured! {
         queued: u64 = Gauge "queued_messages";
         /// Bytes of those, a message counted once for each session that it waits for.
         queued_bytes: u64 = Gauge "queued_bytes";
+        /// PUBLISH packets that were refused because there is no space for durable state: 0x97 for
+        /// version 5, the end of the connection for others.
+        refused_for_space: u64 = Counter "publishes_refused_no_space_total";
+        /// Bytes of durable state that wait to be written.
+        durable_waiting_bytes: u64 = Gauge "durable_waiting_bytes";
+        /// Bytes of durable state that fit into files that there are.
+        durable_room_bytes: u64 = Gauge "durable_room_bytes";
+        /// Files of durable state that count.
+        durable_segments: u64 = Gauge "durable_segments";
+        /// Things that are kept: messages, subscriptions, sessions, wills, exchanges.
+        durable_items: u64 = Gauge "durable_items";
+        /// Shards that cannot get more space for durable state.
+        durable_full: u64 = Gauge "durable_full";
+        /// Shards whose disk has failed: they acknowledge nothing any more that has to be durable.
+        durable_failed: u64 = Gauge "durable_failed";
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct Broker {
     port: u16,
     shards: u8,
     dir: PathBuf,
+    /// What takes space on its disk.
+    ballast: Option<PathBuf>,
     stopped: bool,
 }
 
@@ -62,14 +64,52 @@ impl Broker {
     }
 
     /// Starts a broker on a port and a data directory that another one had before.
-    pub(crate) fn start_at(setup: Setup, port: u16, data: &Path) -> Self {
+    pub(crate) fn start_at(
+        setup: Setup,
+        port: u16,
+        data: &Path,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let mut broker = Self::launch(setup, port, fresh_folder(port), data, |command| {
+            command.envs(environment.iter().copied());
             // Whoever was away for long still gets everything.
             command.env("SHARDMQ__MQTT__MAX_QUEUED_MESSAGES", "10000000");
             command.env("SHARDMQ__MQTT__MAX_QUEUED_BYTES", "4 GiB");
         });
         broker.wait_until_it_serves();
         broker
+    }
+
+    /// Starts a broker on a disk of 100 MiB that it has for itself, a fifth of it taken.
+    pub(crate) fn start_on_small_disk(setup: Setup, port: u16, data: &Path) -> Self {
+        std::fs::create_dir_all(data).expect("the folder is fresh");
+        let mut broker = Self::launch(setup, port, fresh_folder(port), data, |command| {
+            let path = data.display();
+            let script = format!(
+                "mount -t tmpfs -o size=100m tmpfs {path} && \
+                 dd if=/dev/zero of={path}/ballast bs=1M count=20 status=none && exec \"$@\""
+            );
+            let mut inside = Command::new("unshare");
+            inside
+                .args(["-rm", "sh", "-c", &script, "sh"])
+                .arg(command.get_program())
+                .args(command.get_args())
+                .env("SHARDMQ__MQTT__MAX_QUEUED_MESSAGES", "10000000")
+                .env("SHARDMQ__MQTT__MAX_QUEUED_BYTES", "4 GiB");
+            inside.current_dir(command.get_current_dir().expect("it is set"));
+            *command = inside;
+        });
+        broker.ballast = Some(data.join("ballast"));
+        broker.wait_until_it_serves();
+        broker
+    }
+
+    /// Gives a broker on a small disk more space.
+    pub(crate) fn free_disk(&self) {
+        let ballast = self.ballast.as_ref().expect("its disk is small");
+        let inside = ballast.strip_prefix("/").expect("an absolute path");
+        let root = PathBuf::from(format!("/proc/{}/root", self.child.id()));
+        std::fs::remove_file(root.join(inside)).expect("it was there");
     }
 
     fn launch(
@@ -94,6 +134,7 @@ impl Broker {
             port,
             shards: setup.shards,
             dir,
+            ballast: None,
             stopped: false,
         };
         broker.wait_until_it_accepts();

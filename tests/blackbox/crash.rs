@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::Version;
 use crate::broker::{Broker, Setup, free_port, fresh_folder};
+use crate::disk::FlakyDisk;
 use crate::raw::packets::{
     Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Publish, SUBACK, ack, subscribe, take_varint,
 };
@@ -28,15 +29,24 @@ const SPREAD_EVERY: u32 = 7;
 
 #[test]
 fn nothing_acknowledged_is_lost_from_one_shard() {
-    crash(100, [Setup::ONE, Setup::TWO], 0x51);
+    crash(100, [Setup::ONE, Setup::TWO], &[], 0x51);
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_from_two_shards() {
-    crash(100, [Setup::EPOLL, Setup::ONE], 0x52);
+    crash(100, [Setup::EPOLL, Setup::ONE], &[], 0x52);
 }
 
-fn crash(rounds: u32, [usual, other]: [Setup; 2], seed: u64) {
+/// What was written and not synced goes with the process, as with the power.
+#[test]
+fn nothing_acknowledged_was_only_written() {
+    let Some(disk) = FlakyDisk::build("crash::nothing_acknowledged_was_only_written") else {
+        return;
+    };
+    crash(40, [Setup::TWO, Setup::ONE], &[disk.preload()], 0x53);
+}
+
+fn crash(rounds: u32, [usual, other]: [Setup; 2], environment: &[(&str, &str)], seed: u64) {
     let mut random = Random(seed);
     let (port, dir) = (free_port(), fresh_folder(0));
     let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -48,7 +58,7 @@ fn crash(rounds: u32, [usual, other]: [Setup; 2], seed: u64) {
         } else {
             other
         };
-        let mut broker = Broker::start_at(setup, port, &dir.join("data"));
+        let mut broker = Broker::start_at(setup, port, &dir.join("data"), environment);
         if round == 0 {
             for subscriber in &mut subscribers {
                 subscriber.subscribe(address);
@@ -69,7 +79,7 @@ fn crash(rounds: u32, [usual, other]: [Setup; 2], seed: u64) {
             broker.kill();
         });
     }
-    let broker = Broker::start_at(usual, port, &dir.join("data"));
+    let broker = Broker::start_at(usual, port, &dir.join("data"), environment);
     for publisher in &mut publishers {
         publisher.finish(address);
     }

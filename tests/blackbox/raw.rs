@@ -12,7 +12,7 @@ mod malformed;
 #[path = "raw/packets.rs"]
 pub(crate) mod packets;
 #[path = "raw/peer.rs"]
-mod peer;
+pub(crate) mod peer;
 #[path = "raw/resume.rs"]
 mod resume;
 #[path = "raw/segments.rs"]

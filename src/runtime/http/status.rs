@@ -25,7 +25,7 @@ pub(super) fn render(answers: &[Option<Answer>], facts: &Facts) -> String {
         .collect();
     let status = json!({
         "format": FORMAT,
-        "healthy": answers.iter().all(Option::is_some),
+        "healthy": answers.iter().all(is_healthy),
         "version": env!("CARGO_PKG_VERSION"),
         "driver": facts.driver,
         "driver_detail": facts.driver_detail,
@@ -37,6 +37,12 @@ pub(super) fn render(answers: &[Option<Answer>], facts: &Facts) -> String {
         "shards": shards,
     });
     format!("{status:#}\n")
+}
+
+/// A shard that answers, and whose disk has not failed.
+fn is_healthy(answer: &Option<Answer>) -> bool {
+    let answer = answer.as_ref();
+    answer.is_some_and(|answer| answer.snapshot.stats.durable_failed == 0)
 }
 
 fn shard(index: usize, cpu: Option<&usize>, answer: Option<&Answer>) -> Value {
@@ -71,6 +77,9 @@ fn counters(stats: &Stats, meters: &Meters) -> Value {
         "retained_messages": stats.retained,
         "queued_messages": stats.queued,
         "queued_bytes": stats.queued_bytes,
+        "durable_waiting_bytes": stats.durable_waiting_bytes,
+        "durable_full": stats.durable_full > 0,
+        "durable_failed": stats.durable_failed > 0,
         "held_bytes": meters.mesh_held_bytes,
         "turn_seconds": quantiles(&meters.turn_time),
         "publish_latency_seconds": quantiles(&meters.publish_latency),

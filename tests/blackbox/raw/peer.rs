@@ -116,6 +116,19 @@ impl Peer {
         }
     }
 
+    /// Whether a packet comes so soon; it is left for later.
+    pub(crate) fn has_packet_within(&mut self, time: Duration) -> bool {
+        self.stream
+            .set_read_timeout(Some(time))
+            .expect("a time above zero");
+        let mut byte = [0];
+        let came = matches!(self.stream.peek(&mut byte), Ok(1));
+        self.stream
+            .set_read_timeout(Some(WAIT))
+            .expect("a time above zero");
+        came
+    }
+
     /// The next packet, which must come.
     pub(crate) fn read(&mut self) -> Packet {
         self.next().expect("the broker closed instead of answering")
