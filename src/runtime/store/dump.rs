@@ -202,6 +202,24 @@ fn parts(record: &Record<'_>) -> (&'static str, Value, Value) {
                 json::message(&message),
             )
         }
+        Record::Will {
+            id,
+            session,
+            replaces,
+            details,
+        } => (
+            "will",
+            json!({"item": id.0, "session": session.0, "replaces": replaces.map(|old| old.0)}),
+            json::will(&details),
+        ),
+        Record::Removed { id } => ("removed", json!({"item": id.0}), Value::Null),
+        _ => exchange(record),
+    }
+}
+
+/// The rest: what exchanges are made of, and the ways between shards.
+fn exchange(record: &Record<'_>) -> (&'static str, Value, Value) {
+    match *record {
         Record::Acknowledged { session, message } => (
             "acknowledged",
             json!({"session": session.0, "message": message.0}),
@@ -239,16 +257,6 @@ fn parts(record: &Record<'_>) -> (&'static str, Value, Value) {
                 "packet_id": packet_id.get(), "replaces": replaces.map(|old| old.0)}),
             Value::Null,
         ),
-        Record::Will {
-            id,
-            session,
-            replaces,
-            details,
-        } => (
-            "will",
-            json!({"item": id.0, "session": session.0, "replaces": replaces.map(|old| old.0)}),
-            json::will(&details),
-        ),
         Record::Forward { id, details } => {
             let mut errands = Vec::new();
             errands.extend(Errands::each(details.errands));
@@ -269,7 +277,7 @@ fn parts(record: &Record<'_>) -> (&'static str, Value, Value) {
                 "replaces": replaces.map(|old| old.0)}),
             Value::Null,
         ),
-        Record::Removed { id } => ("removed", json!({"item": id.0}), Value::Null),
+        _ => ("record", Value::Null, Value::Null),
     }
 }
 
