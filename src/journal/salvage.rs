@@ -12,7 +12,7 @@
 //! - What an ended item ended with may be lost: then it is there again. A message comes twice rather
 //!   than never.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::codec::Reader;
 use super::frame::{HEADER_BYTES, Header, NoFrame, padded};
@@ -181,6 +181,7 @@ impl Survey {
         let vouched = self.whole.iter().map(|header| header.durable).max();
         let vouched = vouched.unwrap_or_default();
         self.drop_superseded();
+        self.drop_behind_the_end(vouched);
         let head = self.whole.iter().map(|header| header.head).max();
         let head = head.unwrap_or(0);
         let mut segments: BTreeMap<u64, Vec<Header>> = BTreeMap::new();
@@ -249,6 +250,17 @@ impl Survey {
             extent,
             items: Items::default(),
         }
+    }
+
+    /// Frames behind the first one that is missing and that nobody says was on disk: a write that was cut
+    /// off ended the log there, whatever else of it arrived.
+    fn drop_behind_the_end(&mut self, vouched: Position) {
+        let there: HashSet<u64> = self.whole.iter().map(|header| header.position.0).collect();
+        let mut end = vouched.0;
+        while there.contains(&(end + 1)) {
+            end += 1;
+        }
+        self.whole.retain(|header| header.position.0 <= end);
     }
 
     /// Frames of earlier runs that stand where a later one found the log to have ended.
