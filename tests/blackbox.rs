@@ -40,6 +40,8 @@ mod install;
 mod mosquitto;
 #[path = "blackbox/raw.rs"]
 mod raw;
+#[path = "blackbox/restart.rs"]
+mod restart;
 #[path = "blackbox/rumqttc.rs"]
 mod rumqttc;
 

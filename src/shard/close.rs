@@ -158,10 +158,7 @@ impl Shard {
             .move_to(TimerKey::Connection(conn), connection.timer, Time::NEVER);
         self.stats.connections -= 1;
         self.answers.remove(&conn);
-        if ending.close_socket {
-            // Nothing follows a DISCONNECT but the end [MQTT-3.14.4-1] [MQTT-3.14.4-2] [MQTT-4.13.2-1].
-            out.close(conn);
-        }
+        let mark = self.store.mark();
         match connection.phase {
             Phase::Handshake => {}
             Phase::Authenticating(ticket) => {
@@ -171,6 +168,12 @@ impl Shard {
                 self.stats.clients_connected -= 1;
                 self.leave_session(key, ending, now, out);
             }
+        }
+        if ending.close_socket {
+            // Who sees the end knows that it is on disk: that no will is left, above all.
+            out.promise(conn, self.store.promised(mark));
+            // Nothing follows a DISCONNECT but the end [MQTT-3.14.4-1] [MQTT-3.14.4-2] [MQTT-4.13.2-1].
+            out.close(conn);
         }
     }
 

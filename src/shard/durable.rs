@@ -169,6 +169,7 @@ impl Store {
         }
         inner.change(session, inner.deadline(session.expires_at));
         inner.will(session, inner.deadline(session.will_at));
+        inner.promise_of_sessions();
     }
 
     /// The will of a session was published.
@@ -518,6 +519,9 @@ impl Shard {
         if let Some(journal) = self.store.journal() {
             journal.completed(write, result);
             out.set_durable(journal.durable());
+            if journal.failure().is_some() {
+                out.set_stuck();
+            }
         }
     }
 }

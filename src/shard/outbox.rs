@@ -77,8 +77,9 @@ pub struct Outbox {
     outputs: Chunks<Output>,
     touched: VecDeque<ConnKey>,
     spare_outputs: Vec<Vec<u8>>,
-    /// What the journal has on disk.
+    /// What the journal has on disk, and whether it gets no further.
     durable: Position,
+    stuck: bool,
     /// In the order of their positions, which is that of their bytes.
     promises: HashMap<ConnKey, VecDeque<Promise>, FixedState>,
     /// Connections to look at when the journal has come so far.
@@ -132,6 +133,7 @@ impl Outbox {
             touched: VecDeque::new(),
             spare_outputs: Vec::new(),
             durable: Position::default(),
+            stuck: false,
             promises: HashMap::default(),
             promised: VecDeque::new(),
             late_closes: VecDeque::new(),
@@ -341,6 +343,14 @@ impl Outbox {
         }
     }
 
+    /// The journal gets no further: what promises more never leaves, and who was to be closed behind it
+    /// is closed without.
+    pub(super) fn set_stuck(&mut self) {
+        self.stuck = true;
+        let late = self.late_closes.drain(..);
+        self.closes.extend(late.map(|(_, close)| close));
+    }
+
     /// What the journal has on disk.
     pub(super) fn durable(&self) -> Position {
         self.durable
@@ -350,7 +360,7 @@ impl Outbox {
     pub(super) fn close(&mut self, conn: ConnKey) {
         let last = self.promises.get(&conn);
         match last.and_then(|promises| promises.back()) {
-            Some(last) if last.position > self.durable => {
+            Some(last) if last.position > self.durable && !self.stuck => {
                 self.late_closes.push_back((last.position, Close { conn }));
             }
             _ => self.closes.push(Close { conn }),
