@@ -439,9 +439,6 @@ impl Machine {
                 .map_err(|damage| damage.to_string())?;
         }
         let (journal, mut recovered) = recovery.finish().map_err(|damage| damage.to_string())?;
-        if recovered != self.salvage()? {
-            return Err("the lenient way of reading finds something else".to_owned());
-        }
         let position = recovered.position;
         let told = self.done.iter().rev().find(|(at, _)| *at <= self.reported);
         if let Some((told, _)) = told
