@@ -11,6 +11,7 @@ use shardmq::{config, limits};
 use super::client::{PubArgs, SubArgs};
 use super::doctor::DoctorArgs;
 use super::passwd::PasswdArgs;
+use super::store::StoreArgs;
 
 /// An MQTT 3.1.1 and 5.0 broker: one shard per core, nothing shared.
 ///
@@ -38,6 +39,8 @@ pub(super) enum Command {
     PrintMetrics,
     /// Write password files; takes the options of mosquitto_passwd
     Passwd(PasswdArgs),
+    /// Verify, dump, export, import or repair a data directory, while no broker runs on it
+    Store(StoreArgs),
     /// Publish messages; takes the options of mosquitto_pub
     Pub(PubArgs),
     /// Subscribe and print messages; takes the options of mosquitto_sub

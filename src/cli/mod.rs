@@ -9,6 +9,7 @@ mod logging;
 mod metrics;
 mod passwd;
 mod run;
+mod store;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -34,6 +35,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::PrintMetrics) => print(metrics::table().as_bytes()),
         Some(Command::Passwd(args)) => passwd::run(&args),
+        Some(Command::Store(args)) => store::run(&args),
         Some(Command::Pub(args)) => client::run_pub(&args),
         Some(Command::Sub(args)) => client::run_sub(&args),
         Some(Command::Completions { shell }) => {

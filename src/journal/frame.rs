@@ -92,6 +92,17 @@ impl Header {
         Ok((found, &frame[HEADER_BYTES..]))
     }
 
+    /// Whose frame `bytes` begin with, if there is a whole one.
+    #[must_use]
+    pub fn whose(bytes: &[u8]) -> Option<Identity> {
+        let (header, _) = bytes.split_first_chunk::<HEADER_BYTES>()?;
+        let identity = Identity {
+            shard: u16::from_le_bytes(array(header, 10)),
+            log: u64::from_le_bytes(array(header, 16)),
+        };
+        Self::open(identity, bytes).ok().map(|_| identity)
+    }
+
     /// Reads a header of `identity`, whatever the frame behind it may be.
     pub(super) fn peek(identity: Identity, bytes: &[u8]) -> Option<Self> {
         Self::read(identity, bytes).map(|(_, header)| header)

@@ -62,7 +62,8 @@ impl Items {
         Ok((self.appended.len() - before) as u32)
     }
 
-    fn record(&mut self, record: Record<'_>, segment: u64, offset: u32) {
+    /// Takes in a record that stands there.
+    pub(super) fn record(&mut self, record: Record<'_>, segment: u64, offset: u32) {
         if let Some((id, replaces)) = record.begins() {
             let retained = matches!(record, Record::Message { retained: true, .. });
             self.next = self.next.max(id.0 + 1);
@@ -137,6 +138,23 @@ impl Items {
                 self.removed.insert(id.0);
             }
         }
+    }
+
+    /// How many of these numbers items have that were read.
+    pub(super) fn begun_between(&self, from: u64, to: u64) -> u64 {
+        let numbers = self.appended.iter().map(|(id, ..)| id.0);
+        let there: Numbers = numbers.filter(|id| (from..to).contains(id)).collect();
+        there.len() as u64
+    }
+
+    /// What is younger comes later, and so goes over what is older. In a journal that lacks nothing no two
+    /// of these live that contradict each other.
+    pub(super) fn order(&mut self) {
+        self.sessions
+            .sort_unstable_by_key(|(begun, id, _)| (*begun, *id));
+        self.held.sort_unstable_by_key(|(_, id, _)| *id);
+        self.exchanges.sort_unstable_by_key(|(_, id, _)| *id);
+        self.wills.sort_unstable_by_key(|(_, id, _)| *id);
     }
 
     fn waiting(&mut self, session: SessionNumber) -> &mut (Vec<ItemId>, Vec<ItemId>) {

@@ -68,6 +68,7 @@ mod receivers;
 mod record;
 mod recovery;
 mod restored;
+mod salvage;
 mod state;
 mod types;
 
@@ -81,6 +82,7 @@ pub use recovery::Recovery;
 pub use restored::{
     Recovered, RestoredForward, RestoredSession, RestoredSubscription, RestoredWill,
 };
+pub use salvage::{Extent, Loss, Part, Salvage, Salvaged, Survey, for_each_in};
 pub use state::{Journal, Retention};
 pub use types::{
     BLOCK, Copied, Damage, Deadline, Defect, Errands, Exchange, Failure, FileId, ForwardDetails,

@@ -118,19 +118,7 @@ impl Journal {
             };
             let (header, records) = self.expect(segment, offset, file, rest).map_err(damage)?;
             for_each_record(&header, records, |at, record| {
-                if let Record::Message {
-                    id,
-                    message,
-                    receivers,
-                    ..
-                } = record
-                    && let Some((place, count)) = self.index.get(id)
-                    && place == Place::new(segment, offset + at)
-                {
-                    self.with_living(id, receivers, |living| {
-                        each(id, message, count as usize > living.len(), living);
-                    });
-                }
+                self.give(Place::new(segment, offset + at), &record, &mut each);
                 Ok(())
             })
             .map_err(|Malformed| damage(Defect::Record))?;
@@ -138,6 +126,29 @@ impl Journal {
         }
         Ok(())
     }
+
+    /// Calls `each` if `record`, which stands at `place`, is a message that lives there.
+    pub(super) fn give(
+        &self,
+        place: Place,
+        record: &Record<'_>,
+        each: &mut impl FnMut(ItemId, StoredMessage<'_>, bool, &[Recipient<'_>]),
+    ) {
+        if let Record::Message {
+            id,
+            message,
+            receivers,
+            ..
+        } = *record
+            && let Some((stands, count)) = self.index.get(id)
+            && stands == place
+        {
+            self.with_living(id, receivers, |living| {
+                each(id, message, count as usize > living.len(), living);
+            });
+        }
+    }
+
     /// The receivers among `receivers` that the message still waits for.
     pub(super) fn with_living<R>(
         &self,

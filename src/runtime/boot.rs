@@ -189,10 +189,7 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     let (asker, questions) = Asker::new(Arc::clone(&doors));
     let (events, notes) = unbounded();
     let (go, wait_for_go) = bounded::<()>(shards);
-    let starter = Starter {
-        events: events.clone(),
-        go: wait_for_go,
-    };
+    let starter = Starter::new(&events, wait_for_go);
     let common = Common {
         gate: Arc::new(Gate::new(options.connection_rates)),
         ..Common::default()
@@ -241,8 +238,7 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
         broker.start(cpus[index], driver, starter.clone())?;
     }
     broker.await_ready()?;
-    let catchers = options.catch_signals.then(|| catch_signals(&events));
-    let _catchers = catchers.transpose()?;
+    let _catchers = catch_signals(options.catch_signals, &events)?;
     start_watcher(&mut watcher)?;
     let http_address = http.as_ref().map(|bound| bound.address);
     let facts = Facts {
@@ -255,10 +251,8 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
         max_connections,
         clock,
     };
-    let _server = http
-        .map(|bound| http::start(bound, asker, facts))
-        .transpose()
-        .map_err(|error| BootError::System("start the HTTP thread", error))?;
+    let server = http.map(|bound| http::start(bound, asker, facts));
+    let _server = server.transpose().map_err(no_http_thread)?;
     (options.ready)(Started {
         listeners: places,
         http: http_address,
@@ -270,9 +264,7 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     });
     // Not before: an accept that a ring has taken keeps the limits that held then, and whoever is told may
     // change them.
-    for _ in 0..shards {
-        let _ = go.send(());
-    }
+    (0..shards).for_each(|_| _ = go.send(()));
     broker.serve(options.shutdown_grace, &watcher)
 }
 
@@ -281,11 +273,18 @@ fn start_watcher(watcher: &mut Watcher) -> Result<(), BootError> {
     started.map_err(|error| BootError::System("start the thread of the certificates", error))
 }
 
-fn catch_signals(events: &Sender<Note>) -> Result<[Catcher; 2], BootError> {
+fn no_http_thread(error: std::io::Error) -> BootError {
+    BootError::System("start the HTTP thread", error)
+}
+
+fn catch_signals(wanted: bool, events: &Sender<Note>) -> Result<Vec<Catcher>, BootError> {
+    if !wanted {
+        return Ok(Vec::new());
+    }
     let stop = Catcher::start(signals::STOP, events.clone(), || Note::Stop);
     let reload = Catcher::start(signals::RELOAD, events.clone(), || Note::Reload);
     let fail = |error| BootError::System("catch signals", error);
-    Ok([stop.map_err(fail)?, reload.map_err(fail)?])
+    Ok(vec![stop.map_err(fail)?, reload.map_err(fail)?])
 }
 
 /// The listeners as the shards share them, their certificates read.

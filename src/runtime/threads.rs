@@ -47,6 +47,15 @@ pub(super) struct Starter {
     pub(super) go: Receiver<()>,
 }
 
+impl Starter {
+    pub(super) fn new(events: &Sender<Note>, go: Receiver<()>) -> Self {
+        Self {
+            events: events.clone(),
+            go,
+        }
+    }
+}
+
 /// A thread that runs a shard.
 pub(super) enum Thread {
     Executor(ExecutorJoinHandle<Result<(), String>>),

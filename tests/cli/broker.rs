@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::{Ended, run, run_with_input, shardmq};
 
 /// A broker that runs, on a port of its own.
-struct Broker {
+pub(crate) struct Broker {
     child: Child,
     log: Option<JoinHandle<String>>,
     banner: String,
@@ -16,7 +16,7 @@ struct Broker {
 }
 
 impl Broker {
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut command = shardmq(&["run", "--listen", "127.0.0.1:0"]);
         if !arguments.contains(&"--shards") {
             command.args(["--shards", "1"]);
@@ -55,7 +55,7 @@ impl Broker {
     }
 
     /// Runs a client to its end.
-    fn client(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn client(&self, arguments: &[&str]) -> Ended {
         run(&self.arguments(arguments))
     }
 
@@ -93,7 +93,7 @@ impl Broker {
     }
 
     /// Ends it as a service manager does; its exit code and the rest of its log.
-    fn stop(mut self) -> (Option<i32>, String) {
+    pub(crate) fn stop(mut self) -> (Option<i32>, String) {
         signal(&self.child);
         let status = self.child.wait().unwrap();
         (status.code(), self.log.take().unwrap().join().unwrap())
@@ -110,7 +110,11 @@ impl Drop for Broker {
 /// Reads up to the last line of the banner.
 fn banner(lines: &mut BufReader<ChildStderr>) -> String {
     let mut text = String::new();
-    while !text.contains("nothing is written to") && !text.contains("with this process.\n") {
+    let is_whole = |text: &str| {
+        let kept = text.contains("  durability ") && !text.contains("in memory only");
+        kept || text.contains("nothing is written to") || text.contains("with this process.\n")
+    };
+    while !is_whole(&text) {
         assert_ne!(
             lines.read_line(&mut text).unwrap(),
             0,

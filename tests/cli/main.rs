@@ -10,6 +10,7 @@ mod broker;
 mod clients;
 mod configuration;
 mod stand_in;
+mod store;
 mod subscriber;
 
 use std::io::Write;

@@ -1,8 +1,8 @@
 //! A journal, its disk and those who use it, until the power goes; and again.
 
 use shardmq::journal::{
-    BLOCK, Failure, FileId, Identity, Journal, Position, Read, Recovery, Refused, Settings, Sync,
-    Write,
+    BLOCK, Failure, FileId, Identity, Journal, Position, Read, Recovered, Recovery, Refused,
+    Settings, Survey, Sync, Write,
 };
 
 use crate::disk::Disk;
@@ -408,6 +408,23 @@ impl Machine {
             self.disk.sync(file);
         }
         Ok(())
+    }
+
+    /// What there is by the way of reading that forgives; it has nothing to forgive.
+    pub fn salvage(&self) -> Result<Recovered, String> {
+        let mut survey = Survey::new(IDENTITY, self.settings);
+        for file in self.disk.files() {
+            survey.look(FileId(file), self.disk.read(file));
+        }
+        let mut salvage = survey.finish();
+        for file in salvage.files() {
+            salvage.read(file, self.disk.read(file.0));
+        }
+        let salvaged = salvage.settle();
+        match salvaged.losses.first() {
+            Some(loss) => Err(format!("lost without damage: {loss:?}")),
+            None => Ok(salvaged.recovered),
+        }
     }
 
     fn open(&mut self, before: Model) -> Result<(), String> {

@@ -8,6 +8,8 @@
 
 #[path = "../support/disk.rs"]
 mod disk;
+#[path = "../records/exercise.rs"]
+mod exercise;
 mod machine;
 mod model;
 mod mutation;
@@ -118,6 +120,7 @@ fn damage_is_never_silent() {
                 Ok(()) => machine.settle(), // the last frame has another behind it again
                 Err(verdict) if verdict.contains("journal file") => {
                     told += 1;
+                    assert!(machine.salvage().is_err(), "seed {seed}: {verdict}");
                     break; // what was read before the damage was found is not used
                 }
                 Err(verdict) => panic!("seed {seed}: file {file}, offset {offset}: {verdict}"),
@@ -187,4 +190,23 @@ proptest! {
             prop_assert!(messages + recovered.sessions.len() <= journal.items());
         }
     }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_records_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        exercise::exercise(&bytes);
+    }
+}
+
+/// What a fuzzer found worth keeping, and what it begins with.
+#[test]
+fn the_corpus_of_records_is_read_or_refused() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/record");
+    let mut files = 0;
+    for entry in std::fs::read_dir(corpus).unwrap() {
+        exercise::exercise(&std::fs::read(entry.unwrap().path()).unwrap());
+        files += 1;
+    }
+    assert!(files > 10, "{files} files");
 }

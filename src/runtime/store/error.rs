@@ -15,7 +15,7 @@ pub enum StoreError {
     Locked(PathBuf),
     /// There is no data directory.
     Missing(PathBuf),
-    /// `store.json` cannot be understood.
+    /// `store.json` cannot be understood, or is missing where journals are.
     Manifest(PathBuf),
     /// A newer ShardMQ wrote it.
     Newer {
@@ -33,6 +33,21 @@ pub enum StoreError {
     },
     /// A journal does not take what another one held.
     Refused(PathBuf),
+    /// Something is to be put into a data directory that holds something.
+    NotEmpty(PathBuf),
+    /// What is to be imported cannot be read.
+    Input(io::Error),
+    /// A line of it is wrong.
+    Line {
+        /// Which one, from 1.
+        number: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A `mosquitto.db` is not understood, from this byte on.
+    Mosquitto(usize, &'static str),
+    /// What is written for people or machines cannot be written.
+    Output(io::Error),
 }
 
 impl StoreError {
@@ -60,7 +75,8 @@ impl fmt::Display for StoreError {
             ),
             Self::Manifest(path) => write!(
                 f,
-                "{} cannot be understood\n  it is written by shardmq alone; restore it from a backup",
+                "{} is missing or damaged, and journals are there\n  \
+                 `shardmq store repair` finds out from them what it said; or restore a backup",
                 path.display()
             ),
             Self::Newer { path, version } => write!(
@@ -81,6 +97,20 @@ impl fmt::Display for StoreError {
                 "the journal in {} does not take what was there before",
                 path.display()
             ),
+            Self::NotEmpty(path) => write!(
+                f,
+                "{} holds something: import into a directory that is empty, or not there",
+                path.display()
+            ),
+            Self::Input(error) => write!(f, "cannot read what is to be imported: {error}"),
+            Self::Line { number, what } => write!(f, "line {number}: {what}"),
+            Self::Mosquitto(offset, what) => {
+                write!(
+                    f,
+                    "this mosquitto.db is not understood at byte {offset}: {what}"
+                )
+            }
+            Self::Output(error) => write!(f, "cannot write: {error}"),
         }
     }
 }
@@ -88,7 +118,7 @@ impl fmt::Display for StoreError {
 impl std::error::Error for StoreError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io(_, _, error) => Some(error),
+            Self::Io(_, _, error) | Self::Input(error) | Self::Output(error) => Some(error),
             _ => None,
         }
     }

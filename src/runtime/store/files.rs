@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::journal::{
-    BLOCK, FileId, Identity, ItemId, Journal, Read, Recipient, Recovered, Recovery, Settings,
-    StoredMessage, Sync,
+    BLOCK, FileId, Identity, ItemId, Journal, Read, Recipient, Recovered, Recovery, Salvage,
+    Settings, StoredMessage, Survey, Sync,
 };
 use crate::shard::{Bodies, Epoch};
 
@@ -155,18 +155,35 @@ impl Files {
         Ok((journal, recovered))
     }
 
-    /// The files that there are. One that was being made when the process ended is removed.
-    pub fn list(&self) -> Result<Vec<FileId>, StoreError> {
+    /// The first two looks of a lenient reading; nothing is changed.
+    pub(super) fn salvage(&self) -> Result<Salvage, StoreError> {
+        let mut survey = Survey::new(self.identity, self.settings(Sync::Always));
+        for file in self.names()?.0 {
+            survey.look(file, &self.bytes(file)?);
+        }
+        let mut salvage = survey.finish();
+        for file in salvage.files() {
+            salvage.read(file, &self.bytes(file)?);
+        }
+        Ok(salvage)
+    }
+
+    /// A whole file.
+    pub(super) fn bytes(&self, file: FileId) -> Result<Vec<u8>, StoreError> {
+        fs::read(self.path(file)).map_err(|error| self.error("read", file, error))
+    }
+
+    /// The files that there are, and those that were being made when the process ended.
+    pub(super) fn names(&self) -> Result<(Vec<FileId>, Vec<PathBuf>), StoreError> {
         let entries = fs::read_dir(&self.directory)
             .map_err(|error| StoreError::io("read", &self.directory, error))?;
-        let mut files = Vec::new();
+        let (mut files, mut unfinished) = (Vec::new(), Vec::new());
         for entry in entries {
             let entry = entry.map_err(|error| StoreError::io("read", &self.directory, error))?;
-            let path = entry.path();
             let name = entry.file_name();
             let name = name.to_string_lossy();
             if name.ends_with(".new") {
-                fs::remove_file(&path).map_err(|error| StoreError::io("remove", &path, error))?;
+                unfinished.push(entry.path());
             } else if let Some(number) = name.strip_suffix(".log")
                 && let Ok(number) = u32::from_str_radix(number, 16)
             {
@@ -174,6 +191,15 @@ impl Files {
             }
         }
         files.sort_unstable();
+        Ok((files, unfinished))
+    }
+
+    /// The files that there are. One that was being made when the process ended is removed.
+    pub fn list(&self) -> Result<Vec<FileId>, StoreError> {
+        let (files, unfinished) = self.names()?;
+        for path in unfinished {
+            fs::remove_file(&path).map_err(|error| StoreError::io("remove", &path, error))?;
+        }
         Ok(files)
     }
 
@@ -234,7 +260,7 @@ impl Files {
         sync_directory(&self.directory)
     }
 
-    fn path(&self, file: FileId) -> PathBuf {
+    pub(super) fn path(&self, file: FileId) -> PathBuf {
         self.directory.join(format!("{:08x}.log", file.0))
     }
 

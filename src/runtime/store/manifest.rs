@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::journal::{BLOCK, Identity, MAX_SEGMENT_BYTES};
 use crate::limits::MAX_SHARDS;
 
-use super::{StoreError, sync_directory};
+use super::files::Files;
+use super::{StoreError, layout, sync_directory};
 
 /// The name of the file.
 pub(super) const NAME: &str = "store.json";
@@ -44,6 +45,21 @@ impl Manifest {
             log: self.logs[shard],
             shard: shard as u16, // there are at most MAX_SHARDS
         }
+    }
+
+    /// The files of a shard's journal.
+    pub(super) fn shard(&self, directory: &Path, shard: usize) -> Files {
+        Files::new(
+            layout(directory, self.layout).join(shard.to_string()),
+            self.identity(shard),
+            self.segment_bytes,
+        )
+    }
+
+    /// Those of all.
+    pub(super) fn files(&self, directory: &Path) -> Vec<Files> {
+        let shards = 0..self.logs.len();
+        shards.map(|shard| self.shard(directory, shard)).collect()
     }
 
     /// Reads the file of a directory; `None` if there is none.
@@ -83,7 +99,18 @@ impl Manifest {
         let sound = (1..=MAX_SHARDS).contains(&manifest.logs.len())
             && (manifest.segment_bytes as usize).is_multiple_of(BLOCK)
             && (1 << 16..=MAX_SEGMENT_BYTES).contains(&manifest.segment_bytes);
-        sound.then_some(manifest)
+        // One wrong digit of an identity, and a full journal would be taken for an empty one.
+        (sound && number("checksum")? == manifest.checksum()).then_some(manifest)
+    }
+
+    fn checksum(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&self.layout.to_le_bytes());
+        hasher.update(&self.segment_bytes.to_le_bytes());
+        for log in &self.logs {
+            hasher.update(&log.to_le_bytes());
+        }
+        hasher.finalize()
     }
 
     /// Writes the file in the place of what is there, wholly or not at all.
@@ -96,6 +123,7 @@ impl Manifest {
             "layout": self.layout,
             "segment_bytes": self.segment_bytes,
             "logs": logs,
+            "checksum": self.checksum(),
         });
         let text = format!("{text:#}\n");
         let written = File::create(&new).and_then(|mut file| {
@@ -129,6 +157,12 @@ mod tests {
             newer.contains("version 2") && newer.contains("newer"),
             "{newer}"
         );
+        for (wrong, right) in [("fffa", "fffb"), (": 7", ": 6"), ("checksum", "chocksum")] {
+            assert!(text.contains(wrong));
+            fs::write(&path, text.replace(wrong, right)).unwrap();
+            let refused = Manifest::read(&directory);
+            assert!(matches!(refused, Err(StoreError::Manifest(_))), "{wrong}");
+        }
         fs::write(&path, "{\"version\": 1, \"layout\": 1}").unwrap();
         assert!(matches!(
             Manifest::read(&directory),

@@ -4,27 +4,46 @@
 //! DIR/lock                        held while a broker, or `shardmq store`, works on it
 //! DIR/store.json                  version, layout, and the identity of each journal
 //! DIR/LAYOUT/SHARD/0000002a.log   files of one journal, each as large as a segment
+//! DIR/damaged-LAYOUT/…            what a repair did not take over, and what it did, as it was
 //! ```
 //!
 //! `store.json` is replaced as a whole: by a rename, synced before and after. A new layout is made for
 //! another number of shards; until `store.json` names it, it is nothing, and what it does not name is
 //! removed.
 
+mod content;
 mod disk;
+mod dump;
 mod error;
+mod examine;
+mod export;
 mod files;
+mod forwards;
+mod json;
 mod manifest;
-mod spread;
+mod mosquitto;
+mod remains;
+mod repair;
+mod target;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use content::Superseded;
 pub(super) use disk::{Disk, Done};
+pub use dump::Format;
 pub use error::StoreError;
+pub use examine::{Examined, Fault, ShardExamined};
+pub use export::Amount;
 pub use files::{Files, Loaded, Progress};
+pub use remains::Remains;
+pub use repair::Repaired;
+
+use content::Content;
 use manifest::Manifest;
+use target::Targets;
 
 /// A data directory that nobody else works on.
 #[derive(Debug)]
@@ -45,6 +64,10 @@ impl Store {
         let lock = lock(directory)?;
         let manifest = match Manifest::read(directory)? {
             Some(manifest) => manifest,
+            // Something is there, and what would say what it is has gone.
+            None if remains::has_journals(directory) => {
+                return Err(StoreError::Manifest(directory.join(manifest::NAME)));
+            }
             None => {
                 let fresh = Manifest::new(1, shards, random);
                 make_layout(directory, &fresh)?;
@@ -57,6 +80,7 @@ impl Store {
             manifest,
             _lock: lock,
         };
+        store.check_layout()?;
         store.remove_other_layouts()?;
         if store.shards() != shards {
             store.spread(shards)?;
@@ -91,49 +115,85 @@ impl Store {
     /// The files of a shard's journal.
     #[must_use]
     pub fn files(&self, shard: usize) -> Files {
-        Files::new(
-            layout(&self.directory, self.manifest.layout).join(shard.to_string()),
-            self.manifest.identity(shard),
-            self.manifest.segment_bytes,
-        )
+        self.manifest.shard(&self.directory, shard)
     }
 
     /// Spreads everything over another number of shards.
     fn spread(&mut self, shards: usize) -> Result<(), StoreError> {
-        let next = Manifest::new(self.manifest.layout + 1, shards, random);
         tracing::info!(
             from = self.shards(),
             to = shards,
             "the number of shards has changed: durable state is spread anew"
         );
-        make_layout(&self.directory, &next)?;
-        let old: Vec<Files> = (0..self.shards()).map(|shard| self.files(shard)).collect();
-        let before = std::mem::replace(&mut self.manifest, next);
-        let new: Vec<Files> = (0..shards).map(|shard| self.files(shard)).collect();
-        if let Err(error) = spread::spread(&old, &new) {
-            self.manifest = before;
+        let old = self.manifest.files(&self.directory);
+        self.replace(shards, |targets| {
+            let contents = Content::read_all(&old)?;
+            contents
+                .iter()
+                .try_for_each(|content| targets.take(content))
+        })
+    }
+
+    /// Puts what `fill` makes into the place of what there is, wholly or not at all.
+    fn replace(
+        &mut self,
+        shards: usize,
+        fill: impl FnOnce(&mut Targets) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let next = Manifest::new(self.manifest.layout + 1, shards, random);
+        if let Err(error) = make_and_fill(&self.directory, &next, fill) {
             self.remove_other_layouts()?;
             return Err(error);
         }
-        self.manifest.write(&self.directory)?;
+        next.write(&self.directory)?;
+        self.manifest = next;
         self.remove_other_layouts()
+    }
+
+    /// Before anything is removed: what the manifest names must be there.
+    fn check_layout(&self) -> Result<(), StoreError> {
+        for shard in 0..self.shards() {
+            let path = self.files(shard).directory().to_owned();
+            fs::read_dir(&path).map_err(|error| StoreError::io("read", &path, error))?;
+        }
+        Ok(())
     }
 
     /// Removes layouts that the manifest does not name: of a spreading that did not end, or that did.
     fn remove_other_layouts(&self) -> Result<(), StoreError> {
-        let entries = fs::read_dir(&self.directory)
-            .map_err(|error| StoreError::io("read", &self.directory, error))?;
-        for entry in entries.flatten() {
-            let number = entry.file_name().to_str().map(str::parse::<u32>);
-            if let Some(Ok(number)) = number
-                && number != self.manifest.layout
-            {
-                fs::remove_dir_all(entry.path())
-                    .map_err(|error| StoreError::io("remove", &entry.path(), error))?;
+        for (number, path) in layouts(&self.directory)? {
+            if number != self.manifest.layout {
+                fs::remove_dir_all(&path)
+                    .map_err(|error| StoreError::io("remove", &path, error))?;
             }
         }
         Ok(())
     }
+}
+
+/// The layouts that there are, oldest first.
+fn layouts(directory: &Path) -> Result<Vec<(u32, PathBuf)>, StoreError> {
+    let entries =
+        fs::read_dir(directory).map_err(|error| StoreError::io("read", directory, error))?;
+    let mut found: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+        .collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Makes the layout that `manifest` names, and puts something into it. It counts once the manifest is
+/// written.
+fn make_and_fill(
+    directory: &Path,
+    manifest: &Manifest,
+    fill: impl FnOnce(&mut Targets) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    make_layout(directory, manifest)?;
+    let mut targets = Targets::new(manifest.files(directory))?;
+    fill(&mut targets)?;
+    targets.finish()
 }
 
 fn layout(directory: &Path, number: u32) -> PathBuf {
@@ -184,3 +244,6 @@ fn lock(directory: &Path) -> Result<File, StoreError> {
 fn random() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! `shardmq store`: a data directory, looked at and worked on while no broker runs on it.
+//!
+//! Exit codes: 0 it is done and nothing is wrong, 1 the directory is damaged, 2 it could not be done.
+
+mod report;
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, Subcommand, ValueEnum};
+use shardmq::limits::MAX_SHARDS;
+use shardmq::runtime::store::{Format, Remains, Store, StoreError};
+
+use super::{complain, print};
+
+#[derive(Args, Debug)]
+pub(super) struct StoreArgs {
+    #[command(subcommand)]
+    command: Work,
+}
+
+#[derive(Debug, Subcommand)]
+enum Work {
+    /// Read everything, and tell how much there is and what is wrong
+    ///
+    /// Exits with 0 if nothing is wrong, with 1 if something is, with 2 if it cannot be read.
+    Verify {
+        /// The data directory
+        dir: PathBuf,
+    },
+    /// Print every frame with its records, and where something is wrong
+    Dump {
+        /// The data directory
+        dir: PathBuf,
+        /// For people, or an object each line
+        #[arg(long, value_enum, default_value_t)]
+        format: DumpFormat,
+    },
+    /// Write sessions and messages as lines of JSON
+    Export {
+        /// The data directory
+        dir: PathBuf,
+        /// Where to write them; standard output without
+        file: Option<PathBuf>,
+    },
+    /// Fill a new data directory with what was exported, or with a mosquitto.db
+    Import {
+        /// The data directory: one that is not there, or holds nothing
+        dir: PathBuf,
+        /// What `export` wrote, or mosquitto 1.6 or 2.0; `-` for standard input
+        file: PathBuf,
+        /// Shards to spread it over. A broker with another number spreads it anew
+        #[arg(short, long, value_name = "N", default_value_t = 1,
+              value_parser = RangedU64ValueParser::<usize>::new().range(1..=MAX_SHARDS as u64))]
+        shards: usize,
+    },
+    /// Keep what can be read of a damaged data directory, and tell what is lost
+    ///
+    /// The damaged files are kept in DIR/damaged-N. Messages that were acknowledged in what is lost may come
+    /// again.
+    Repair {
+        /// The data directory
+        dir: PathBuf,
+        /// Remove the damaged files
+        #[arg(long)]
+        discard: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum DumpFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Does what was asked for.
+pub(super) fn run(args: &StoreArgs) -> ExitCode {
+    let done = match &args.command {
+        Work::Verify { dir } => verify(dir),
+        Work::Dump { dir, format } => dump(dir, *format),
+        Work::Export { dir, file } => export(dir, file.as_deref()),
+        Work::Import { dir, file, shards } => import(dir, file, *shards),
+        Work::Repair { dir, discard } => repair(dir, *discard),
+    };
+    match done {
+        Ok(code) => code,
+        // Whoever reads it has seen enough.
+        Err(StoreError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&error);
+            match error {
+                StoreError::Damaged { .. } => ExitCode::FAILURE,
+                _ => ExitCode::from(2),
+            }
+        }
+    }
+}
+
+fn verify(dir: &Path) -> Result<ExitCode, StoreError> {
+    let examined = Remains::open(dir)?.examine()?;
+    let printed = print(report::examined(&examined).as_bytes());
+    Ok(match examined.is_fine() {
+        true => printed,
+        false => ExitCode::FAILURE,
+    })
+}
+
+fn dump(dir: &Path, format: DumpFormat) -> Result<ExitCode, StoreError> {
+    let format = match format {
+        DumpFormat::Text => Format::Text,
+        DumpFormat::Json => Format::Json,
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let fine = Remains::open(dir)?.dump(format, &mut out)?;
+    Ok(match fine {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+fn export(dir: &Path, file: Option<&Path>) -> Result<ExitCode, StoreError> {
+    let store = Store::open_existing(dir)?;
+    let Some(path) = file else {
+        store.export(&mut BufWriter::new(io::stdout().lock()))?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let made = create(path);
+    let made = made.map_err(|error| StoreError::Io("make", path.to_owned(), error))?;
+    let mut out = BufWriter::new(made);
+    let amount = store.export(&mut out)?;
+    let synced = out.flush().and_then(|()| out.get_ref().sync_all());
+    synced.map_err(|error| StoreError::Io("sync", path.to_owned(), error))?;
+    Ok(print(report::exported(&amount, path).as_bytes()))
+}
+
+/// What clients sent is nobody else's business.
+fn create(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+}
+
+fn import(dir: &Path, file: &Path, shards: usize) -> Result<ExitCode, StoreError> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the program is where clocks are read"
+    )]
+    let now = std::time::SystemTime::now();
+    let amount = if file == Path::new("-") {
+        Store::import(dir, shards, &mut io::stdin().lock(), now)?
+    } else {
+        let opened = File::open(file);
+        let opened = opened.map_err(|error| StoreError::Io("open", file.to_owned(), error))?;
+        Store::import(dir, shards, &mut BufReader::new(opened), now)?
+    };
+    Ok(print(report::imported(&amount).as_bytes()))
+}
+
+fn repair(dir: &Path, discard: bool) -> Result<ExitCode, StoreError> {
+    let repaired = Remains::open(dir)?.repair(discard)?;
+    Ok(print(report::repaired(&repaired).as_bytes()))
+}

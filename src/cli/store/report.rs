@@ -1,0 +1,143 @@
+//! What people are told about a data directory.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use shardmq::runtime::store::{Amount, Examined, Repaired, ShardExamined};
+
+/// How much there is, and what is wrong.
+pub(super) fn examined(examined: &Examined) -> String {
+    let mut text = String::new();
+    for shard in &examined.shards {
+        summary(shard, &mut text);
+        for fault in &shard.faults {
+            line(&mut text, format_args!("  damage: {fault}"));
+        }
+        if let Some(tail) = &shard.tail {
+            line(
+                &mut text,
+                format_args!(
+                    "  note: {}, offset {}: the log ends in a frame that is not whole. A write was cut off \
+                     before anybody was told of it, or the last commit is damaged",
+                    tail.path.display(),
+                    tail.loss.damage.offset
+                ),
+            );
+        }
+    }
+    for problem in &examined.problems {
+        line(&mut text, format_args!("damage: {problem}"));
+    }
+    let faults: usize = examined.shards.iter().map(|shard| shard.faults.len()).sum();
+    match faults + examined.problems.len() {
+        0 => line(&mut text, "nothing is wrong"),
+        1 => line(&mut text, "damaged in one place"),
+        count => line(&mut text, format_args!("damaged in {count} places")),
+    }
+    text
+}
+
+fn summary(shard: &ShardExamined, text: &mut String) {
+    let extent = &shard.extent;
+    line(
+        text,
+        format_args!(
+            "{}: {} files, {} segments, {} frames; {} sessions, {} subscriptions, {} messages for {} \
+             deliveries, {} retained; {} bytes live of {} used of {}",
+            shard.directory.display(),
+            extent.files,
+            extent.segments,
+            extent.frames,
+            shard.sessions,
+            shard.subscriptions,
+            shard.messages,
+            shard.deliveries,
+            shard.retained,
+            shard.live_bytes,
+            extent.used,
+            extent.bytes
+        ),
+    );
+}
+
+/// What a repair kept, and what it could not.
+pub(super) fn repaired(repaired: &Repaired) -> String {
+    let mut text = examined(&repaired.examined);
+    if !repaired.done {
+        line(&mut text, "nothing was changed");
+        return text;
+    }
+    for shard in &repaired.examined.shards {
+        let superseded = &shard.superseded;
+        for (count, what) in [
+            (
+                superseded.sessions,
+                "sessions that a younger one of their client took the place of",
+            ),
+            (
+                superseded.retained,
+                "retained messages that a younger one of their topic took the place of",
+            ),
+            (
+                superseded.rest,
+                "subscriptions, packet identifiers and exchanges of which a younger one is there",
+            ),
+        ] {
+            if count > 0 {
+                line(&mut text, format_args!("left out: {count} {what}"));
+            }
+        }
+    }
+    let sum = |of: fn(&ShardExamined) -> usize| -> usize {
+        repaired.examined.shards.iter().map(of).sum()
+    };
+    line(
+        &mut text,
+        format_args!(
+            "kept: {} sessions, {} subscriptions, {} messages for {} deliveries, {} retained",
+            sum(|shard| shard.sessions),
+            sum(|shard| shard.subscriptions),
+            sum(|shard| shard.messages),
+            sum(|shard| shard.deliveries),
+            sum(|shard| shard.retained)
+        ),
+    );
+    match &repaired.kept {
+        Some(path) => line(
+            &mut text,
+            format_args!("the damaged files are in {}", path.display()),
+        ),
+        None => line(&mut text, "the damaged files were removed"),
+    }
+    text
+}
+
+pub(super) fn exported(amount: &Amount, path: &Path) -> String {
+    format!(
+        "{} sessions and {} messages in {}\n",
+        amount.sessions,
+        amount.messages,
+        path.display()
+    )
+}
+
+pub(super) fn imported(amount: &Amount) -> String {
+    let mut text = format!(
+        "{} sessions and {} messages\n",
+        amount.sessions, amount.messages
+    );
+    if amount.left_out > 0 {
+        line(
+            &mut text,
+            format_args!(
+                "left out: {} things that have no place here",
+                amount.left_out
+            ),
+        );
+    }
+    text
+}
+
+fn line(text: &mut String, what: impl std::fmt::Display) {
+    let _ = writeln!(text, "{what}");
+}
