@@ -530,6 +530,7 @@ impl Broker {
             match self.notes.recv() {
                 Ok(Note::Stop) | Err(_) => break,
                 Ok(Note::Reload) => {
+                    tracing::info!("SIGHUP: certificates, users and rules are read again");
                     watcher.reload();
                     self.reload();
                 }

@@ -101,6 +101,15 @@ fn a_client_is_shown_the_certificate_that_it_asks_for() {
     broker.stop();
 }
 
+/// A flag that is raised when this goes.
+struct Raised<'a>(&'a AtomicBool);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn new_certificates_come_into_use_without_losing_a_client_or_a_message() {
     for run in RUNS {
@@ -116,6 +125,7 @@ fn new_certificates_come_into_use_without_losing_a_client_or_a_message() {
             let mut publisher = Client::connect(tls(address, &old), "publisher");
             // Both stay connected, and nothing is lost between them, whatever is exchanged.
             let (stop, received) = (&stop, &received);
+            let _end = Raised(stop); // also where a check fails
             scope.spawn(move || {
                 let mut number = 0_u64;
                 while !stop.load(Ordering::Relaxed) {
@@ -155,7 +165,6 @@ fn new_certificates_come_into_use_without_losing_a_client_or_a_message() {
             });
             progress();
             assert!(gets_in(&broker, "tls", &new));
-            stop.store(true, Ordering::Relaxed);
         });
         assert!(broker.metric("shardmq_tls_reloads_total", "result=\"ok\"") >= 2.0);
         assert!(broker.metric("shardmq_tls_reloads_total", "result=\"failed\"") >= 1.0);
