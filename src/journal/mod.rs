@@ -80,7 +80,7 @@ pub use receivers::Receivers;
 pub use record::Record;
 pub use recovery::Recovery;
 pub use restored::{
-    Recovered, RestoredForward, RestoredSession, RestoredSubscription, RestoredWill,
+    OwnedMessage, Recovered, RestoredForward, RestoredSession, RestoredSubscription, RestoredWill,
 };
 pub use salvage::{Extent, Loss, Part, Salvage, Salvaged, Survey, for_each_in};
 pub use state::{Journal, Retention};

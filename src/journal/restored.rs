@@ -32,7 +32,7 @@ pub struct RestoredForward {
     pub shards: u64,
     /// What it is for besides.
     pub errands: Box<str>,
-    message: RestoredMessage,
+    message: OwnedMessage,
 }
 
 impl RestoredForward {
@@ -41,30 +41,38 @@ impl RestoredForward {
             id,
             shards: details.shards,
             errands: details.errands.into(),
-            message: RestoredMessage::from(&details.message),
+            message: OwnedMessage::from(&details.message),
         }
     }
 
     /// The message.
     #[must_use]
     pub fn message(&self) -> StoredMessage<'_> {
-        self.message.get()
+        self.message.stored()
     }
 }
 
-/// A message as it was.
+/// A [`StoredMessage`] that borrows nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct RestoredMessage {
-    topic: Box<str>,
-    properties: Box<[u8]>,
-    payload: Box<[u8]>,
-    qos: QoS,
-    retain: bool,
-    expires_at: Deadline,
+pub struct OwnedMessage {
+    /// The topic.
+    pub topic: Box<str>,
+    /// The properties that are forwarded.
+    pub properties: Box<[u8]>,
+    /// The payload.
+    pub payload: Box<[u8]>,
+    /// The QoS it was published with.
+    pub qos: QoS,
+    /// The RETAIN flag it was published with.
+    pub retain: bool,
+    /// When it is too old to be sent.
+    pub expires_at: Deadline,
 }
 
-impl RestoredMessage {
-    fn get(&self) -> StoredMessage<'_> {
+impl OwnedMessage {
+    /// Borrows it, as the journal takes it.
+    #[must_use]
+    pub fn stored(&self) -> StoredMessage<'_> {
         StoredMessage {
             topic: &self.topic,
             properties: &self.properties,
@@ -76,7 +84,7 @@ impl RestoredMessage {
     }
 }
 
-impl From<&StoredMessage<'_>> for RestoredMessage {
+impl From<&StoredMessage<'_>> for OwnedMessage {
     fn from(message: &StoredMessage<'_>) -> Self {
         Self {
             topic: message.topic.into(),
@@ -190,7 +198,7 @@ pub struct RestoredWill {
     pub delay_interval: u32,
     /// Seconds from the publication until it is too old.
     pub message_expiry_interval: Option<u32>,
-    message: RestoredMessage,
+    message: OwnedMessage,
 }
 
 impl RestoredWill {
@@ -201,7 +209,7 @@ impl RestoredWill {
             due: self.due,
             delay_interval: self.delay_interval,
             message_expiry_interval: self.message_expiry_interval,
-            message: self.message.get(),
+            message: self.message.stored(),
         }
     }
 }
@@ -212,7 +220,7 @@ impl From<&WillDetails<'_>> for RestoredWill {
             due: details.due,
             delay_interval: details.delay_interval,
             message_expiry_interval: details.message_expiry_interval,
-            message: RestoredMessage::from(&details.message),
+            message: OwnedMessage::from(&details.message),
         }
     }
 }

@@ -124,8 +124,12 @@ impl Store {
         journal.is_some_and(|journal| journal.is_full() && journal.room() < RESERVED_BYTES)
     }
 
-    /// What is appended until the next write stands in one frame, if it is no more than `bytes`.
-    pub(super) fn together(&mut self, bytes: usize) {
+    /// What is appended until the next write stands in one frame, if that is `message` so many times, for
+    /// so many receivers, and two records more.
+    pub(super) fn together(&mut self, message: &MessageView<'_>, bodies: usize, receivers: usize) {
+        /// Bytes of a record besides the message, by far.
+        const RECORD: usize = 64;
+        let bytes = bodies * (message.size() + 2 * RECORD) + (receivers + 2) * RECORD;
         if let Some(inner) = self.0.as_deref_mut() {
             // Refused if it fits no segment, and then the message itself is.
             let _ = inner.journal.together(bytes);

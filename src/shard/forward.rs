@@ -275,14 +275,6 @@ impl Shard {
             }
         }
     }
-
-    /// What is appended from here on comes to disk with the note that it came.
-    pub(super) fn together_with_origin(&mut self, message: &MessageView<'_>, receivers: usize) {
-        /// Bytes of a record besides the message, by far.
-        const RECORD: usize = 64;
-        self.store
-            .together(message.size() + (receivers + 4) * RECORD);
-    }
 }
 
 /// By which lane a forwarded message comes: each keeps its order, the two together do not.

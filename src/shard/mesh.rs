@@ -209,7 +209,7 @@ impl Shard {
                     let mut fanout = Fanout::new(frame.message, &mut encoder, receivers, now);
                     fanout.run = frame.run;
                     if frame.origin.is_some() {
-                        self.together_with_origin(&frame.message, receivers);
+                        self.store.together(&frame.message, 1, receivers);
                     }
                     self.store(receivers_of(&matches, None), None, &mut fanout);
                     !self.publish_local(&matches, None, &mut fanout, out)
@@ -271,7 +271,7 @@ impl Shard {
                 let mark = self.store.mark();
                 for frame in batch.frames() {
                     if frame.origin.is_some() {
-                        self.together_with_origin(&frame.message, 1);
+                        self.store.together(&frame.message, 1, 1);
                     }
                     self.keep_for_another(&frame.message, now);
                     self.note_origin(Lane::Control, from, frame.origin);

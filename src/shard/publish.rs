@@ -499,13 +499,10 @@ impl Shard {
     /// What comes of `message` and the packet identifier it came under is on disk wholly or not at all:
     /// otherwise it would come twice, or never.
     fn hold_together(&mut self, message: &MessageView<'_>) {
-        /// Bytes of a record besides the message, by far.
-        const RECORD: usize = 64;
         let matches = self.routes.matches(message.topic);
         let bodies = matches.groups.len() + 2;
         let receivers = matches.local.len();
-        self.store
-            .together(bodies * (message.size() + 2 * RECORD) + receivers * RECORD + RECORD);
+        self.store.together(message, bodies, receivers);
     }
 
     /// Brings `message`, or all of the run that it begins, to everybody on every shard who wants it.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::journal::{
-    Deadline, ItemId, Recipient, Recovered, RestoredForward, RestoredSession, Salvaged,
+    ItemId, OwnedMessage, Recipient, Recovered, RestoredForward, RestoredSession, Salvaged,
     SessionNumber, StoredMessage, Sync,
 };
 use crate::wire::{PacketId, QoS};
@@ -27,20 +27,9 @@ pub(super) struct Content {
 pub(super) struct Kept {
     item: ItemId,
     /// `None`: everybody who waits here has it, and is owed PUBREL alone.
-    pub(super) body: Option<Body>,
+    pub(super) body: Option<OwnedMessage>,
     pub(super) retained: bool,
     pub(super) receivers: Vec<Receiver>,
-}
-
-/// What was published.
-#[derive(Clone, Debug)]
-pub(super) struct Body {
-    pub(super) topic: Box<str>,
-    pub(super) properties: Box<[u8]>,
-    pub(super) payload: Box<[u8]>,
-    pub(super) qos: QoS,
-    pub(super) retain: bool,
-    pub(super) expires_at: Deadline,
 }
 
 /// A session that a message waits for, and how it gets it.
@@ -287,7 +276,11 @@ impl Tidy for RestoredSession {
 
 impl Kept {
     /// A message that does not come from a journal.
-    pub(super) fn made(body: Option<Body>, retained: bool, receivers: Vec<Receiver>) -> Self {
+    pub(super) fn made(
+        body: Option<OwnedMessage>,
+        retained: bool,
+        receivers: Vec<Receiver>,
+    ) -> Self {
         Self {
             item: ItemId(0),
             body,
@@ -312,7 +305,7 @@ impl Kept {
         };
         Self {
             item,
-            body: Some(Body::new(message)),
+            body: Some(OwnedMessage::from(message)),
             retained,
             receivers: recipients.iter().map(receiver).collect(),
         }
@@ -323,29 +316,5 @@ impl Receiver {
     /// Whether it has not got the message.
     pub(super) fn waits(&self) -> bool {
         self.exchange.is_none_or(|begun| !begun.received)
-    }
-}
-
-impl Body {
-    pub(super) fn new(message: &StoredMessage<'_>) -> Self {
-        Self {
-            topic: message.topic.into(),
-            properties: message.properties.into(),
-            payload: message.payload.into(),
-            qos: message.qos,
-            retain: message.retain,
-            expires_at: message.expires_at,
-        }
-    }
-
-    pub(super) fn stored(&self) -> StoredMessage<'_> {
-        StoredMessage {
-            topic: &self.topic,
-            properties: &self.properties,
-            payload: &self.payload,
-            qos: self.qos,
-            retain: self.retain,
-            expires_at: self.expires_at,
-        }
     }
 }

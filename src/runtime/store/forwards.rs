@@ -2,12 +2,12 @@
 //! there is no such way, so they are delivered here. Who subscribed is known.
 
 use crate::journal::{
-    Errands, RestoredForward, RestoredSession, RestoredSubscription, StoredMessage,
+    Errands, OwnedMessage, RestoredForward, RestoredSession, RestoredSubscription, StoredMessage,
 };
 use crate::topic::{Name, Subscription};
 use crate::wire::QoS;
 
-use super::content::{Body, Content, Kept, Receiver};
+use super::content::{Content, Kept, Receiver};
 
 /// Delivers what did not come, behind all that came before. `journals` are all of a layout, by their
 /// shards.
@@ -47,7 +47,11 @@ pub(super) fn deliver(journals: &mut [Content]) {
 }
 
 fn kept(forward: &RestoredForward, receivers: Vec<Receiver>) -> Kept {
-    Kept::made(Some(Body::new(&forward.message())), false, receivers)
+    Kept::made(
+        Some(OwnedMessage::from(&forward.message())),
+        false,
+        receivers,
+    )
 }
 
 /// The sessions that a message is for by subscriptions of their own, of those that `counts`.

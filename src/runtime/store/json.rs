@@ -9,15 +9,15 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use crate::journal::{
-    Deadline, ItemId, RestoredSession, RestoredSubscription, RestoredWill, SessionDetails,
-    SessionNumber, StoredMessage, SubscriptionDetails, WillDetails,
+    Deadline, ItemId, OwnedMessage, RestoredSession, RestoredSubscription, RestoredWill,
+    SessionDetails, SessionNumber, StoredMessage, SubscriptionDetails, WillDetails,
 };
 use crate::topic::{Name, Subscription};
 use crate::wire::{
     Forwarded, PacketId, Property, QoS, RetainHandling, SubscriptionOptions, Version,
 };
 
-use super::content::{Begun, Body, Receiver};
+use super::content::{Begun, Receiver};
 
 /// The names of properties.
 const PAYLOAD_FORMAT_INDICATOR: &str = "payload-format-indicator";
@@ -279,14 +279,14 @@ impl<'a> Fields<'a> {
     }
 
     /// What [`message`] made.
-    pub(super) fn body(self) -> Result<Body, Wrong> {
+    pub(super) fn body(self) -> Result<OwnedMessage, Wrong> {
         let topic = self.text("topic")?;
         if Name::parse(topic).is_err() {
             return Err(format!("`{topic}` is no topic name"));
         }
         let payload = self.get("payload")?.as_str();
         let payload = payload.and_then(|text| STANDARD.decode(text).ok());
-        Ok(Body {
+        Ok(OwnedMessage {
             topic: topic.into(),
             properties: self.properties()?.into(),
             payload: payload.ok_or("`payload` is no base64")?.into(),

@@ -6,11 +6,11 @@ use std::time::SystemTime;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::content::{Begun, Body, Kept, Receiver};
+use super::content::{Begun, Kept, Receiver};
 use super::*;
 use crate::journal::{
-    Deadline, Exchange, ItemId, RestoredSession, RestoredSubscription, RestoredWill, SessionNumber,
-    WillDetails,
+    Deadline, Exchange, ItemId, OwnedMessage, RestoredSession, RestoredSubscription, RestoredWill,
+    SessionNumber, WillDetails,
 };
 use crate::wire::{PacketId, Property, QoS, RetainHandling, SubscriptionOptions, Version};
 
@@ -73,7 +73,7 @@ impl Dice {
         }
     }
 
-    fn body(&mut self, topic: String) -> Body {
+    fn body(&mut self, topic: String) -> OwnedMessage {
         let mut properties = Vec::new();
         if self.one_in(3) {
             Property::ContentType("text/plain").encode(&mut properties);
@@ -83,7 +83,7 @@ impl Dice {
             }
         }
         let length = [0, 20, 200, 3_000][self.below(4)];
-        Body {
+        OwnedMessage {
             topic: topic.into(),
             properties: properties.into(),
             payload: (0..length).map(|_| self.below(256) as u8).collect(),

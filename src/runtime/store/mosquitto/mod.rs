@@ -16,12 +16,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::BufRead;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::journal::{Deadline, ItemId, RestoredSession, RestoredSubscription, SessionNumber};
+use crate::journal::{
+    Deadline, ItemId, OwnedMessage, RestoredSession, RestoredSubscription, SessionNumber,
+};
 use crate::topic::{Name, Subscription};
 use crate::wire::{PacketId, QoS, RetainHandling, SubscriptionOptions, Version};
 
 use self::chunks::{Client, ClientMessage, Database, Subscribed};
-use super::content::{Begun, Body, Content, Kept, Receiver};
+use super::content::{Begun, Content, Kept, Receiver};
 use super::export::Amount;
 use super::target::Targets;
 use super::{StoreError, forwards};
@@ -224,10 +226,10 @@ impl<'a> Conversion<'a> {
     }
 }
 
-fn body(database: &Database<'_>, id: u64) -> Option<Body> {
+fn body(database: &Database<'_>, id: u64) -> Option<OwnedMessage> {
     let stored = database.messages.get(&id)?;
     Name::parse(stored.topic).ok()?;
-    Some(Body {
+    Some(OwnedMessage {
         topic: stored.topic.into(),
         properties: stored.properties.as_slice().into(),
         payload: stored.payload.into(),
