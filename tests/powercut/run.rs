@@ -36,6 +36,7 @@ pub struct Summary {
     pub forwarded: u64,
     pub moves: u64,
     pub backups: u64,
+    pub fetched: u64,
 }
 
 impl Summary {
@@ -45,6 +46,7 @@ impl Summary {
         self.forwarded += other.forwarded;
         self.moves += other.moves;
         self.backups += other.backups;
+        self.fetched += other.fetched;
     }
 }
 
@@ -103,6 +105,7 @@ pub fn run(plan: Plan) -> Result<Summary, String> {
         forwarded: world.broker.forwarded,
         moves: world.broker.moves,
         backups,
+        fetched: world.broker.fetched,
     })
 }
 

@@ -25,6 +25,7 @@ mod forwards;
 mod json;
 mod manifest;
 mod mosquitto;
+mod reader;
 mod remains;
 mod repair;
 mod target;
