@@ -21,7 +21,9 @@ use crate::time::Time;
 
 use super::admin::Asker;
 use super::auth::{self, Auth, AuthOptions, StartError};
+use super::barrier::{Barrier, Participant};
 use super::clock::Clock;
+use super::control::{Backups, Control};
 use super::driver::{Common, DriverOptions};
 use super::entrance::Entrance;
 use super::error::{BootError, ListenError};
@@ -196,7 +198,9 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     };
     let clock = Clock::start();
     let store = open_store(&options, shards)?;
-    let keepers = keepers(store.as_ref(), &options, clock);
+    let (barrier, participants) = Barrier::new(Arc::clone(&doors), clock);
+    let keepers = keepers(store.as_ref(), &options, clock, participants);
+    let backups = Arc::default();
     let seed = std::hash::RandomState::new().build_hasher().finish();
     let (auth, desks) = authenticators(&mut options, &doors, cpus.len(), clock)?;
     let mut broker = Broker {
@@ -250,7 +254,9 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
         certificates: watcher.told(),
         max_connections,
         clock,
+        backups: Arc::clone(&backups),
     };
+    let _control = control(&options, store.as_ref(), barrier, &backups);
     let server = http.map(|bound| http::start(bound, asker, facts));
     let _server = server.transpose().map_err(no_http_thread)?;
     (options.ready)(Started {
@@ -356,18 +362,38 @@ fn keepers(
     store: Option<&Store>,
     options: &RuntimeOptions,
     clock: Clock,
+    participants: Vec<Participant>,
 ) -> Option<Vec<KeeperOptions>> {
     let (store, wanted) = (store?, options.store.as_ref()?);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0));
     let epoch = Epoch(now.saturating_sub(clock.now().as_micros() / 1_000));
-    let keeper = |shard| KeeperOptions {
+    let keeper = |(shard, participant)| KeeperOptions {
         files: store.files(shard),
         durable: wanted.durable,
         interval: wanted.interval,
         epoch,
+        participant,
     };
-    Some((0..store.shards()).map(keeper).collect())
+    Some(participants.into_iter().enumerate().map(keeper).collect())
+}
+
+/// Where a backup is asked for, if there is something to back up.
+fn control(
+    options: &RuntimeOptions,
+    store: Option<&Store>,
+    barrier: Barrier,
+    backups: &Arc<Backups>,
+) -> Option<Control> {
+    let (_, wanted) = (store?, options.store.as_ref()?);
+    let control = Control::start(&wanted.directory, barrier, Arc::clone(backups));
+    // A file system without sockets is no reason not to serve.
+    control
+        .inspect_err(|error| {
+            tracing::warn!(%error, "no socket in the data directory: `shardmq store backup` will not \
+                work while this broker runs");
+        })
+        .ok()
 }
 
 /// The CPU of each shard.
