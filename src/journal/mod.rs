@@ -57,7 +57,7 @@
 //!   no longer counts its old content (`log`).
 //! - Damage inside what was on disk is an error that names file and offset, never a shorter journal.
 
-mod codec;
+pub(crate) mod codec;
 mod frame;
 mod index;
 mod items;

@@ -37,11 +37,13 @@ mod event;
 mod explain;
 mod fault;
 mod forward;
+mod history;
 mod limit;
 mod mesh;
 mod outbox;
 mod publish;
 mod random;
+mod recall;
 mod replay;
 mod restore;
 mod settings;
@@ -70,6 +72,7 @@ pub use close::CloseCause;
 pub use durable::{Durability, Durable};
 pub use event::{Cause, Event};
 pub use fault::Fault;
+pub use history::{HistoryAnswer, HistoryDone, HistoryJob, HistoryQuestion};
 pub use limit::{Limits, Shortage};
 pub use outbox::{Close, Handoff, Outbox, Question};
 pub use restore::{Bodies, Epoch};
@@ -81,10 +84,12 @@ use connect::{Answered, Asked};
 use deliver::Encoder;
 use durable::Store;
 use forward::Forwards;
+use history::Histories;
 use limit::{Bans, is_paused};
 use mesh::Mesh;
 use publish::Incoming;
 use random::Random;
+use recall::Recalls;
 use replay::{Replay, RetainedQuery};
 use subscribe::PendingSubscribe;
 use sys::Sys;
@@ -134,6 +139,8 @@ pub struct Shard {
     encoder: Option<Box<Encoder>>,
     store: Store,
     forwards: Forwards,
+    history: Option<Box<Histories>>,
+    recalls: Recalls,
     sys: Sys,
     random: Random,
     serial: u64,
@@ -173,6 +180,8 @@ impl Shard {
             encoder: None,
             store: Store::default(),
             forwards: Forwards::default(),
+            history: None,
+            recalls: Recalls::default(),
             sys: Sys::new(identity.shards, now),
             serial: 0,
             housekeeping,
@@ -433,7 +442,7 @@ impl Shard {
         }
         match Packet::decode(connection.version, first_byte, body)? {
             Packet::Connect(_) => Err(Fault::SecondConnect), // [MQTT-3.1.0-2]
-            Packet::Subscribe(subscribe) => self.on_subscribe(conn, session, &subscribe, out),
+            Packet::Subscribe(subscribe) => self.on_subscribe(conn, session, &subscribe, now, out),
             Packet::Unsubscribe(unsubscribe) => {
                 self.on_unsubscribe(conn, session, &unsubscribe, out);
                 Ok(())
@@ -472,6 +481,10 @@ impl Shard {
     pub fn end_turn(&mut self, now: Time, out: &mut Outbox) {
         self.read_own_retained(now, out);
         self.answer_queries(out);
+        if self.history.is_some() {
+            self.answer_history_questions(out);
+            self.hand_over_history(now, out);
+        }
         self.send_late(out);
         self.mesh.answer(out);
     }
@@ -487,6 +500,8 @@ impl Shard {
     pub fn stats(&self) -> Stats {
         let shared = self.routes.shared_subscriptions(self.identity.shard);
         let kept = self.kept();
+        let history = self.history.as_deref();
+        let history = history.map_or_else(Default::default, |history| history.log.counts());
         // Counted by QoS alone while they are sent.
         let mut packets_sent = self.stats.packets_sent;
         packets_sent[PacketType::Publish as usize] += self.stats.publishes_sent.iter().sum::<u64>();
@@ -497,6 +512,13 @@ impl Shard {
             retained: self.retained.len() as u64,
             retained_bytes: self.retained.bytes() as u64,
             packets_sent,
+            history_messages: history.messages,
+            history_bytes: history.bytes,
+            history_dropped: history.dropped,
+            history_waiting_bytes: history.waiting_bytes,
+            history_buckets: history.buckets,
+            history_stored_bytes: history.stored_bytes,
+            history_replays: self.recalls.len() as u64,
             durable_waiting_bytes: kept.map_or(0, |journal| journal.backlog() as u64),
             durable_room_bytes: kept.map_or(0, Journal::room),
             durable_segments: kept.map_or(0, |journal| journal.segments() as u64),
