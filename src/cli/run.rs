@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use shardmq::config::{Config, DeniedPublish, Http, Listener, ListenerType, Net};
+use shardmq::config::{Config, DeniedPublish, History, Http, Listener, ListenerType, Net};
+use shardmq::history::Stream;
 use shardmq::link::ws;
 use shardmq::policy::{Entrance, TokenOptions};
 use shardmq::runtime::{
@@ -117,7 +118,20 @@ fn store(config: &Config) -> Option<StoreOptions> {
             retained: durability.retained,
         },
         interval: Duration::from_micros(durability.interval.into()),
+        history: config.history.iter().map(stream).collect(),
     })
+}
+
+fn stream(history: &History) -> Stream {
+    let micros = |seconds: u32| u64::from(seconds) * 1_000_000;
+    Stream {
+        name: history.name.clone(),
+        filter: history.filter.clone(),
+        keep: micros(history.keep),
+        keep_bytes: history.keep_bytes,
+        bucket: micros(history.bucket),
+        interval: history.interval.into(),
+    }
 }
 
 /// Whether the certificates of all listeners are of use, without using them.

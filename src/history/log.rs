@@ -483,6 +483,12 @@ impl Log {
         (kept.bytes(), closed.collect())
     }
 
+    /// Records that were dropped.
+    #[must_use]
+    pub const fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
     /// What there is.
     #[must_use]
     pub fn counts(&self) -> Counts {

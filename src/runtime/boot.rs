@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
+use crate::history::Stream;
 use crate::limits::MAX_SHARDS;
 use crate::policy::{Guard, Open, Policy};
 use crate::route::ShardId;
@@ -32,7 +33,7 @@ use super::listener::{ListenOptions, Listener, Listening, Place, SocketFile, lis
 use super::mesh::{self, Door};
 use super::net::{self, Chosen};
 use super::signals::{self, Catcher};
-use super::store::Store;
+use super::store::{HistoryOptions, Store, open_history};
 use super::sys::{self, Resource};
 use super::threads::{Note, Starter, Thread};
 use super::tls::Watcher;
@@ -98,6 +99,8 @@ pub struct StoreOptions {
     pub durable: Durable,
     /// How often what is kept with [`crate::shard::Durability::Interval`] is synced.
     pub interval: Duration,
+    /// History streams.
+    pub history: Vec<Stream>,
 }
 
 impl Default for RuntimeOptions {
@@ -197,6 +200,7 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     let clock = Clock::start();
     let store = open_store(&options, shards)?;
     let keepers = keepers(store.as_ref(), &options, clock);
+    let histories = histories(&options, shards, clock)?;
     let seed = std::hash::RandomState::new().build_hasher().finish();
     let (auth, desks) = authenticators(&mut options, &doors, cpus.len(), clock)?;
     let mut broker = Broker {
@@ -232,6 +236,7 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
             questions,
             desk,
             keeper: keepers.as_ref().map(|keepers| keepers[index].clone()),
+            history: histories.get(index).cloned(),
             clock,
             common: broker.common.clone(),
         };
@@ -344,11 +349,36 @@ fn open_store(options: &RuntimeOptions, shards: usize) -> Result<Option<Store>, 
     let Some(wanted) = &options.store else {
         return Ok(None);
     };
-    if wanted.durable.sessions == Durability::Off && wanted.durable.retained == Durability::Off {
+    if !keeps_journals(wanted) && wanted.history.is_empty() {
         return Ok(None);
     }
     let store = Store::open(&wanted.directory, shards);
     store.map(Some).map_err(BootError::Store)
+}
+
+fn keeps_journals(wanted: &StoreOptions) -> bool {
+    wanted.durable.sessions != Durability::Off || wanted.durable.retained != Durability::Off
+}
+
+/// What the clock on the wall showed when `clock` started.
+fn epoch(clock: Clock) -> Epoch {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0));
+    Epoch(now.saturating_sub(clock.now().as_micros() / 1_000))
+}
+
+/// What each shard keeps of history; nothing without a stream.
+fn histories(
+    options: &RuntimeOptions,
+    shards: usize,
+    clock: Clock,
+) -> Result<Vec<HistoryOptions>, BootError> {
+    let wanted = options.store.as_ref();
+    let Some(wanted) = wanted.filter(|wanted| !wanted.history.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let opened = open_history(&wanted.directory, &wanted.history, shards, epoch(clock));
+    opened.map_err(BootError::Store)
 }
 
 /// What each shard keeps, and where.
@@ -357,10 +387,12 @@ fn keepers(
     options: &RuntimeOptions,
     clock: Clock,
 ) -> Option<Vec<KeeperOptions>> {
-    let (store, wanted) = (store?, options.store.as_ref()?);
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0));
-    let epoch = Epoch(now.saturating_sub(clock.now().as_micros() / 1_000));
+    let wanted = options
+        .store
+        .as_ref()
+        .filter(|wanted| keeps_journals(wanted));
+    let (store, wanted) = (store?, wanted?);
+    let epoch = epoch(clock);
     let keeper = |shard| KeeperOptions {
         files: store.files(shard),
         durable: wanted.durable,

@@ -20,7 +20,7 @@
 //! | `log` | events of the core, at a bounded rate |
 //! | `meters` | what the runtime of a shard counts about itself |
 //! | `store` | the data directory: its lock, its files, the thread that writes them |
-//! | `keeper` | what a shard's loop does for its journal |
+//! | `keeper`, `historian` | what a shard's loop does for its journal, and for its history |
 //! | `driver` | the loop of a shard |
 //! | `auth` | slow authenticators: files, threads, answers |
 //! | `admin` | questions to the shards from other threads |
@@ -41,6 +41,7 @@ mod driver;
 mod entrance;
 mod error;
 mod gate;
+mod historian;
 mod http;
 mod idle;
 mod keeper;

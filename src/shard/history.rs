@@ -126,7 +126,9 @@ impl Histories {
 
 impl Shard {
     /// Keeps history from here on. Comes before everything else.
-    pub fn keep_history(&mut self, log: Log, epoch: Epoch) {
+    /// `damaged` files are there besides.
+    pub fn keep_history(&mut self, log: Log, epoch: Epoch, damaged: u64) {
+        self.stats.history_damaged += damaged;
         let streams = log.streams().count();
         self.routes
             .set_streams(log.streams().map(|stream| stream.filter.as_str()));
@@ -228,6 +230,13 @@ impl Shard {
                 false
             }
         }
+    }
+
+    /// Messages of history that were dropped before they were written.
+    #[must_use]
+    pub fn history_dropped(&self) -> u64 {
+        let history = self.history.as_deref();
+        history.map_or(0, |history| history.log.dropped())
     }
 
     /// Whether nothing of history waits to be written.

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use shardmq::limits::MAX_SHARDS;
-use shardmq::runtime::store::{Format, Remains, Store, StoreError};
+use shardmq::runtime::store::{Format, Remains, Store, StoreError, examine_history};
 
 use super::{complain, print};
 
@@ -103,9 +103,15 @@ pub(super) fn run(args: &StoreArgs) -> ExitCode {
 }
 
 fn verify(dir: &Path) -> Result<ExitCode, StoreError> {
-    let examined = Remains::open(dir)?.examine()?;
-    let printed = print(report::examined(&examined).as_bytes());
-    Ok(match examined.is_fine() {
+    let remains = Remains::open(dir)?;
+    let examined = remains.examine()?;
+    let history = examine_history(dir)?;
+    let damaged = history
+        .iter()
+        .any(|stream| stream.damage().next().is_some());
+    let text = report::history(&history) + &report::examined(&examined);
+    let printed = print(text.as_bytes());
+    Ok(match examined.is_fine() && !damaged {
         true => printed,
         false => ExitCode::FAILURE,
     })

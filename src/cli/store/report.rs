@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use shardmq::runtime::store::{Amount, Examined, Repaired, ShardExamined};
+use shardmq::runtime::store::{Amount, Examined, HistoryExamined, Repaired, ShardExamined};
 
 /// How much there is, and what is wrong.
 pub(super) fn examined(examined: &Examined) -> String {
@@ -33,6 +33,34 @@ pub(super) fn examined(examined: &Examined) -> String {
         0 => line(&mut text, "nothing is wrong"),
         1 => line(&mut text, "damaged in one place"),
         count => line(&mut text, format_args!("damaged in {count} places")),
+    }
+    text
+}
+
+/// How much history there is, and what is wrong with it.
+pub(super) fn history(streams: &[HistoryExamined]) -> String {
+    let mut text = String::new();
+    for stream in streams {
+        line(
+            &mut text,
+            format_args!(
+                "history {}: {} messages in {} buckets of {} bytes",
+                stream.name, stream.messages, stream.buckets, stream.bytes
+            ),
+        );
+        let damage: Vec<_> = stream.damage().collect();
+        for (path, fault) in &stream.faults {
+            let what = match damage.iter().any(|(_, damage)| damage == fault) {
+                true => "damage",
+                false => "note",
+            };
+            let path = path.display();
+            let (offset, told) = (fault.offset, &fault.what);
+            line(
+                &mut text,
+                format_args!("  {what}: {path}, offset {offset}: {told}"),
+            );
+        }
     }
     text
 }
