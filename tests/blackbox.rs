@@ -36,6 +36,8 @@ mod crash;
 mod disk;
 #[path = "blackbox/foreign.rs"]
 mod foreign;
+#[path = "blackbox/history.rs"]
+mod history;
 #[path = "blackbox/install.rs"]
 mod install;
 #[path = "blackbox/mosquitto.rs"]

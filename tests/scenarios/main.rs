@@ -22,6 +22,7 @@ mod bounds;
 mod connect;
 mod errors;
 mod expiry;
+mod history;
 mod keepalive;
 mod limits;
 mod mesh;

@@ -1,11 +1,13 @@
 """Runs the scenarios: run.py PORT LEVEL SHARDS [NAME...]. Prints `ok NAME` or `FAILED NAME: why`."""
 
+import os
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 import basics
 import heavy
+import history
 import sessions
 import version5
 
@@ -39,7 +41,9 @@ def main():
     port, version, shards = (int(text) for text in sys.argv[1:4])
     wanted = sys.argv[4:]
     results = []
-    for module, workers in ((basics, 6), (sessions, 8), (version5, 6), (heavy, 1)):
+    # Where the broker keeps history of `+/kept/#`.
+    kept = ((history, 1),) if os.environ.get("SHARDMQ_TEST_HISTORY") else ()
+    for module, workers in ((basics, 6), (sessions, 8), (version5, 6), *kept, (heavy, 1)):
         chosen = [s for s in module.SCENARIOS
                   if version in s.versions and (not wanted or s.__name__ in wanted)]
         with ThreadPoolExecutor(workers) as pool:
