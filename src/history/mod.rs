@@ -24,12 +24,11 @@ pub mod block;
 pub mod bucket;
 mod log;
 pub mod range;
+mod reader;
 
 pub use bucket::{BucketHeader, BucketId, Page, Query, Scan, Scanned};
-pub use log::{
-    Closed, Counts, Cursor, Failure, Found, Lanes, Log, Names, Place, Removal, START, Step, Stream,
-    Write,
-};
+pub use log::{Closed, Counts, Failure, Found, Lanes, Log, Names, Place, Removal, Stream, Write};
+pub use reader::{Cursor, START, Step};
 
 #[cfg(test)]
 mod tests;

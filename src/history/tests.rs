@@ -10,6 +10,7 @@ use super::block::Records;
 use super::bucket::{BucketHeader, BucketId, FaultKind, Query, Scan};
 use super::log::*;
 use super::range::Micros;
+use super::reader::{Cursor, START, Step};
 use crate::message::MessageView;
 use crate::time::Time;
 use crate::topic::{Filter, Name};

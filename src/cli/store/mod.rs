@@ -106,12 +106,10 @@ fn verify(dir: &Path) -> Result<ExitCode, StoreError> {
     let remains = Remains::open(dir)?;
     let examined = remains.examine()?;
     let history = examine_history(dir)?;
-    let damaged = history
-        .iter()
-        .any(|stream| stream.damage().next().is_some());
-    let text = report::history(&history) + &report::examined(&examined);
+    let damaged: usize = history.iter().map(|stream| stream.damage().count()).sum();
+    let text = report::history(&history) + &report::examined(&examined, damaged);
     let printed = print(text.as_bytes());
-    Ok(match examined.is_fine() && !damaged {
+    Ok(match examined.is_fine() && damaged == 0 {
         true => printed,
         false => ExitCode::FAILURE,
     })

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use shardmq::runtime::store::{Amount, Examined, HistoryExamined, Repaired, ShardExamined};
 
-/// How much there is, and what is wrong.
-pub(super) fn examined(examined: &Examined) -> String {
+/// How much there is, and what is wrong; so many `others` were told.
+pub(super) fn examined(examined: &Examined, others: usize) -> String {
     let mut text = String::new();
     for shard in &examined.shards {
         summary(shard, &mut text);
@@ -29,7 +29,7 @@ pub(super) fn examined(examined: &Examined) -> String {
         line(&mut text, format_args!("damage: {problem}"));
     }
     let faults: usize = examined.shards.iter().map(|shard| shard.faults.len()).sum();
-    match faults + examined.problems.len() {
+    match faults + examined.problems.len() + others {
         0 => line(&mut text, "nothing is wrong"),
         1 => line(&mut text, "damaged in one place"),
         count => line(&mut text, format_args!("damaged in {count} places")),
@@ -90,7 +90,7 @@ fn summary(shard: &ShardExamined, text: &mut String) {
 
 /// What a repair kept, and what it could not.
 pub(super) fn repaired(repaired: &Repaired) -> String {
-    let mut text = examined(&repaired.examined);
+    let mut text = examined(&repaired.examined, 0);
     if !repaired.done {
         line(&mut text, "nothing was changed");
         return text;

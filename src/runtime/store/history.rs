@@ -21,6 +21,7 @@ use crate::history::bucket::{Fault, FaultKind, MAX_HEADER_BYTES, Source};
 use crate::history::{
     BucketHeader, BucketId, Failure, Found, Names, Place, Removal, Scan, Scanned, Stream, Write,
 };
+use crate::limits::MAX_SHARDS;
 use crate::shard::{Epoch, HistoryDone, HistoryJob};
 
 use super::{StoreError, make_directory, sync_directory};
@@ -149,7 +150,9 @@ fn bucket(path: &Path, id: BucketId) -> Result<Found, FaultKind> {
         there = read_at(&file, 0, &mut begin).map_err(io)?;
     }
     match BucketHeader::read(&begin[..there]) {
-        Ok(header) if header.id == id => Ok(Found { header, bytes }),
+        Ok(header) if header.id == id && usize::from(id.lane) < MAX_SHARDS => {
+            Ok(Found { header, bytes })
+        }
         Ok(_) | Err(NoHeader::Damaged) => Err(FaultKind::Bucket),
         Err(NoHeader::Version(version)) => Err(FaultKind::Version(version)),
     }
