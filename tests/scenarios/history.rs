@@ -51,7 +51,7 @@ fn telemetry(vehicle: usize, number: usize) -> Message {
 fn fleet(broker: &Broker) -> Vec<Client> {
     let vehicles = 0..3;
     vehicles
-        .map(|vehicle| broker.connect(v5(&broker.on(vehicle, "vehicle"))))
+        .map(|vehicle| broker.connect(v5(&broker.on(vehicle, &format!("vehicle{vehicle}-")))))
         .collect()
 }
 
@@ -218,7 +218,8 @@ fn live_goes_on(options: &Options, granted: u8, published: u8) {
         let mut vehicles = fleet(broker);
         let mut numbers = [0; 3];
         let mut publish = |vehicle: usize| {
-            let sent = telemetry(vehicle, numbers[vehicle]).qos(published).id(1);
+            let id = numbers[vehicle] as u16 + 1;
+            let sent = telemetry(vehicle, numbers[vehicle]).qos(published).id(id);
             vehicles[vehicle].push_publish(&sent);
             numbers[vehicle] += 1;
         };
@@ -452,7 +453,7 @@ fn a_replay_waits_for_a_slow_reader() {
                 &format!("vehicle/{which}/telemetry"),
                 format!("{number} {body}"),
             );
-            vehicles[which].push_publish(&sent);
+            vehicles[which].push_publish(&sent.qos(1).id(1));
             if number % 100 == 0 {
                 broker.advance(0.1);
             }
