@@ -461,3 +461,69 @@ fn names_of_files_are_read() {
         assert_eq!(BucketId::of_file(name), None, "{name}");
     }
 }
+
+/// What a message costs: `cargo test --release --lib history::tests::measure -- --ignored --nocapture`.
+#[test]
+#[ignore = "it measures, and asserts nothing about time"]
+#[expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "figures are for whoever asks for them"
+)]
+fn measure() {
+    const COUNT: u64 = 1_000_000;
+    let stream = Stream {
+        keep_bytes: 1 << 40,
+        bucket: 3_600 * SECOND,
+        ..stream()
+    };
+    let (mut log, mut disk) = (Log::new(place(1), vec![stream], &[]), Disk::default());
+    let payload = [b'x'; 200];
+    let topics: Vec<String> = (0..1_000)
+        .map(|number| format!("t/vehicle-{number:06}/state"))
+        .collect();
+    let mut append = std::time::Duration::ZERO;
+    for number in 0..COUNT {
+        let now = 1_000 * SECOND + number;
+        let begun = std::time::Instant::now();
+        for topic in topics.iter().skip(number as usize % 100 * 10).take(10) {
+            log.append(0, now, [(view(topic, &payload), None)].into_iter());
+        }
+        append += begun.elapsed();
+        while let Some(write) = log.next_write(now) {
+            disk.todo.push(write);
+        }
+        while disk.write(&mut log, false, now) {}
+        if number * 10 >= COUNT {
+            break;
+        }
+    }
+    let counts = log.counts();
+    println!(
+        "append: {:.0} ns, {:.1} bytes a message of 200 on a topic of 21",
+        append.as_nanos() as f64 / counts.messages as f64,
+        counts.stored_bytes as f64 / (counts.messages as f64)
+    );
+    for filter in ["t/#", "t/vehicle-000007/state"] {
+        let query = Query {
+            filter: Arc::from(filter),
+            ..everything()
+        };
+        let (mut cursor, mut missed, mut found) = (START, 0, 0);
+        let begun = std::time::Instant::now();
+        loop {
+            let limits = ((u32::MAX, u64::MAX), 256 << 10);
+            match log.step((0, 0), &mut cursor, &query, limits, &mut missed) {
+                Step::End => break,
+                Step::Page(page) => found += page.count,
+                Step::Scan(scan) => {
+                    let scanned = disk.scan(&scan);
+                    log.scanned(&mut cursor, &scan, &scanned, &mut missed);
+                    found += scanned.page.count;
+                }
+            }
+        }
+        let per_message = begun.elapsed().as_nanos() as f64 / counts.messages as f64;
+        println!("scan for {filter}: {found} found, {per_message:.0} ns for each that is there");
+    }
+}
