@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::message::Position;
+use crate::policy::Credentials;
 use crate::route::SessionKey;
 use crate::time::Time;
 use crate::wire::{Ack, AckKind, PacketId, ReasonCode, Version};
@@ -118,6 +119,26 @@ pub struct Acknowledgement {
     pub waiting: u32,
     /// How far the journal must have come before it leaves.
     pub durable: Position,
+}
+
+impl Peer {
+    /// What somebody says of himself, with what is known of where he comes from.
+    #[must_use]
+    pub fn credentials<'a>(
+        &'a self,
+        client_id: &'a str,
+        username: Option<&'a str>,
+        password: Option<&'a [u8]>,
+    ) -> Credentials<'a> {
+        Credentials {
+            client_id,
+            username,
+            password,
+            certificate: self.certificate_name.as_deref(),
+            listener: self.listener,
+            address: self.address,
+        }
+    }
 }
 
 impl Connection {

@@ -1,7 +1,7 @@
 //! CONNECT: on which shard, whether at all, and with which session.
 
 use crate::message::MessageView;
-use crate::policy::{Credentials, Decision, Grant};
+use crate::policy::{Decision, Grant};
 use crate::route::SessionKey;
 use crate::session::{Connection, NEVER_EXPIRES, OutgoingAliases, Phase, Session, Will};
 use crate::time::Time;
@@ -191,14 +191,9 @@ impl Shard {
         let Some(connection) = self.connections.get(conn) else {
             return Decision::Deny(ReasonCode::UnspecifiedError);
         };
-        self.policy.connect(&Credentials {
-            client_id,
-            username: connect.username,
-            password: connect.password,
-            certificate: connection.peer.certificate_name.as_deref(),
-            listener: connection.peer.listener,
-            address: connection.peer.address,
-        })
+        let peer = &connection.peer;
+        let credentials = peer.credentials(client_id, connect.username, connect.password);
+        self.policy.connect(&credentials)
     }
 
     /// Puts the question to a slow authenticator.

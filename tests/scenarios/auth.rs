@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::{digest, hmac, pbkdf2};
-use shardmq::policy::{Acl, Entrance, Guard, GuardOptions, Method, Scheme, Users};
+use shardmq::policy::{Acl, Entrance, Guard, GuardOptions, Method, Scheme, Scram as Server, Users};
 use shardmq::wire::{Auth, Packet, ReasonCode, Version};
 
 use crate::client::{Broker, Client, Options, on_shards_under, v5};
@@ -27,7 +27,10 @@ fn guarded(scenario: impl Fn(&Broker)) {
     let options = Arc::new(GuardOptions {
         entrances: vec![Entrance { anonymous: false }],
         methods: vec![Method::Password],
-        users: Arc::new(users),
+        scram: Some(Server {
+            users: Arc::new(users),
+            secret: [7; 32],
+        }),
         acl: Some(Arc::new(acl)),
         ..GuardOptions::default()
     });

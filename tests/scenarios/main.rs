@@ -16,6 +16,7 @@ mod packets;
 
 mod access;
 mod aliases;
+#[cfg(feature = "credentials")]
 mod auth;
 mod backpressure;
 mod bounds;

@@ -41,14 +41,7 @@ impl Asked {
             peer,
             ..
         } = &self.question;
-        Credentials {
-            client_id,
-            username: username.as_deref(),
-            password: password.as_deref(),
-            certificate: peer.certificate_name.as_deref(),
-            listener: peer.listener,
-            address: peer.address,
-        }
+        peer.credentials(client_id, username.as_deref(), password.as_deref())
     }
 }
 
