@@ -234,9 +234,11 @@ fn live_goes_on(options: &Options, granted: u8, published: u8) {
         let mut received = Vec::new();
         for step in 0..900 {
             publish(step % 3);
-            broker.world().turn(step % broker.shards());
+            let shard = step % broker.shards();
+            broker.world().turn(shard);
             if step % 7 == 0 {
-                broker.world().now = broker.world().now.plus_millis(200);
+                let mut world = broker.world();
+                world.now = world.now.plus_millis(200);
             }
             received.extend(publishes(&mut client));
         }
