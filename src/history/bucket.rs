@@ -68,9 +68,9 @@ impl BucketId {
 pub struct BucketHeader {
     /// Which bucket it is.
     pub id: BucketId,
-    /// Nothing in it was received before.
+    /// When its first record was received.
     pub start: Micros,
-    /// Nothing in it was received then or later.
+    /// The end of its span: nothing in it was received then or later.
     pub end: Micros,
     /// The number of its first record in its run and lane.
     pub first: u64,

@@ -103,7 +103,7 @@ pub struct Removal {
 pub struct Closed {
     /// Which one.
     pub bucket: BucketId,
-    /// When its span begins.
+    /// When its first record was received.
     pub start: Micros,
     /// Its bytes.
     pub bytes: u64,
@@ -490,7 +490,7 @@ impl Kept {
             self.seal(false);
         }
         if self.tail.header.count == 0 {
-            let (_, span_end) = self.span(time);
+            let span_end = self.span_end(time);
             let tail = &mut self.tail;
             tail.header = Header::open(place.run, place.shard, tail.header.next(), time);
             tail.open.resize(HEADER_BYTES, 0);
@@ -501,10 +501,10 @@ impl Kept {
         time
     }
 
-    /// The span of the bucket that `time` falls into.
-    fn span(&self, time: Micros) -> (Micros, Micros) {
-        let start = time - time % self.stream.bucket.max(1);
-        (start, start.saturating_add(self.stream.bucket))
+    /// The end of the span that `time` falls into.
+    fn span_end(&self, time: Micros) -> Micros {
+        let span = self.stream.bucket.max(1);
+        (time - time % span).saturating_add(span)
     }
 
     /// What was appended is to be written, and synced.
@@ -618,7 +618,7 @@ impl Kept {
 
     fn begin_bucket(&mut self, place: Place, block: Header) -> Option<Vec<u8>> {
         self.tail.number += 1;
-        let (start, end) = self.span(block.begin);
+        let (start, end) = (block.begin, self.span_end(block.begin));
         let header = BucketHeader {
             id: BucketId {
                 run: place.run,

@@ -466,13 +466,10 @@ impl Shard {
             }
             oldest.sort_unstable_by_key(|&(start, bucket, ..)| (bucket.run, start, bucket));
             let mut removals: BTreeMap<ShardId, Vec<BucketId>> = BTreeMap::new();
-            // A span of time goes as a whole, from all lanes.
-            let mut span = None;
-            for (start, bucket, size, shard) in oldest {
-                if bytes <= limit && span != Some((bucket.run, start)) {
+            for (_, bucket, size, shard) in oldest {
+                if bytes <= limit {
                     break;
                 }
-                span = Some((bucket.run, start));
                 bytes -= size;
                 removals.entry(shard).or_default().push(bucket);
                 if let Some((bytes, closed)) = stored.get_mut(&shard) {
