@@ -29,6 +29,7 @@ pub mod batch;
 mod access;
 mod acknowledge;
 mod authenticate;
+mod away;
 mod close;
 mod connect;
 mod deliver;
@@ -67,6 +68,7 @@ use crate::wire::{
 };
 
 pub use crate::session::{ConnKey, Peer, Ticket};
+pub use away::Fetching;
 pub use batch::{Batch, Control, Frame, Target, home};
 pub use close::CloseCause;
 pub use durable::{Durability, Durable};
@@ -80,6 +82,7 @@ pub use settings::{QueueOverflow, Settings};
 pub use sys::{Loads, Memory, system_topics};
 
 use authenticate::Enhanced;
+use away::Fetches;
 use connect::{Answered, Asked};
 use deliver::Encoder;
 use durable::Store;
@@ -138,6 +141,7 @@ pub struct Shard {
     /// Taken out while a message is routed, so it is a box.
     encoder: Option<Box<Encoder>>,
     store: Store,
+    fetches: Fetches,
     forwards: Forwards,
     history: Option<Box<Histories>>,
     recalls: Recalls,
@@ -179,6 +183,7 @@ impl Shard {
             due_queries: Vec::new(),
             encoder: None,
             store: Store::default(),
+            fetches: Fetches::default(),
             forwards: Forwards::default(),
             history: None,
             recalls: Recalls::default(),

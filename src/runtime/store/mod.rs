@@ -24,6 +24,7 @@ mod history;
 mod json;
 mod manifest;
 mod mosquitto;
+mod reader;
 mod remains;
 mod repair;
 mod target;
