@@ -534,14 +534,11 @@ impl Shard {
             return;
         }
         self.stats.history_replayed += 1;
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        if delivery.qos == QoS::AtMostOnce && session.queue.is_empty() {
+        let waits = self.sessions.get(key);
+        let waits = waits.is_some_and(|session| !session.queue.is_empty());
+        if delivery.qos == QoS::AtMostOnce && !waits {
             return self.send_at_once(key, &delivery, now, out);
         }
-        self.stats.queued += 1;
-        self.stats.queued_bytes += delivery.message.size() as u64;
-        session.queue.push(delivery);
+        self.append_to_queue(key, delivery);
     }
 }
