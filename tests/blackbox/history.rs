@@ -230,7 +230,7 @@ fn a_crash_costs_an_interval_at_most() {
 #[test]
 fn it_goes_when_it_is_too_old() {
     let place = Place::new(&[
-        ("SHARDMQ__HISTORY__FLEET__KEEP", "2 s"),
+        ("SHARDMQ__HISTORY__FLEET__KEEP", "5 s"),
         ("SHARDMQ__HISTORY__FLEET__BUCKET", "1 s"),
         ("SHARDMQ__HISTORY__FLEET__INTERVAL", "10 ms"),
     ]);
