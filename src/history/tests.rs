@@ -465,11 +465,7 @@ fn names_of_files_are_read() {
 /// What a message costs: `cargo test --release --lib history::tests::measure -- --ignored --nocapture`.
 #[test]
 #[ignore = "it measures, and asserts nothing about time"]
-#[expect(
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    reason = "figures are for whoever asks for them"
-)]
+#[expect(clippy::disallowed_methods, reason = "it measures")]
 fn measure() {
     const COUNT: u64 = 1_000_000;
     let stream = Stream {

@@ -310,14 +310,16 @@ fn chance_finds_neither_gap_nor_duplicate() {
     }
 }
 
+/// A client, what was published when it came, whether it follows, and what it got.
+type Watcher = (Client, [usize; 3], bool, Vec<Message>);
+
 fn by_chance(seed: u64) {
     let mut chance = Chance(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let shards = 1 + chance.below(3);
     let broker = keeping(shards, &[stream("vehicle/+/telemetry")]);
     let mut vehicles = fleet(&broker);
     let mut published = [0_usize; 3];
-    // Each with what was published when it came, and whether it follows.
-    let mut clients: Vec<(Client, [usize; 3], bool, Vec<Message>)> = Vec::new();
+    let mut clients: Vec<Watcher> = Vec::new();
     let mut names = 0;
     for _ in 0..600 {
         match chance.below(12) {
@@ -381,38 +383,42 @@ fn by_chance(seed: u64) {
     broker.world().disk_works = true;
     broker.world().disk_is_full = false;
     broker.advance(5.0);
-    for (client, before, follows, mut messages) in clients {
-        let mut client = client;
-        for _ in 0..1_000 {
-            client.go_on_reading();
-            let more = publishes(&mut client);
-            if more.is_empty() {
-                break;
-            }
-            messages.extend(more);
-        }
-        let mut next = [0; 3];
-        for message in &messages {
-            let text = String::from_utf8_lossy(&message.payload.0).into_owned();
-            let (vehicle, number) = text.split_once(':').unwrap();
-            let vehicle = vehicle.parse::<usize>().unwrap();
-            assert_eq!(
-                number,
-                next[vehicle].to_string(),
-                "seed {seed}: vehicle {vehicle}"
-            );
-            next[vehicle] += 1;
-        }
-        if follows {
-            assert_eq!(next, published, "seed {seed}");
-        } else {
-            for (got, before) in next.iter().zip(before) {
-                assert!(*got >= before, "seed {seed}: {next:?} {before:?}");
-            }
-        }
+    for watcher in clients {
+        everything_came(watcher, published, seed);
     }
     assert_eq!(broker.stats().history_missed, 0, "seed {seed}");
     assert_eq!(broker.stats().history_dropped, 0, "seed {seed}");
+}
+
+/// A client reads to the end, and has what it should.
+fn everything_came(watcher: Watcher, published: [usize; 3], seed: u64) {
+    let (mut client, before, follows, mut messages) = watcher;
+    for _ in 0..1_000 {
+        client.go_on_reading();
+        let more = publishes(&mut client);
+        if more.is_empty() {
+            break;
+        }
+        messages.extend(more);
+    }
+    let mut next = [0; 3];
+    for message in &messages {
+        let text = String::from_utf8_lossy(&message.payload.0).into_owned();
+        let (vehicle, number) = text.split_once(':').unwrap();
+        let vehicle = vehicle.parse::<usize>().unwrap();
+        assert_eq!(
+            number,
+            next[vehicle].to_string(),
+            "seed {seed}: vehicle {vehicle}"
+        );
+        next[vehicle] += 1;
+    }
+    if follows {
+        assert_eq!(next, published, "seed {seed}");
+    }
+    for (got, before) in next.iter().zip(before) {
+        assert!(*got >= before, "seed {seed}: {next:?} {before:?}");
+    }
 }
 
 /// What was kept is there after a start, also with another number of shards, and times order it.
