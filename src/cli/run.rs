@@ -26,6 +26,9 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     if let Err(error) = logging::start(&config.log, args) {
         return fail(error);
     }
+    if !config.huge_pages {
+        runtime::refuse_huge_pages();
+    }
     let mut options = options(&config);
     if let (Some(http), Some(_)) = (&mut options.http, args.http) {
         http.required = true; // somebody who types it wants it

@@ -123,6 +123,9 @@ section! {
         /// is made if it is not there; one broker at a time works in it. "" for none: all ends with
         /// the process.
         data_dir: Option<PathBuf> = Some(PathBuf::from("shardmq-data")), Kind::Directory, restart;
+        /// Whether the kernel may give memory in pages of 2 MiB. It clears each of them while a shard
+        /// waits, and gives a small broker more than it uses.
+        huge_pages: bool = false, Kind::Switch, restart;
         + /// The limits and abilities of the protocol, told to each client that can hear them.
         mqtt: Mqtt = Mqtt::default();
         + /// Who may come in, and who may do what.

@@ -62,4 +62,5 @@ pub use boot::{RuntimeOptions, Started, StopHandle, StoreOptions, run};
 pub use error::{BootError, HttpError, ListenError, UringError};
 pub use http::{HttpAddress, families, is_of_process};
 pub use listener::{ListenOptions, Listening, Place, UnixPlace};
+pub use sys::refuse_huge_pages;
 pub use tls::{TlsError, TlsOptions, check_tls};
