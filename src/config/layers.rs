@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Origin, Problem};
 use super::schema::{ClientCertificate, Config, Listener, ListenerType, SECTIONS, Section};
 use super::value::{Key, Raw};
-use crate::policy::Method;
+use crate::policy::{Method, MountPoint};
 
 use super::{ENVIRONMENT_PREFIX, FORMAT_VERSION, suggest};
 
@@ -435,14 +435,19 @@ impl Layers {
             let given = ws.iter().filter(|(_, empty)| !empty);
             wrong.extend(given.map(|(key, _)| (*key, "is for the types ws and wss alone")));
         }
-        for (key, text) in wrong {
+        let mount = &listener.mount_point;
+        let bad_mount = MountPoint::parse(mount).err();
+        let bad_mount = bad_mount
+            .filter(|_| !mount.is_empty())
+            .map(|bad| ("mount_point", bad.to_string()));
+        let wrong = wrong.into_iter().map(|(key, text)| (key, text.to_owned()));
+        for (key, text) in wrong.chain(bad_mount).collect::<Vec<_>>() {
             let origin = self.origin(&format!("listener.{index}.{key}"));
             // A key that is missing is missing where the listener is told from others.
             let origin = match origin {
                 Origin::Default => self.origin(&format!("listener.{index}.type")),
                 written => written,
             };
-            let text = text.to_owned();
             self.note(
                 origin,
                 &format!("listener.{key}"),

@@ -26,6 +26,7 @@ mod expiry;
 mod keepalive;
 mod limits;
 mod mesh;
+mod mount;
 mod order;
 mod overflow;
 mod policy;
