@@ -56,6 +56,9 @@ pub const DEFAULT_MAX_QUEUED_MESSAGES: u32 = 10_000;
 /// Default of `max_queued_bytes`: bytes of the messages that wait for one client.
 pub const DEFAULT_MAX_QUEUED_BYTES: u64 = 64 * 1024 * 1024;
 
+/// Default of `max_queue_memory`: bytes of memory for the messages that wait for all clients.
+pub const DEFAULT_MAX_QUEUE_MEMORY: u64 = 256 * 1024 * 1024;
+
 /// Default of `max_output_bytes`: bytes that wait in memory for one client's socket. Above it a
 /// QoS 0 message for that client is dropped and counted; QoS 1 and 2 wait in its queue.
 pub const DEFAULT_MAX_OUTPUT_BYTES: usize = 1024 * 1024;

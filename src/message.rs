@@ -14,8 +14,16 @@ use crate::wire::{QoS, Run};
 /// Something that was appended to the journal and has not ended: a message, a subscription, a will.
 /// Numbers rise by one with everything that is appended and are never used again, so they are also
 /// the order in which things came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ItemId(pub(crate) u64);
+
+impl ItemId {
+    /// The number before this one. Items are counted from 1.
+    #[must_use]
+    pub fn before(self) -> Self {
+        Self(self.0 - 1)
+    }
+}
 
 /// How far the journal is: the number of a frame. What was appended at a position is on disk once
 /// the journal's durable position is no less.

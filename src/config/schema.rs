@@ -254,6 +254,10 @@ section! {
         max_queued_messages: u32 = limits::DEFAULT_MAX_QUEUED_MESSAGES, count(0, U32), restart;
         /// Bytes of the messages that may wait for one client. At least maximum_packet_size.
         max_queued_bytes: u64 = limits::DEFAULT_MAX_QUEUED_BYTES, bytes(0, TIB), restart;
+        /// Bytes of memory for the messages that wait for clients, all of them together. What is more
+        /// waits on disk alone, at 16 bytes of memory each, and is read back when its client
+        /// takes it; without a data_dir it stays in memory. 0 keeps hardly any in memory.
+        max_queue_memory: u64 = limits::DEFAULT_MAX_QUEUE_MEMORY, bytes(0, TIB), restart;
         /// What gives way when a client's queue is full: "drop_oldest" lets the newest value win,
         /// "drop_new" keeps the first ones, "reject" also tells a version 5 publisher with 0x97.
         /// Every message that is dropped is counted.

@@ -25,6 +25,7 @@ impl Mqtt {
             max_session_expiry_interval: self.max_session_expiry_interval,
             max_queued_messages: self.max_queued_messages,
             max_queued_bytes: self.max_queued_bytes,
+            max_queue_memory: self.max_queue_memory,
             queue_overflow: self.queue_overflow,
             queue_qos0: self.queue_qos0,
             max_output_bytes: self.max_output_bytes,

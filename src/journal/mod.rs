@@ -40,8 +40,8 @@
 //! waited leave. The next commit takes all that came meanwhile: no timer, no batch size to tune.
 //!
 //! The item numbers that calls return belong into the shard: in a subscription, a retained message and a
-//! queued delivery. Where a session's queue goes beyond its memory budget, the shard forgets its end:
-//! [`Journal::messages`] has the numbers, [`Journal::locate`] says where a body stands.
+//! queued delivery. Where queues go beyond their memory, the shard forgets the bodies: [`Journal::fetch`] says
+//! what to read to have them back.
 //!
 //! At the start [`Recovery`] reads the files, gives [`Recovered`] and a journal that goes on. For another
 //! number of shards, every old journal is recovered, [`Journal::each_message`] gives the bodies, and all of it
@@ -58,6 +58,7 @@
 //! - Damage inside what was on disk is an error that names file and offset, never a shorter journal.
 
 mod codec;
+mod fetch;
 mod frame;
 mod index;
 mod items;
@@ -73,9 +74,10 @@ mod state;
 mod types;
 
 pub use codec::Malformed;
+pub use fetch::{Fetch, Unreadable};
 pub use frame::{HEADER_BYTES, Header, NoFrame, VERSION};
 pub use log::Write;
-pub use reading::{Body, Read};
+pub use reading::Read;
 pub use receivers::Receivers;
 pub use record::Record;
 pub use recovery::Recovery;

@@ -8,9 +8,7 @@ use super::index::Place;
 use super::receivers::Receivers;
 use super::record::Record;
 use super::state::Journal;
-use super::types::{
-    BLOCK, Copied, Damage, Defect, FileId, ItemId, Recipient, SessionNumber, StoredMessage,
-};
+use super::types::{Copied, Damage, Defect, FileId, ItemId, Recipient, StoredMessage};
 
 /// A part of a file to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,71 +21,7 @@ pub struct Read {
     pub length: u32,
 }
 
-/// Where a message stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Body {
-    /// What to read.
-    pub read: Read,
-    within: u32,
-    message: ItemId,
-}
-
-impl Body {
-    /// The message in what [`Body::read`] named. `Ok(Err(body))` asks for more of the same.
-    ///
-    /// # Errors
-    /// It is not what was written there.
-    pub fn message(self, bytes: &[u8]) -> Result<Result<StoredMessage<'_>, Self>, Damage> {
-        let Self { read, within, .. } = self;
-        let damage = Damage {
-            file: read.file,
-            offset: read.offset,
-            what: Defect::Record,
-        };
-        let bytes = bytes.get(within as usize..).ok_or(damage)?;
-        match Record::decode_alone(self.message, bytes) {
-            Ok(Ok(message)) => Ok(Ok(message)),
-            Ok(Err(wanted)) => {
-                let length = (within as usize + wanted).next_multiple_of(BLOCK) as u32;
-                let read = Read { length, ..read };
-                Ok(Err(Self { read, ..self }))
-            }
-            Err(Malformed) => Err(damage),
-        }
-    }
-}
-
 impl Journal {
-    /// The messages that wait for a session, oldest first.
-    pub fn messages(&self, session: SessionNumber) -> impl Iterator<Item = ItemId> {
-        let known = self.session(session);
-        known
-            .into_iter()
-            .flat_map(|known| known.messages.iter().copied())
-    }
-
-    /// Where a message can be read, once it was written: blocks that hold at least its beginning. What is
-    /// read goes to [`Body::message`].
-    #[must_use]
-    pub fn locate(&self, message: ItemId) -> Option<Body> {
-        let (place, _) = self.index.get(message)?;
-        let position = self.log.segment_index(place.segment);
-        let segment = self.log.segments.get(position)?;
-        self.log.is_written(place).then_some(())?;
-        let within = place.offset % BLOCK as u32;
-        let offset = place.offset - within;
-        let read = Read {
-            file: segment.file?,
-            offset,
-            length: (segment.used - offset).min(2 * BLOCK as u32),
-        };
-        Some(Body {
-            read,
-            within,
-            message,
-        })
-    }
-
     /// Calls `each` for the messages that live in the frames that `bytes`, all of `file`, begin with: the
     /// message, whether it is retained, and the sessions that it waits for. Once for each of
     /// [`Journal::files`], this brings back the bodies after a start.

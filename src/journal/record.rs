@@ -418,12 +418,12 @@ impl<'a> Record<'a> {
         })
     }
 
-    /// Reads the message `id` by itself. `bytes` begin where it stands; `Ok(Err(n))` says that it takes
+    /// Reads the message `id` by itself, and who gets it. `bytes` begin where it stands; `Ok(Err(n))` says that it takes
     /// `n` bytes, more than there are.
     pub(super) fn decode_alone(
         id: ItemId,
         bytes: &'a [u8],
-    ) -> Result<Result<StoredMessage<'a>, usize>, Malformed> {
+    ) -> Result<Result<(StoredMessage<'a>, Receivers<'a>), usize>, Malformed> {
         let mut reader = Reader::new(bytes);
         if reader.byte()? != MESSAGE {
             return Err(Malformed);
@@ -438,7 +438,9 @@ impl<'a> Record<'a> {
             return Ok(Err(wanted));
         }
         match Self::decode_message(id, &mut reader)? {
-            Self::Message { message, .. } => Ok(Ok(message)),
+            Self::Message {
+                message, receivers, ..
+            } => Ok(Ok((message, receivers))),
             _ => Err(Malformed),
         }
     }

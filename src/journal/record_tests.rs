@@ -204,9 +204,10 @@ proptest! {
         for record in &written {
             let start = bytes.len();
             record.encode(base, &mut bytes);
-            if let Record::Message { id, message, .. } = record {
+            if let Record::Message { id, message, receivers, .. } = record {
                 // A message can be read by itself, but not under another number.
-                prop_assert_eq!(Record::decode_alone(*id, &bytes[start..]), Ok(Ok(*message)));
+                let alone = Record::decode_alone(*id, &bytes[start..]);
+                prop_assert_eq!(alone, Ok(Ok((*message, *receivers))));
                 let size = bytes.len() - start;
                 let cut = &bytes[start..bytes.len() - 1];
                 prop_assert_eq!(Record::decode_alone(*id, cut), Ok(Err(size)));

@@ -281,8 +281,8 @@ impl Driver {
             self.shard.tick(now, &mut self.outbox);
         }
         self.shard.end_turn(now, &mut self.outbox);
-        if let (Some(keeper), Some(journal)) = (&mut self.keeper, self.shard.journal()) {
-            keeper.feed(journal, now);
+        if let Some(keeper) = &mut self.keeper {
+            keeper.feed(&mut self.shard, now);
         }
         self.empty_outbox(now);
     }

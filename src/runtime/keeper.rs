@@ -118,6 +118,12 @@ impl Keeper {
                     }
                     shard.committed(write, result, out);
                 }
+                Done::Fetched(fetching, buffers) => {
+                    if let Err(damage) = shard.fetched(fetching, &buffers, now, out) {
+                        tracing::error!(shard = self.shard, %damage, "a message that waits for a client \
+                             cannot be read. Stop the broker, and see `shardmq store verify`");
+                    }
+                }
                 Done::Read(read, bytes) => {
                     let moved = shard
                         .journal()
@@ -132,7 +138,13 @@ impl Keeper {
     }
 
     /// Gives the disk what there is to do. Comes at the end of a turn.
-    pub(super) fn feed(&mut self, journal: &mut Journal, now: Time) {
+    pub(super) fn feed(&mut self, shard: &mut Shard, now: Time) {
+        while let Some(fetching) = shard.next_fetch() {
+            self.disk.fetch(fetching);
+        }
+        let Some(journal) = shard.journal() else {
+            return;
+        };
         if self.space_due <= now {
             self.space_due = Time::NEVER;
             journal.space_returned();

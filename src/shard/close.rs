@@ -267,9 +267,8 @@ impl Shard {
         let _ = self
             .timers
             .move_to(TimerKey::Session(key), session.timer, Time::NEVER);
-        self.stats.queued -= session.queue.len() as u64;
-        self.stats.queued_bytes -= session.queue.bytes();
-        let mut discarded = 0;
+        self.stats.forget_queue(&session.queue);
+        let mut discarded = session.queue.count_away() as u64;
         let unacknowledged = session.window.drain().map(|delivery| (true, delivery));
         let queued = session.queue.take().map(|delivery| (false, delivery));
         for (sent, delivery) in unacknowledged.chain(queued) {

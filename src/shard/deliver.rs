@@ -4,7 +4,9 @@
 use crate::limits::MAX_PACKET_SIZE;
 use crate::message::{ItemId, Message, MessageView};
 use crate::route::{GroupKey, SessionKey};
-use crate::session::{Connection, Delivery, Identifiers, Named, Session, SessionNumber, Slot};
+use crate::session::{
+    Connection, Delivery, Identifiers, Named, Queue, Session, SessionNumber, Slot,
+};
 use crate::stats::{DropReason, Stats};
 use crate::time::Time;
 use crate::wire::{Ack, AckKind, PacketId, PublishHead, QoS, ReasonCode, Run, Version};
@@ -475,42 +477,25 @@ impl Shard {
 
     /// Lets a message wait in the queue of its session [MQTT-4.5.0-1], within the limits.
     fn enqueue(&mut self, key: SessionKey, delivery: Delivery, out: &mut Outbox) -> Outcome {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return Outcome::Dropped;
-        };
         let size = delivery.message.size() as u64;
-        let settings = &self.settings;
-        while session.queue.len() >= settings.max_queued_messages as usize
-            || session.queue.bytes() + size > settings.max_queued_bytes
+        while let Some(session) = self.sessions.get(key)
+            && (session.queue.len() >= self.settings.max_queued_messages as usize
+                || session.queue.bytes() + size > self.settings.max_queued_bytes)
         {
             self.stats.drop_messages(DropReason::QueueFull, 1);
-            match settings.queue_overflow {
+            match self.settings.queue_overflow {
                 QueueOverflow::Reject => return Outcome::Refused,
                 QueueOverflow::DropNew => return Outcome::Dropped,
-                QueueOverflow::DropOldest => match session.queue.pop() {
-                    Some(oldest) => {
-                        self.stats.queued -= 1;
-                        self.stats.queued_bytes -= oldest.message.size() as u64;
-                        let stored = oldest.message.stored();
-                        self.store.acknowledge(session.stored, stored);
+                QueueOverflow::DropOldest => {
+                    if !self.drop_oldest(key) {
+                        return Outcome::Dropped; // larger than the whole queue may be
                     }
-                    None => return Outcome::Dropped, // larger than the whole queue may be
-                },
+                }
             }
         }
-        session.queue.push(delivery);
-        self.stats.queued += 1;
-        self.stats.queued_bytes += size;
+        self.append_to_queue(key, delivery);
         self.update_availability(key, out);
         Outcome::Taken
-    }
-
-    /// Takes the oldest message from the queue of a session.
-    fn dequeue(&mut self, key: SessionKey) -> Option<Delivery> {
-        let delivery = self.sessions.get_mut(key)?.queue.pop()?;
-        self.stats.queued -= 1;
-        self.stats.queued_bytes -= delivery.message.size() as u64;
-        Some(delivery)
     }
 
     /// Sends what the client can take now: first everything that was not acknowledged on an earlier
@@ -544,12 +529,13 @@ impl Shard {
                     &mut self.stats,
                     out,
                 );
-            } else if session.window.takes_new() {
+            } else if session.window.takes_new() && session.queue.ready() > 0 {
                 self.send_queued(key, conn, now, out);
             } else {
                 break;
             }
         }
+        self.fetch(key);
         self.update_availability(key, out);
         self.continue_replays(key, out);
     }
@@ -615,7 +601,7 @@ impl Shard {
 
     /// Sends the oldest message of the queue, unless it is too old.
     fn send_queued(&mut self, key: SessionKey, conn: ConnKey, now: Time, out: &mut Outbox) {
-        let Some(delivery) = self.dequeue(key) else {
+        let Some(delivery) = self.with_queue(key, Queue::pop).flatten() else {
             return;
         };
         // The rules may be others than when it was queued.

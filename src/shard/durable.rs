@@ -531,6 +531,7 @@ impl Shard {
             if journal.failure().is_some() {
                 out.set_stuck();
             }
+            self.fetch_written();
         }
     }
 }

@@ -29,6 +29,7 @@ pub mod batch;
 mod access;
 mod acknowledge;
 mod authenticate;
+mod away;
 mod close;
 mod connect;
 mod deliver;
@@ -65,6 +66,7 @@ use crate::wire::{
 };
 
 pub use crate::session::{ConnKey, Peer, Ticket};
+pub use away::Fetching;
 pub use batch::{Batch, Control, Frame, Target, home};
 pub use close::CloseCause;
 pub use durable::{Durability, Durable};
@@ -77,6 +79,7 @@ pub use settings::{ListenerSettings, QueueOverflow, Settings};
 pub use sys::{Loads, Memory, system_topics};
 
 use authenticate::Enhanced;
+use away::Fetches;
 use connect::{Answered, Asked};
 use deliver::Encoder;
 use durable::Store;
@@ -139,6 +142,7 @@ pub struct Shard {
     /// Taken out while a message is routed, so it is a box.
     encoder: Option<Box<Encoder>>,
     store: Store,
+    fetches: Fetches,
     forwards: Forwards,
     sys: Sys,
     random: Random,
@@ -178,6 +182,7 @@ impl Shard {
             due_queries: Vec::new(),
             encoder: None,
             store: Store::default(),
+            fetches: Fetches::default(),
             forwards: Forwards::default(),
             sys: Sys::new(identity.shards, now),
             serial: 0,

@@ -375,11 +375,7 @@ impl Shard {
             return self.send_at_once(key, &delivery, now, out);
         }
         let delivery = self.store_retained(key, delivery, now);
-        if let Some(session) = self.sessions.get_mut(key) {
-            self.stats.queued += 1;
-            self.stats.queued_bytes += delivery.message.size() as u64;
-            session.queue.push(delivery);
-        }
+        self.append_to_queue(key, delivery);
     }
 }
 

@@ -27,18 +27,30 @@ use super::{Outbox, Shard};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Epoch(pub u64);
 
-/// The bodies of messages, as they are read: [`Journal::each_message`] brings them.
+/// The bodies of messages that a shard needs, as they are read: [`Journal::each_message`] brings them.
+///
+/// What waits for a session stays on disk, but for messages of groups and those that may have been sent.
 #[derive(Debug)]
 pub struct Bodies {
     epoch: Epoch,
     retained: Vec<(ItemId, Message)>,
-    waiting: HashMap<SessionNumber, Vec<(ItemId, Waiting)>, foldhash::fast::FixedState>,
+    waiting: HashMap<SessionNumber, Waiting, foldhash::fast::FixedState>,
     scratch: Vec<u8>,
+}
+
+/// What waits for one session.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// The last message that an exchange of the session is about: those up to there are needed.
+    begun: ItemId,
+    here: Vec<(ItemId, Here)>,
+    /// How many stay on disk, their bytes, and the last of them.
+    away: (usize, u64, ItemId),
 }
 
 /// A delivery whose group is not known yet.
 #[derive(Debug)]
-struct Waiting {
+struct Here {
     delivery: Delivery,
     group: Option<Box<str>>,
 }
@@ -65,13 +77,22 @@ impl Epoch {
 }
 
 impl Bodies {
-    /// None yet.
+    /// None yet of what was recovered.
     #[must_use]
-    pub fn new(epoch: Epoch) -> Self {
+    pub fn new(epoch: Epoch, recovered: &Recovered) -> Self {
+        let begun = recovered.sessions.iter().filter_map(|restored| {
+            let exchanges = restored.exchanges.iter();
+            let begun = exchanges.map(|exchange| exchange.message).max()?;
+            let waiting = Waiting {
+                begun,
+                ..Waiting::default()
+            };
+            Some((restored.session, waiting))
+        });
         Self {
             epoch,
             retained: Vec::new(),
-            waiting: HashMap::default(),
+            waiting: begun.collect(),
             scratch: Vec::new(),
         }
     }
@@ -84,23 +105,34 @@ impl Bodies {
         retained: bool,
         recipients: &[Recipient<'_>],
     ) {
-        let message = self
-            .epoch
-            .view(&stored)
-            .to_message_by(Some(item), &mut self.scratch);
+        let view = self.epoch.view(&stored);
+        let mut message = None;
+        let scratch = &mut self.scratch;
+        let mut body = || {
+            let made = || view.to_message_by(Some(item), scratch);
+            message.get_or_insert_with(made).clone()
+        };
         for Recipient { session, copy } in recipients {
+            let waiting = self.waiting.entry(*session).or_default();
+            if item > waiting.begun && copy.group.is_empty() {
+                let (count, bytes, last) = &mut waiting.away;
+                *count += 1;
+                *bytes += view.size() as u64;
+                *last = item.max(*last);
+                continue;
+            }
             let delivery = Delivery {
-                message: message.clone(),
+                message: body(),
                 qos: copy.qos,
                 retain: copy.retain,
                 identifiers: copy.identifiers.into(),
                 group: None,
             };
             let group = (!copy.group.is_empty()).then(|| copy.group.into());
-            let waiting = self.waiting.entry(*session).or_default();
-            waiting.push((item, Waiting { delivery, group }));
+            waiting.here.push((item, Here { delivery, group }));
         }
         if retained {
+            let message = body();
             self.retained.push((item, message));
         }
     }
@@ -134,7 +166,7 @@ impl Shard {
     fn restore_session(
         &mut self,
         restored: RestoredSession,
-        mut waiting: Vec<(ItemId, Waiting)>,
+        waiting: Waiting,
         epoch: Epoch,
         now: Time,
         out: &mut Outbox,
@@ -177,10 +209,8 @@ impl Shard {
         for entry in &subscriptions {
             self.enlist(key, entry, out);
         }
-        waiting.sort_unstable_by_key(|(item, _)| *item);
         let (window, queue) = self.restore_messages(restored.exchanges, waiting);
-        self.stats.queued += queue.len() as u64;
-        self.stats.queued_bytes += queue.bytes();
+        self.stats.count_queue(&queue);
         if let Some(session) = self.sessions.get_mut(key) {
             session.window = window;
             session.queue = queue;
@@ -221,30 +251,42 @@ impl Shard {
     }
 
     /// The exchanges that have begun, and what waits behind them.
-    fn restore_messages(
-        &self,
-        exchanges: Vec<Exchange>,
-        waiting: Vec<(ItemId, Waiting)>,
-    ) -> (Window, Queue) {
+    fn restore_messages(&self, exchanges: Vec<Exchange>, waiting: Waiting) -> (Window, Queue) {
+        let Waiting {
+            begun: last_begun,
+            mut here,
+            away: (count, bytes, last),
+        } = waiting;
+        here.sort_unstable_by_key(|(item, _)| *item);
+        let behind = here.partition_point(|(item, _)| *item <= last_begun);
+        let behind = here.split_off(behind);
         let mut slots = Vec::with_capacity(exchanges.len());
         let mut begun = exchanges.into_iter().peekable();
         let mut queue = Queue::default();
-        for (item, Waiting { delivery, group }) in waiting {
+        for (item, here) in here {
             while let Some(earlier) = begun.next_if(|exchange| exchange.message < item) {
                 slots.push((earlier.packet_id, Slot::Released));
             }
-            let group = group.and_then(|group| {
-                let Subscription { share, filter } = Subscription::trusted(&group);
-                self.routes.group(share.unwrap_or_default(), filter)
-            });
-            let delivery = Delivery { group, ..delivery };
+            let delivery = self.restore_delivery(here);
             match begun.next_if(|exchange| exchange.message == item) {
                 Some(exchange) => slots.push((exchange.packet_id, Slot::Published(delivery))),
                 None => queue.push(delivery),
             }
         }
         slots.extend(begun.map(|exchange| (exchange.packet_id, Slot::Released)));
+        queue.leave_away(last_begun, last, count, bytes);
+        for (_, here) in behind {
+            queue.push(self.restore_delivery(here));
+        }
         (Window::restored(slots), queue)
+    }
+
+    fn restore_delivery(&self, Here { delivery, group }: Here) -> Delivery {
+        let group = group.and_then(|group| {
+            let Subscription { share, filter } = Subscription::trusted(&group);
+            self.routes.group(share.unwrap_or_default(), filter)
+        });
+        Delivery { group, ..delivery }
     }
 }
 

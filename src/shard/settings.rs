@@ -66,7 +66,10 @@ pub struct Settings {
     pub max_queued_messages: u32,
     /// Bytes of the messages that may wait for one client.
     pub max_queued_bytes: u64,
-    /// What gives way when one of the two is reached.
+    /// Bytes of memory for the messages that wait for clients, of all shards together. Of what is more, the
+    /// bodies that the journal has are not kept.
+    pub max_queue_memory: u64,
+    /// What gives way when a queue is full.
     pub queue_overflow: QueueOverflow,
     /// Whether QoS 0 messages are queued for a session without a connection.
     pub queue_qos0: bool,
@@ -103,6 +106,7 @@ impl Default for Settings {
             max_session_expiry_interval: u32::MAX,
             max_queued_messages: limits::DEFAULT_MAX_QUEUED_MESSAGES,
             max_queued_bytes: limits::DEFAULT_MAX_QUEUED_BYTES,
+            max_queue_memory: limits::DEFAULT_MAX_QUEUE_MEMORY,
             queue_overflow: QueueOverflow::DropOldest,
             queue_qos0: false,
             max_output_bytes: limits::DEFAULT_MAX_OUTPUT_BYTES,

@@ -9,6 +9,7 @@ mod exposition;
 mod family;
 mod histogram;
 
+use crate::session::Queue;
 use crate::wire::ReasonCode;
 
 pub use exposition::{CONTENT_TYPE, Exposition};
@@ -38,11 +39,13 @@ pub enum DropReason {
     NotAuthorized,
     /// QoS 0, and memory is short.
     MemoryShort,
+    /// It waited on disk and could not be read back; it is still there.
+    Unreadable,
 }
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::QueueFull,
         Self::SlowConsumer,
         Self::Offline,
@@ -52,6 +55,7 @@ impl DropReason {
         Self::NoMember,
         Self::NotAuthorized,
         Self::MemoryShort,
+        Self::Unreadable,
     ];
 
     /// The names of all, in their order.
@@ -78,6 +82,7 @@ impl DropReason {
             Self::NoMember => "no_member",
             Self::NotAuthorized => "not_authorized",
             Self::MemoryShort => "memory_short",
+            Self::Unreadable => "unreadable",
         }
     }
 }
@@ -324,6 +329,10 @@ measured! {
         queued: u64 = Gauge "queued_messages";
         /// Bytes of those, a message counted once for each session that it waits for.
         queued_bytes: u64 = Gauge "queued_bytes";
+        /// Bytes of those that are in memory, a message counted once for each session that it waits for.
+        queued_memory_bytes: u64 = Gauge "queued_memory_bytes";
+        /// Messages of the queues whose bodies are on disk alone.
+        queued_on_disk: u64 = Gauge "queued_on_disk_messages";
         /// PUBLISH packets that were refused because there is no space for durable state: 0x97 for
         /// version 5, the end of the connection for others.
         refused_for_space: u64 = Counter "publishes_refused_no_space_total";
@@ -343,6 +352,22 @@ measured! {
 }
 
 impl Stats {
+    /// A queue is there.
+    pub fn count_queue(&mut self, queue: &Queue) {
+        self.queued += queue.len() as u64;
+        self.queued_bytes += queue.bytes();
+        self.queued_memory_bytes += queue.bytes_here();
+        self.queued_on_disk += queue.count_away() as u64;
+    }
+
+    /// A queue is not there, or not as it was counted.
+    pub fn forget_queue(&mut self, queue: &Queue) {
+        self.queued -= queue.len() as u64;
+        self.queued_bytes -= queue.bytes();
+        self.queued_memory_bytes -= queue.bytes_here();
+        self.queued_on_disk -= queue.count_away() as u64;
+    }
+
     /// Counts `count` drops for `reason`.
     pub fn drop_messages(&mut self, reason: DropReason, count: u64) {
         self.dropped[reason as usize] += count;

@@ -1,8 +1,8 @@
 //! A journal, its disk and those who use it, until the power goes; and again.
 
 use shardmq::journal::{
-    BLOCK, Failure, FileId, Identity, Journal, Position, Read, Recovered, Recovery, Refused,
-    Settings, Survey, Sync, Write,
+    BLOCK, Failure, FileId, Identity, ItemId, Journal, Position, Read, Recovered, Recovery,
+    Refused, Settings, Survey, Sync, Write,
 };
 
 use crate::disk::Disk;
@@ -470,18 +470,40 @@ impl Machine {
         self.check_bodies()
     }
 
-    /// Bodies can be read one by one.
+    /// What waits for a session can be read back.
     fn check_bodies(&mut self) -> Result<(), String> {
-        for (&id, body) in self.current.bodies.iter().take(3) {
-            let mut found = self.journal.locate(id).ok_or("a body has no place")?;
-            loop {
-                let bytes = &self.disk.read(found.read.file.0)[found.read.offset as usize..];
-                let bytes = &bytes[..found.read.length as usize];
-                match found.message(bytes).map_err(|damage| damage.to_string())? {
-                    Ok(message) if message == body.message.borrowed() => break,
-                    Ok(_) => return Err("another body".into()),
-                    Err(more) => found = more,
+        for &session in self.current.sessions.keys() {
+            let waiting: Vec<ItemId> = self.journal.messages(session).collect();
+            let (Some(&first), Some(&last)) = (waiting.first(), waiting.last()) else {
+                continue;
+            };
+            let most = 1 + waiting.len() % 7;
+            let first = first.before();
+            let mut fetch = self.journal.fetch(session, first, last, most);
+            let mut found = Vec::new();
+            let mut wrong = None;
+            while let Some(asked) = fetch.take() {
+                let read = |read: Read| {
+                    let bytes = &self.disk.read(read.file.0)[read.offset as usize..];
+                    bytes[..read.length as usize].to_vec()
+                };
+                let buffers: Vec<Vec<u8>> = asked.reads().map(read).collect();
+                let bodies = &self.current.bodies;
+                fetch = self
+                    .journal
+                    .fetched(&asked, &buffers, |id, message, _| {
+                        let same = bodies[&id].message.borrowed() == message;
+                        wrong = wrong.or((!same).then_some(id));
+                        found.push(id);
+                    })
+                    .map_err(|unreadable| unreadable.damage.to_string())?;
+                if fetch.is_none() && found.len() < most.min(waiting.len()) {
+                    let after = found.last().copied().unwrap_or(first);
+                    fetch = self.journal.fetch(session, after, last, most - found.len());
                 }
+            }
+            if wrong.is_some() || found != waiting[..most.min(waiting.len())] {
+                return Err(format!("{session:?}: {found:?} is not {waiting:?}"));
             }
         }
         Ok(())

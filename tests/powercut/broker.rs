@@ -9,7 +9,8 @@ use shardmq::journal::{
 use shardmq::policy::Open;
 use shardmq::route::ShardId;
 use shardmq::shard::{
-    Batch, Bodies, ConnKey, Control, Durable, Epoch, Identity, Outbox, Peer, Settings, Shard,
+    Batch, Bodies, ConnKey, Control, Durable, Epoch, Fetching, Identity, Outbox, Peer, Settings,
+    Shard,
 };
 use shardmq::time::Time;
 
@@ -47,6 +48,8 @@ struct Node {
     out: Outbox,
     progress: Progress,
     reading: Option<Read>,
+    /// Asked for to be sent, and not read yet.
+    fetching: Vec<Fetching>,
     /// Connections that come from other shards, with what was read of them.
     handed: Vec<(usize, Peer, Vec<u8>)>,
 }
@@ -74,10 +77,12 @@ pub struct Broker {
     pub sockets: Vec<Socket>,
     log: Log,
     bug: Option<Bug>,
+    queue_memory: u64,
     /// Operations of disks until the power goes.
     pub fuse: usize,
     pub moves: u64,
     pub forwarded: u64,
+    pub fetched: u64,
 }
 
 fn identity(shard: usize) -> LogIdentity {
@@ -98,6 +103,7 @@ impl Broker {
             slack_segments: 1 + random.below(3) as u32,
             spare_files: 1 + random.below(2) as u32,
         };
+        let queue_memory = [0, 200, 1 << 20][random.below(3)];
         let disk = || {
             let mut disk = Disk::new(10_000);
             disk.ignores_sync = bug == Some(Bug::NoSync);
@@ -118,6 +124,8 @@ impl Broker {
             random,
             log,
             bug,
+            queue_memory,
+            fetched: 0,
         }
     }
 
@@ -130,6 +138,7 @@ impl Broker {
             let settings = Settings {
                 sys_interval: 0,
                 max_queued_messages: u32::MAX,
+                max_queue_memory: self.queue_memory,
                 ..Settings::default()
             };
             let who = Identity {
@@ -147,6 +156,7 @@ impl Broker {
                 out,
                 progress: Progress::None,
                 reading: None,
+                fetching: Vec::new(),
                 handed: Vec::new(),
             });
         }
@@ -174,7 +184,7 @@ impl Broker {
                 .map_err(|damage| damage.to_string())?;
         }
         let (journal, recovered) = recovery.finish().map_err(|damage| damage.to_string())?;
-        let mut bodies = Bodies::new(EPOCH);
+        let mut bodies = Bodies::new(EPOCH, &recovered);
         for file in journal.files().collect::<Vec<_>>() {
             journal
                 .each_message(file, disk.read(file.0), |item, message, retained, to| {
@@ -348,6 +358,25 @@ impl Broker {
     fn next_operation(&mut self, index: usize) -> Result<(), Cut> {
         let disk = &mut self.disks[index];
         let node = &mut self.nodes[index];
+        while let Some(fetching) = node.shard.next_fetch() {
+            node.fetching.push(fetching);
+        }
+        if !node.fetching.is_empty() && self.random.chance(60) {
+            let some = self.random.below(node.fetching.len());
+            let fetching = node.fetching.swap_remove(some);
+            let read = |read: Read| {
+                let (from, length) = (read.offset as usize, read.length as usize);
+                let bytes = disk.read(read.file.0).get(from..from + length);
+                bytes.unwrap_or_default().to_vec()
+            };
+            let buffers: Vec<Vec<u8>> = fetching.fetch.reads().map(read).collect();
+            self.fetched += 1;
+            let fetched = node
+                .shard
+                .fetched(fetching, &buffers, self.now, &mut node.out);
+            assert!(fetched.is_ok(), "{fetched:?}");
+            return Ok(());
+        }
         let Some(journal) = node.shard.journal() else {
             return Ok(());
         };
@@ -415,6 +444,7 @@ impl Broker {
             let kept = node.shard.kept();
             kept.is_none_or(|journal| journal.durable() >= journal.position())
                 && node.handed.is_empty()
+                && node.shard.stats().queued_on_disk == 0
         });
         empty
             && done

@@ -83,7 +83,10 @@ fn nothing_acknowledged_is_lost_when_the_power_goes() {
     };
     assert!(chosen || summary.crashes >= CRASHES, "{summary:?}");
     assert!(summary.acknowledged > summary.crashes, "{summary:?}");
-    assert!(summary.forwarded > 0 && summary.moves > 0, "{summary:?}");
+    assert!(
+        summary.forwarded > 0 && summary.moves > 0 && summary.fetched > 0,
+        "{summary:?}"
+    );
 }
 
 #[test]

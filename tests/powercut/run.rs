@@ -33,6 +33,7 @@ pub struct Summary {
     pub acknowledged: u64,
     pub forwarded: u64,
     pub moves: u64,
+    pub fetched: u64,
 }
 
 impl Summary {
@@ -41,6 +42,7 @@ impl Summary {
         self.acknowledged += other.acknowledged;
         self.forwarded += other.forwarded;
         self.moves += other.moves;
+        self.fetched += other.fetched;
     }
 }
 
@@ -92,6 +94,7 @@ pub fn run(plan: Plan) -> Result<Summary, String> {
         acknowledged: acknowledged.sum(),
         forwarded: world.broker.forwarded,
         moves: world.broker.moves,
+        fetched: world.broker.fetched,
     })
 }
 

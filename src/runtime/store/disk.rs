@@ -13,8 +13,10 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::journal::{Failure, FileId, Journal, Read, Write};
+use crate::shard::Fetching;
 
 use super::files::Files;
+use super::reader::Reader;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub(in crate::runtime) enum Done {
     Written(Write, Result<(), Failure>),
     /// A part of a file was read; nothing, if it could not be.
     Read(Read, Vec<u8>),
+    /// Messages were read back; nothing where they could not be.
+    Fetched(Fetching, Vec<Vec<u8>>),
 }
 
 /// The shard's end.
@@ -42,16 +46,24 @@ pub(in crate::runtime) struct Disk {
     jobs: Option<Sender<Job>>,
     done: Receiver<Done>,
     thread: Option<JoinHandle<()>>,
+    reader: Reader,
 }
 
 impl Disk {
     /// Starts the thread; `wake` is called whenever something was done.
     pub(in crate::runtime) fn start(
         files: Files,
-        wake: impl Fn() + Send + 'static,
+        wake: impl Fn() + Clone + Send + 'static,
     ) -> io::Result<Self> {
         let (jobs, todo) = unbounded(); // bounded by the journal: a write, a read, a file at a time
         let (tell, done) = unbounded();
+        let reader = {
+            let (tell, wake) = (tell.clone(), wake.clone());
+            Reader::start(files.clone(), move |done| {
+                let _ = tell.send(done);
+                wake();
+            })?
+        };
         let name = format!("disk{}", files.identity().shard);
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             let mut worker = Worker {
@@ -70,6 +82,7 @@ impl Disk {
             jobs: Some(jobs),
             done,
             thread: Some(thread),
+            reader,
         })
     }
 
@@ -88,6 +101,11 @@ impl Disk {
         while let Some(write) = journal.next_write() {
             let _ = jobs.send(Job::Write(write));
         }
+    }
+
+    /// Has messages read back.
+    pub(in crate::runtime) fn fetch(&self, fetching: Fetching) {
+        self.reader.fetch(fetching);
     }
 
     /// The next thing that was done.

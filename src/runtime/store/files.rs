@@ -102,11 +102,11 @@ impl Files {
     /// # Errors
     /// A file cannot be read, or something that was on disk is not there any more.
     pub fn load(&self, sync: Sync, epoch: Epoch) -> Result<Loaded, StoreError> {
-        let mut bodies = Bodies::new(epoch);
-        let (journal, recovered) =
-            self.load_with(sync, |item, message, retained, recipients| {
-                bodies.take(item, message, retained, recipients);
-            })?;
+        let (journal, recovered, mut progress) = self.recover(sync)?;
+        let mut bodies = Bodies::new(epoch, &recovered);
+        self.each_message(&journal, &mut progress, |item, message, retained, to| {
+            bodies.take(item, message, retained, to);
+        })?;
         Ok(Loaded {
             journal,
             recovered,
@@ -118,8 +118,14 @@ impl Files {
     pub(super) fn load_with(
         &self,
         sync: Sync,
-        mut each: impl FnMut(ItemId, StoredMessage<'_>, bool, &[Recipient<'_>]),
+        each: impl FnMut(ItemId, StoredMessage<'_>, bool, &[Recipient<'_>]),
     ) -> Result<(Journal, Recovered), StoreError> {
+        let (journal, recovered, mut progress) = self.recover(sync)?;
+        self.each_message(&journal, &mut progress, each)?;
+        Ok((journal, recovered))
+    }
+
+    fn recover(&self, sync: Sync) -> Result<(Journal, Recovered, Progress), StoreError> {
         let mut recovery = Recovery::new(self.identity, self.settings(sync));
         let files = self.list()?;
         let total = files.len() as u64 * u64::from(self.segment_bytes);
@@ -145,6 +151,16 @@ impl Files {
             progress.advance(u64::from(self.segment_bytes));
         }
         let (journal, recovered) = recovery.finish().map_err(|damage| self.damaged(damage))?;
+        Ok((journal, recovered, progress))
+    }
+
+    fn each_message(
+        &self,
+        journal: &Journal,
+        progress: &mut Progress,
+        mut each: impl FnMut(ItemId, StoredMessage<'_>, bool, &[Recipient<'_>]),
+    ) -> Result<(), StoreError> {
+        let mut bytes = Vec::new();
         for file in journal.files().collect::<Vec<_>>() {
             self.read_whole(file, &mut bytes)?;
             journal
@@ -152,7 +168,7 @@ impl Files {
                 .map_err(|damage| self.damaged(damage))?;
             progress.advance(u64::from(self.segment_bytes));
         }
-        Ok((journal, recovered))
+        Ok(())
     }
 
     /// The first two looks of a lenient reading; nothing is changed.

@@ -22,6 +22,7 @@ mod forwards;
 mod json;
 mod manifest;
 mod mosquitto;
+mod reader;
 mod remains;
 mod repair;
 mod target;

@@ -145,16 +145,18 @@ def retain_handling(run):
     topic = run.name("t")
     with Client(run) as publisher:
         publisher.publish(topic, b"kept", 1, retain=True)
-        # (what is asked first, what then) -> how many retained messages come in all
-        for first, then, expected in ((0, 0, 2), (0, 1, 1), (0, 2, 1), (1, 1, 1), (1, 0, 2),
-                                      (2, 1, 0), (2, 2, 0), (2, 0, 1)):
+        # what is asked first and how many retained messages come, what is asked then and how many
+        for first, then in (((0, 1), (0, 1)), ((0, 1), (1, 0)), ((0, 1), (2, 0)), ((1, 1), (1, 0)),
+                            ((1, 1), (0, 1)), ((2, 0), (1, 0)), ((2, 0), (2, 0)), ((2, 0), (0, 1))):
             with Client(run) as client:
-                client.subscribe((topic, options(1, retainHandling=first)))
-                client.publish(run.name("x"), b"", 1)
-                client.subscribe((topic, options(1, retainHandling=then)))
+                # A retained message may come behind the SUBACK, and one that is still to come is
+                # not sent twice because its subscription was made anew: so each is waited for.
+                for handling, expected in (first, then):
+                    client.subscribe((topic, options(1, retainHandling=handling)))
+                    client.payloads(expected)
                 client.subscribe((run.name("fence"), 1))
                 client.publish(run.name("fence"), b"fence", 1)
-                equal(len(client.until(b"fence")), expected, f"{first} then {then}")
+                equal(len(client.until(b"fence")), 0, f"too many for {first} then {then}")
         publisher.publish(topic, b"", 1, retain=True)
 
 
