@@ -141,7 +141,7 @@ impl Link {
 
     /// Whether there are bytes for the socket besides those of MQTT.
     pub(super) fn has_output(&self) -> bool {
-        !self.outgoing.is_empty() || self.tls.as_ref().is_some_and(ClientConnection::wants_write)
+        !self.outgoing.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
     /// Makes `mqtt` and what there is besides into bytes for the socket.
