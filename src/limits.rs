@@ -33,6 +33,9 @@ pub const MAX_STRING: usize = 65_535;
 /// uses ten. [MQTT-4.7.3-3] leaves the number to us.
 pub const MAX_TOPIC_LEVELS: usize = 128;
 
+/// Bytes of a mount point, names put in. It is part of every topic, so it comes off [`MAX_STRING`].
+pub const MAX_MOUNT_POINT: usize = 1024;
+
 /// Default of `receive_maximum`: QoS 1 and 2 messages a client may have unacknowledged towards us.
 pub const DEFAULT_RECEIVE_MAXIMUM: u16 = 1024;
 

@@ -9,6 +9,9 @@ use crate::limits::MAX_TOPIC_LEVELS;
 /// The prefix of a Shared Subscription's topic filter, section 4.8.2 of version 5.
 pub const SHARE_PREFIX: &str = "$share/";
 
+/// The prefix of a subscription to history: a range of time and a topic filter follow.
+pub const HISTORY_PREFIX: &str = "$history/";
+
 /// Why a string is no topic name or topic filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TopicError {

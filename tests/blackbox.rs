@@ -46,6 +46,8 @@ mod mosquitto;
 mod raw;
 #[path = "blackbox/restart.rs"]
 mod restart;
+#[path = "blackbox/rights.rs"]
+mod rights;
 #[path = "blackbox/rumqttc.rs"]
 mod rumqttc;
 

@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use shardmq::config::{Config, DeniedPublish, History, Http, Listener, ListenerType, Net};
+use shardmq::config::{
+    ClientCertificate, Config, DeniedPublish, History, Http, Listener, ListenerType, Net,
+};
 use shardmq::history::Stream;
 use shardmq::link::ws;
 use shardmq::policy::{Entrance, TokenOptions};
@@ -85,6 +87,8 @@ fn auth(config: &Config) -> AuthOptions {
     let auth = &config.auth;
     let entrance = |listener: &Listener| Entrance {
         anonymous: listener.lets_in_anybody(auth),
+        certificates: listener.client_certificate != ClientCertificate::Off
+            || !listener.proxy_from.is_empty(),
     };
     AuthOptions {
         methods: auth.methods(),
@@ -103,6 +107,7 @@ fn auth(config: &Config) -> AuthOptions {
             timeout: Duration::from_secs(auth.http_timeout.into()),
             concurrency: auth.http_concurrency,
             cache: Duration::from_secs(auth.http_cache.into()),
+            authorities: auth.http_ca.clone(),
         }),
         acl_file: auth.acl_file.clone(),
         disconnects_denied: auth.denied_publish == DeniedPublish::Disconnect,

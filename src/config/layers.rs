@@ -12,7 +12,7 @@ use super::schema::{
 use super::value::{Key, Raw};
 use crate::history::range;
 use crate::limits::HISTORY_STREAMS;
-use crate::policy::Method;
+use crate::policy::{Method, MountPoint};
 use crate::topic::{Filter, SHARE_PREFIX};
 
 use super::{ENVIRONMENT_PREFIX, FORMAT_VERSION, suggest};
@@ -552,14 +552,19 @@ impl Layers {
             let given = ws.iter().filter(|(_, empty)| !empty);
             wrong.extend(given.map(|(key, _)| (*key, "is for the types ws and wss alone")));
         }
-        for (key, text) in wrong {
+        let mount = &listener.mount_point;
+        let bad_mount = MountPoint::parse(mount).err();
+        let bad_mount = bad_mount
+            .filter(|_| !mount.is_empty())
+            .map(|bad| ("mount_point", bad.to_string()));
+        let wrong = wrong.into_iter().map(|(key, text)| (key, text.to_owned()));
+        for (key, text) in wrong.chain(bad_mount).collect::<Vec<_>>() {
             let origin = self.origin(&format!("listener.{index}.{key}"));
             // A key that is missing is missing where the listener is told from others.
             let origin = match origin {
                 Origin::Default => self.origin(&format!("listener.{index}.type")),
                 written => written,
             };
-            let text = text.to_owned();
             self.note(
                 origin,
                 &format!("listener.{key}"),

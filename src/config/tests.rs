@@ -339,6 +339,27 @@ fn listeners_do_not_share_a_name_or_an_address() {
 }
 
 #[test]
+fn a_mount_point_is_levels_of_a_topic() {
+    let with = |mount: &str| {
+        format!("[[listener]]\nbind = '127.0.0.1:1'\nmount_point = '{mount}'\nmessage_rate = 7\n")
+    };
+    for mount in ["", "a/", "tenants/%u/"] {
+        let settings = Config::parse(&with(mount), "a.toml").unwrap().settings();
+        let listener = &settings.listeners[0];
+        let found = listener.mount_point.as_ref();
+        let found = found.map_or("", crate::policy::MountPoint::as_str);
+        assert_eq!((found, listener.message_rate), (mount, 7));
+    }
+    for mount in ["a", "/a/", "a/+/", "$a/"] {
+        let told = error(&with(mount));
+        assert!(
+            told.starts_with("a.toml:3:15: `listener.mount_point`: it must"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
 fn all_errors_are_told_at_once_in_the_order_of_the_file() {
     let text =
         "shards = 99\nfoo = 1\n[net]\ngather_us = 'x'\n[mqtt]\nretain = true\nmax_inflight = 0";

@@ -6,7 +6,7 @@
 //! must be alone in its level [MQTT-4.7.1-2].
 
 /// What the topic filter of such a subscription begins with.
-pub const PREFIX: &str = "$history/";
+pub const PREFIX: &str = crate::topic::HISTORY_PREFIX;
 
 /// The name of the user property that tells when a message was received, in UTC.
 pub const RECEIVED_AT: &str = "received-at";

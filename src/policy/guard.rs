@@ -17,6 +17,8 @@ use crate::wire::ReasonCode;
 pub struct Entrance {
     /// Whether it lets in who does not say who he is.
     pub anonymous: bool,
+    /// Whether its clients may come with the name of a certificate.
+    pub certificates: bool,
 }
 
 /// What a guard goes by. All shards have the same.
@@ -137,6 +139,13 @@ impl Policy for Guard {
         self.options.acl.is_some() || self.options.methods.iter().any(brings_rules)
     }
 
+    fn tells_users(&self) -> bool {
+        let options = &self.options;
+        let by_words = |method: &Method| *method != Method::Certificate;
+        let tells = |entrance: &Entrance| entrance.certificates || !entrance.anonymous;
+        options.methods.iter().any(by_words) || options.entrances.iter().any(tells)
+    }
+
     fn disconnects_denied(&self) -> bool {
         self.options.disconnects_denied
     }
@@ -149,7 +158,12 @@ mod tests {
     fn guard(methods: &str, anonymous: [bool; 2]) -> Guard {
         Guard::new(
             Arc::new(GuardOptions {
-                entrances: anonymous.map(|anonymous| Entrance { anonymous }).to_vec(),
+                entrances: anonymous
+                    .map(|anonymous| Entrance {
+                        anonymous,
+                        ..Entrance::default()
+                    })
+                    .to_vec(),
                 methods: Method::list(methods).unwrap(),
                 ..GuardOptions::default()
             }),
@@ -188,6 +202,37 @@ mod tests {
         let mut without = guard("", [true, false]);
         assert_eq!(without.connect(&anna(0)), Decision::Allow);
         assert!(matches!(without.connect(&anna(1)), Decision::Deny(_)));
+    }
+
+    #[test]
+    fn users_are_told_where_somebody_can_be_one() {
+        let tells = |methods, entrance: Entrance| {
+            let options = GuardOptions {
+                entrances: vec![entrance],
+                methods: Method::list(methods).unwrap(),
+                ..GuardOptions::default()
+            };
+            Guard::new(Arc::new(options), 0).tells_users()
+        };
+        let open = Entrance {
+            anonymous: true,
+            certificates: false,
+        };
+        assert!(!tells("certificate", open) && tells("password", open));
+        assert!(tells(
+            "certificate",
+            Entrance {
+                certificates: true,
+                ..open
+            }
+        ));
+        assert!(tells(
+            "",
+            Entrance {
+                anonymous: false,
+                ..open
+            }
+        ));
     }
 
     #[test]

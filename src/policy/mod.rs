@@ -21,6 +21,7 @@ mod guard;
 #[cfg(feature = "credentials")]
 mod jwt;
 mod method;
+mod mount;
 mod name;
 #[cfg(feature = "credentials")]
 mod password;
@@ -42,8 +43,12 @@ pub use acl::{Acl, AclError, AclProblem};
 pub use chain::{Chain, Next};
 pub use guard::{Entrance, Guard, GuardOptions};
 #[cfg(feature = "credentials")]
-pub use jwt::{KeysError, TokenOptions, Tokens, rules as json_rules};
+pub use jwt::{
+    KeysError, TokenOptions, Tokens, mount_point as json_mount_point, rules as json_rules,
+};
 pub use method::{Method, UnknownMethod};
+pub(crate) use mount::whole_filter;
+pub use mount::{BadMountPoint, Mount, MountPoint};
 pub use name::is_user_name;
 #[cfg(feature = "credentials")]
 pub use password::{Hashed, PasswordError, Scheme, Verifier};
@@ -75,6 +80,8 @@ pub struct Grant {
     pub rules: Option<Arc<Rules>>,
     /// Seconds until its connection must end; `None` for never.
     pub lifetime: Option<u64>,
+    /// Where its topics are, in the place of what its listener says.
+    pub mount_point: Option<MountPoint>,
 }
 
 /// What a CONNECT says of who sends it.
@@ -170,6 +177,12 @@ pub trait Policy {
         false
     }
 
+    /// Whether there are clients that can be told apart by who they are. If not, a session that belongs to
+    /// somebody from earlier days is anybody's.
+    fn tells_users(&self) -> bool {
+        true
+    }
+
     /// Whether a 3.1.1 client that may not publish is cut off, since it cannot be told.
     fn disconnects_denied(&self) -> bool {
         false
@@ -187,6 +200,10 @@ impl Policy for Open {
 
     fn publish(&mut self, _: &Client<'_>, topic: Name<'_>) -> bool {
         !is_of_the_broker(topic)
+    }
+
+    fn tells_users(&self) -> bool {
+        false
     }
 
     fn subscribe(&mut self, _: &Client<'_>, _: Subscription<'_>) -> Reach {

@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,16 +14,16 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::history::Stream;
 use crate::limits::MAX_SHARDS;
-use crate::policy::{Guard, Open, Policy};
+use crate::policy::{Open, Policy};
 use crate::route::ShardId;
 use crate::shard::{Durability, Durable, Epoch, Identity, Settings};
 use crate::time::Time;
 
 use super::admin::Asker;
-use super::auth::{self, Auth, AuthOptions, StartError};
+use super::admission::{authenticators, entrances};
+use super::auth::{Auth, AuthOptions};
 use super::clock::Clock;
 use super::driver::{Common, DriverOptions};
-use super::entrance::Entrance;
 use super::error::{BootError, ListenError};
 use super::gate::Gate;
 use super::http::{self, Facts, HttpAddress};
@@ -292,56 +291,12 @@ fn catch_signals(wanted: bool, events: &Sender<Note>) -> Result<Vec<Catcher>, Bo
     Ok(vec![stop.map_err(fail)?, reload.map_err(fail)?])
 }
 
-/// The listeners as the shards share them, their certificates read.
-fn entrances(
-    options: &RuntimeOptions,
-    watcher: &mut Watcher,
-) -> Result<Arc<[Entrance]>, BootError> {
-    let entrance = |wanted: &ListenOptions| {
-        let is_websocket = wanted.websocket.is_some();
-        let tls = wanted.tls.as_ref();
-        let tls = tls.map(|tls| watcher.add(&wanted.name, tls, is_websocket));
-        Ok(Entrance {
-            name: wanted.name.clone(),
-            max_connections: wanted.max_connections,
-            proxy_from: wanted.proxy_from.clone(),
-            tls: tls
-                .transpose()
-                .map_err(|error| BootError::Tls(wanted.name.clone(), error))?,
-            websocket: wanted.websocket.clone().map(Arc::new),
-            connections: AtomicUsize::new(0),
-        })
-    };
-    options.listeners.iter().map(entrance).collect()
-}
-
 /// A bell for each shard.
 fn bells(shards: usize) -> Result<Vec<mesh::Bell>, BootError> {
     let bells = (0..shards).map(|_| mesh::Bell::new());
     bells
         .collect::<Result<_, _>>()
         .map_err(|error| BootError::System("open a pair of sockets", error))
-}
-
-/// Slow authenticators, and each shard's way to them.
-fn authenticators(
-    options: &mut RuntimeOptions,
-    doors: &Arc<[Door]>,
-    cpus: usize,
-    clock: Clock,
-) -> Result<(Option<Auth>, Vec<auth::Desk>), BootError> {
-    let Some(wanted) = options.auth.take() else {
-        return Ok((None, auth::closed_desks(doors.len())));
-    };
-    let (auth, desks) =
-        Auth::start(wanted, Arc::clone(doors), cpus, clock).map_err(|error| match error {
-            StartError::File(error) => BootError::Auth(error),
-            StartError::Thread(error) => BootError::System("start a thread", error),
-        })?;
-    let guard = auth.guard();
-    options.policy =
-        Arc::new(move |shard| Box::new(Guard::new(Arc::clone(&guard), shard.index() as u64)));
-    Ok((Some(auth), desks))
 }
 
 /// The data directory, if anything is to be kept in it.

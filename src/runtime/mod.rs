@@ -25,6 +25,7 @@
 //! | `auth` | slow authenticators: files, threads, answers |
 //! | `admin` | questions to the shards from other threads |
 //! | `http` | metrics and status, on a thread of their own |
+//! | `admission` | listeners and authenticators, made of the configuration |
 //! | `signals`, `boot` | start and stop |
 #![expect(
     clippy::disallowed_methods,
@@ -33,6 +34,7 @@
 
 mod acceptor;
 mod admin;
+mod admission;
 mod auth;
 mod boot;
 mod clock;
@@ -63,4 +65,4 @@ pub use error::{BootError, HttpError, ListenError, UringError};
 pub use http::{HttpAddress, families, is_of_process};
 pub use listener::{ListenOptions, Listening, Place, UnixPlace};
 pub use sys::refuse_huge_pages;
-pub use tls::{TlsError, TlsOptions, check_tls};
+pub use tls::{ClientTls, TlsError, TlsOptions, Trust, check_tls};

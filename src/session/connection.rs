@@ -102,6 +102,8 @@ pub struct Connection {
     pub incoming_aliases: Option<Box<IncomingAliases>>,
     /// Aliases that the broker sets.
     pub outgoing_aliases: Option<Box<OutgoingAliases>>,
+    /// Bytes of the mount that come off the topics that are sent to it.
+    pub mounted: u16,
     /// Where it came from.
     pub peer: Peer,
 }
@@ -166,6 +168,7 @@ impl Connection {
             first_acknowledgement: 0,
             incoming_aliases: None,
             outgoing_aliases: None,
+            mounted: 0,
             peer,
         }
     }

@@ -126,10 +126,7 @@ impl Shard {
         let data = auth.authentication_data.unwrap_or_default();
         match exchange.finish(data) {
             Ok((grant, answer)) => {
-                let admission = Admission {
-                    grant: Some(Box::new(grant)),
-                    data: answer,
-                };
+                let admission = Admission::new(Some(Box::new(grant)), answer);
                 self.admit(conn, client_id, &connect, admission, now, out);
             }
             // [MQTT-4.12.0-4]

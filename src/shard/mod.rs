@@ -78,7 +78,7 @@ pub use history::{HistoryAnswer, HistoryDone, HistoryJob, HistoryQuestion};
 pub use limit::{Limits, Shortage};
 pub use outbox::{Close, Handoff, Outbox, Question};
 pub use restore::{Bodies, Epoch};
-pub use settings::{QueueOverflow, Settings};
+pub use settings::{ListenerSettings, QueueOverflow, Settings};
 pub use sys::{Loads, Memory, system_topics};
 
 use authenticate::Enhanced;
@@ -116,8 +116,14 @@ pub struct Shard {
     policy: Box<dyn Policy>,
     /// Counts the policies that there were.
     policy_epoch: u32,
-    /// Whether the policy looks at messages on their way to a client.
+    /// Whether messages are looked at on their way to a client: by the policy, or because of a mount.
     filters: bool,
+    /// Whether there is, or was, a client with a mount.
+    mounts: bool,
+    /// Where whole topics are put together.
+    whole: String,
+    /// For each listener, when what has come by it would have come at its rate; empty if none has one.
+    listeners_paid_until: Vec<Time>,
     shortage: Shortage,
     bans: Bans,
     stats: Stats,
@@ -193,12 +199,15 @@ impl Shard {
             timers,
             random,
             identity,
-            settings,
             policy_epoch: 1,
             filters: policy.filters_messages(),
+            mounts: false,
+            whole: String::new(),
+            listeners_paid_until: limit::unpaid(&settings),
             shortage: Shortage::None,
             bans: Bans::default(),
             policy,
+            settings,
         }
     }
 

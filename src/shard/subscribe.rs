@@ -8,6 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::journal::Position;
+use crate::policy::whole_filter;
 use crate::route::SessionKey;
 use crate::session::{ReplayKey, SubscriptionEntry};
 use crate::time::Time;
@@ -67,11 +68,12 @@ impl Shard {
         let mut because = None;
         let mark = self.store.mark();
         for (index, (filter, options)) in subscribe.filters.iter().enumerate() {
-            if let Some(reason) = self.misshapen_filter(filter, index) {
+            let filter = whole_filter(self.mount_of(session), filter);
+            if let Some(reason) = self.misshapen_filter(&filter, index) {
                 codes.push(reason as u8);
                 continue;
             }
-            let code = match Subscription::parse(filter) {
+            let code = match Subscription::parse(&filter) {
                 Ok(parsed) if is_recall(parsed) => {
                     match self.recall(session, parsed, options, identifier, now, out) {
                         Ok((qos, replay)) => {
@@ -84,7 +86,7 @@ impl Shard {
                         }
                     }
                 }
-                _ => self.subscribe(session, filter, options, identifier, &mut wanted, out),
+                _ => self.subscribe(session, &filter, options, identifier, &mut wanted, out),
             };
             codes.push(code as u8); // one for each, in their order [MQTT-3.8.4-6] [MQTT-3.9.3-1]
         }
@@ -285,7 +287,8 @@ impl Shard {
         let mut codes = Codes::new();
         let mark = self.store.mark();
         for filter in unsubscribe.filters.iter() {
-            codes.push(self.unsubscribe(key, filter, out) as u8);
+            let filter = whole_filter(self.mount_of(key), filter);
+            codes.push(self.unsubscribe(key, &filter, out) as u8);
         }
         let Some(connection) = self.connections.get(conn) else {
             return;

@@ -120,6 +120,8 @@ pub enum Limited {
     RetainedBytes,
     /// The rate of a client, which had to wait.
     Rate,
+    /// The rate of a listener: a client of it had to wait.
+    ListenerRate,
     /// How often a client comes in.
     ClientConnects,
     /// How often an address fails to.
@@ -131,13 +133,14 @@ pub enum Limited {
 }
 
 /// The names of what is [`Limited`].
-const LIMITED: [&str; 10] = [
+const LIMITED: [&str; 11] = [
     "topic",
     "user_properties",
     "filters",
     "retained_messages",
     "retained_bytes",
     "rate",
+    "listener_rate",
     "client_connects",
     "failed_logins",
     "memory_connects",
@@ -157,6 +160,7 @@ impl Limited {
             | Self::RetainedMessages
             | Self::RetainedBytes
             | Self::Rate
+            | Self::ListenerRate
             | Self::MemoryReads => ReasonCode::QuotaExceeded,
         }
     }

@@ -25,7 +25,10 @@ fn guarded(scenario: impl Fn(&Broker)) {
     let acl = Acl::parse("user anna\ntopic anna/#\nuser bob\ntopic bob/#\n")
         .expect("the test wrote it right");
     let options = Arc::new(GuardOptions {
-        entrances: vec![Entrance { anonymous: false }],
+        entrances: vec![Entrance {
+            anonymous: false,
+            ..Entrance::default()
+        }],
         methods: vec![Method::Password],
         scram: Some(Server {
             users: Arc::new(users),
@@ -296,7 +299,10 @@ fn a_session_is_not_taken_over_by_another_user() {
 #[test]
 fn it_is_offered_only_where_somebody_can_use_it() {
     let options = Arc::new(GuardOptions {
-        entrances: vec![Entrance { anonymous: true }],
+        entrances: vec![Entrance {
+            anonymous: true,
+            ..Entrance::default()
+        }],
         ..GuardOptions::default()
     });
     on_shards_under(

@@ -27,6 +27,7 @@ mod history;
 mod keepalive;
 mod limits;
 mod mesh;
+mod mount;
 mod order;
 mod overflow;
 mod policy;

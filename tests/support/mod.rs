@@ -75,6 +75,8 @@ pub struct World {
     /// Batches a live lane holds before it is full.
     pub lane_depth: usize,
     next_accept: usize,
+    /// The listener that the next connection comes by.
+    pub listener: u16,
     pub events: Vec<shardmq::shard::Event>,
     pub questions: Vec<(usize, shardmq::shard::Question)>,
     /// The disk of history: its files, and whether it works and takes what is written.
@@ -135,6 +137,7 @@ impl World {
             wires: Vec::new(),
             lane_depth: usize::MAX,
             next_accept: 0,
+            listener: 0,
             events: Vec::new(),
             questions: Vec::new(),
             files: HistoryFiles::new(),
@@ -249,7 +252,7 @@ impl World {
     pub fn open_on(&mut self, shard: usize) -> Link {
         let link = Link(self.wires.len());
         self.wires.push(Wire::default());
-        let peer = Peer::new(0, ([127, 0, 0, 1], 40_000).into());
+        let peer = Peer::new(self.listener, ([127, 0, 0, 1], 40_000).into());
         let conn = self.accept(shard, link);
         let node = &mut self.nodes[shard];
         node.shard.open(conn, peer, self.now, &mut node.out);
