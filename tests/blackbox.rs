@@ -26,6 +26,8 @@
 
 #[path = "blackbox/access.rs"]
 mod access;
+#[path = "blackbox/backup.rs"]
+mod backup;
 #[path = "blackbox/blocked.rs"]
 mod blocked;
 #[path = "blackbox/broker.rs"]

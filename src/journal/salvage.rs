@@ -326,6 +326,12 @@ fn add_broken<'a>(
             continue;
         }
         let after = parts.get(at).map(|part| part.header);
+        // Of a torn header the half of an older frame may be left: it is believed where it fits.
+        let fits = before.is_none_or(|before| before.header.position < header.position)
+            && after.is_none_or(|after| header.position < after.position);
+        if !fits {
+            continue;
+        }
         let after = after.filter(|after| after.segment == header.segment);
         added.push(Part {
             header: *header,

@@ -22,7 +22,9 @@ use crate::time::Time;
 use super::admin::Asker;
 use super::admission::{authenticators, entrances};
 use super::auth::{Auth, AuthOptions};
+use super::barrier::{Barrier, Participant};
 use super::clock::Clock;
+use super::control::{Backups, Control};
 use super::driver::{Common, DriverOptions};
 use super::error::{BootError, ListenError};
 use super::gate::Gate;
@@ -192,20 +194,21 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     let (events, notes) = unbounded();
     let (go, wait_for_go) = bounded::<()>(shards);
     let starter = Starter::new(&events, wait_for_go);
-    let common = Common {
-        gate: Arc::new(Gate::new(options.connection_rates)),
-        ..Common::default()
-    };
     let clock = Clock::start();
     let store = open_store(&options, shards)?;
-    let keepers = keepers(store.as_ref(), &options, clock);
+    let (barrier, participants) = Barrier::new(Arc::clone(&doors), clock);
+    let keepers = keepers(store.as_ref(), &options, clock, participants);
     let histories = histories(&options, shards, clock)?;
+    let backups = Arc::default();
     let seed = std::hash::RandomState::new().build_hasher().finish();
     let (auth, desks) = authenticators(&mut options, &doors, cpus.len(), clock)?;
     let mut broker = Broker {
         shards: Vec::new(),
         doors,
-        common,
+        common: Common {
+            gate: Arc::new(Gate::new(options.connection_rates)),
+            ..Common::default()
+        },
         notes,
         auth,
     };
@@ -254,7 +257,11 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
         certificates: watcher.told(),
         max_connections,
         clock,
+        backups: Arc::clone(&backups),
     };
+    // Where there are no journals nobody would come to the barrier.
+    let store = store.as_ref().filter(|_| keepers.is_some());
+    let _control = control(&options, store, barrier, &backups);
     let server = http.map(|bound| http::start(bound, asker, facts));
     let _server = server.transpose().map_err(no_http_thread)?;
     (options.ready)(Started {
@@ -341,6 +348,7 @@ fn keepers(
     store: Option<&Store>,
     options: &RuntimeOptions,
     clock: Clock,
+    participants: Vec<Participant>,
 ) -> Option<Vec<KeeperOptions>> {
     let wanted = options
         .store
@@ -348,13 +356,32 @@ fn keepers(
         .filter(|wanted| keeps_journals(wanted));
     let (store, wanted) = (store?, wanted?);
     let epoch = epoch(clock);
-    let keeper = |shard| KeeperOptions {
+    let keeper = |(shard, participant)| KeeperOptions {
         files: store.files(shard),
         durable: wanted.durable,
         interval: wanted.interval,
         epoch,
+        participant,
     };
-    Some((0..store.shards()).map(keeper).collect())
+    Some(participants.into_iter().enumerate().map(keeper).collect())
+}
+
+/// Where a backup is asked for, if there is something to back up.
+fn control(
+    options: &RuntimeOptions,
+    store: Option<&Store>,
+    barrier: Barrier,
+    backups: &Arc<Backups>,
+) -> Option<Control> {
+    let (_, wanted) = (store?, options.store.as_ref()?);
+    let control = Control::start(&wanted.directory, barrier, Arc::clone(backups));
+    // A file system without sockets is no reason not to serve.
+    control
+        .inspect_err(|error| {
+            tracing::warn!(%error, "no socket in the data directory: `shardmq store backup` will not \
+                work while this broker runs");
+        })
+        .ok()
 }
 
 /// The CPU of each shard.

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Duration;
 
-use shardmq::runtime::store::{Amount, Examined, HistoryExamined, Repaired, ShardExamined};
+use shardmq::runtime::store::{Amount, Backup, Examined, HistoryExamined, Repaired, ShardExamined};
 
 /// How much there is, and what is wrong; so many `others` were told.
 pub(super) fn examined(examined: &Examined, others: usize) -> String {
@@ -136,6 +137,39 @@ pub(super) fn repaired(repaired: &Repaired) -> String {
             format_args!("the damaged files are in {}", path.display()),
         ),
         None => line(&mut text, "the damaged files were removed"),
+    }
+    text
+}
+
+/// How far a backup is.
+pub(super) fn progress(copied: u64, all: u64) -> String {
+    let percent = copied * 100 / all.max(1);
+    format!("{percent} % of {} MiB are copied", all >> 20)
+}
+
+/// A backup.
+pub(super) fn taken(backup: &Backup, to: &Path, took: Duration) -> String {
+    let mut text = String::new();
+    for shard in &backup.shards {
+        summary(shard, &mut text);
+    }
+    line(
+        &mut text,
+        format_args!(
+            "{} bytes in {}, verified, in {:.1} s",
+            backup.bytes,
+            to.display(),
+            took.as_secs_f64()
+        ),
+    );
+    if let Some(held) = backup.held {
+        line(
+            &mut text,
+            format_args!(
+                "the broker held its commits for {:.1} ms",
+                held.as_secs_f64() * 1e3
+            ),
+        );
     }
     text
 }
