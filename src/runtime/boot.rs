@@ -160,6 +160,29 @@ pub struct Started {
     pub stop: StopHandle,
 }
 
+impl Started {
+    fn new(
+        net: &Chosen,
+        (listeners, http, cpus, max_connections): (
+            Vec<Listening>,
+            Option<SocketAddr>,
+            Vec<usize>,
+            usize,
+        ),
+        stop: StopHandle,
+    ) -> Self {
+        Self {
+            listeners,
+            http,
+            cpus,
+            driver: net.to_string(),
+            driver_name: net.name(),
+            max_connections,
+            stop,
+        }
+    }
+}
+
 /// Stops a broker from another thread.
 #[derive(Clone, Debug)]
 pub struct StopHandle {
@@ -264,15 +287,8 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     let _control = control(&options, store, barrier, &backups);
     let server = http.map(|bound| http::start(bound, asker, facts));
     let _server = server.transpose().map_err(no_http_thread)?;
-    (options.ready)(Started {
-        listeners: places,
-        http: http_address,
-        cpus,
-        driver: net.to_string(),
-        driver_name: net.name(),
-        max_connections,
-        stop: StopHandle { events },
-    });
+    let started = (places, http_address, cpus, max_connections);
+    (options.ready)(Started::new(&net, started, StopHandle { events }));
     // Not before: an accept that a ring has taken keeps the limits that held then, and whoever is told may
     // change them.
     (0..shards).for_each(|_| _ = go.send(()));
