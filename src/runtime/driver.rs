@@ -271,14 +271,15 @@ impl Driver {
             let shortage = self.common.shortage.load(Ordering::Relaxed);
             self.shard.set_shortage(Shortage::from_level(shortage));
         }
-        self.work_on_mesh(now);
-        self.work_on_completions(now);
         if let Some(keeper) = &mut self.keeper {
             keeper.take(&mut self.shard, now, &mut self.outbox);
+            keeper.feed(&mut self.shard, now); // the disk is not idle while this turn works
         }
         if let Some(historian) = &mut self.historian {
             historian.take(&mut self.shard, now, &mut self.outbox);
         }
+        self.work_on_mesh(now);
+        self.work_on_completions(now);
         self.work_on_arrivals(now);
         self.work_on_handshakes(now);
         self.acceptor.resume(now, &mut self.sockets.ring);
