@@ -275,9 +275,6 @@ impl Driver {
             keeper.take(&mut self.shard, now, &mut self.outbox);
             keeper.feed(&mut self.shard, now); // the disk is not idle while this turn works
         }
-        if let Some(historian) = &mut self.historian {
-            historian.take(&mut self.shard, now, &mut self.outbox);
-        }
         self.work_on_mesh(now);
         self.work_on_completions(now);
         self.work_on_arrivals(now);
@@ -292,6 +289,10 @@ impl Driver {
         if self.shard.next_deadline() <= now {
             self.observe_memory(now);
             self.shard.tick(now, &mut self.outbox);
+        }
+        // Behind every place where the bell is heard.
+        if let Some(historian) = &mut self.historian {
+            historian.take(&mut self.shard, now, &mut self.outbox);
         }
         self.shard.end_turn(now, &mut self.outbox);
         if let Some(keeper) = &mut self.keeper {
