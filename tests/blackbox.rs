@@ -38,6 +38,8 @@ mod crash;
 mod disk;
 #[path = "blackbox/foreign.rs"]
 mod foreign;
+#[path = "blackbox/history.rs"]
+mod history;
 #[path = "blackbox/install.rs"]
 mod install;
 #[path = "blackbox/mosquitto.rs"]
@@ -46,6 +48,8 @@ mod mosquitto;
 mod raw;
 #[path = "blackbox/restart.rs"]
 mod restart;
+#[path = "blackbox/rights.rs"]
+mod rights;
 #[path = "blackbox/rumqttc.rs"]
 mod rumqttc;
 

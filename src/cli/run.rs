@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use shardmq::config::{Config, DeniedPublish, Http, Listener, ListenerType, Net};
+use shardmq::config::{
+    ClientCertificate, Config, DeniedPublish, History, Http, Listener, ListenerType, Net,
+};
+use shardmq::history::Stream;
 use shardmq::link::ws;
 use shardmq::policy::{Entrance, TokenOptions};
 use shardmq::runtime::{
@@ -84,6 +87,8 @@ fn auth(config: &Config) -> AuthOptions {
     let auth = &config.auth;
     let entrance = |listener: &Listener| Entrance {
         anonymous: listener.lets_in_anybody(auth),
+        certificates: listener.client_certificate != ClientCertificate::Off
+            || !listener.proxy_from.is_empty(),
     };
     AuthOptions {
         methods: auth.methods(),
@@ -102,6 +107,7 @@ fn auth(config: &Config) -> AuthOptions {
             timeout: Duration::from_secs(auth.http_timeout.into()),
             concurrency: auth.http_concurrency,
             cache: Duration::from_secs(auth.http_cache.into()),
+            authorities: auth.http_ca.clone(),
         }),
         acl_file: auth.acl_file.clone(),
         disconnects_denied: auth.denied_publish == DeniedPublish::Disconnect,
@@ -120,7 +126,20 @@ fn store(config: &Config) -> Option<StoreOptions> {
             retained: durability.retained,
         },
         interval: Duration::from_micros(durability.interval.into()),
+        history: config.history.iter().map(stream).collect(),
     })
+}
+
+fn stream(history: &History) -> Stream {
+    let micros = |seconds: u32| u64::from(seconds) * 1_000_000;
+    Stream {
+        name: history.name.clone(),
+        filter: history.filter.clone(),
+        keep: micros(history.keep),
+        keep_bytes: history.keep_bytes,
+        bucket: micros(history.bucket),
+        interval: history.interval.into(),
+    }
 }
 
 /// Whether the certificates of all listeners are of use, without using them.

@@ -140,6 +140,8 @@ section! {
         http: Http = Http::default();
         + /// What is logged and how.
         log: Log = Log::default();
+        + /// What is kept of what was published, for a while.
+        history: Vec<History> = Vec::new();
         + /// Where clients connect; at least one.
         listeners: Vec<Listener> = vec![Listener::default()];
     }
@@ -164,6 +166,17 @@ section! {
         allow_anonymous: Anonymous = Anonymous::Auto, Kind::Choice(Anonymous::WORDS), restart;
         /// Connections at a time on this listener, all shards together; 0 for as many as [net] allows.
         max_connections: u32 = 0, count(0, U32), restart;
+        /// Messages a second that all clients of this listener together may publish. Beyond it they are
+        /// read from more slowly, and nothing is lost. Each shard has an equal share. 0 for no limit.
+        message_rate: u32 = 0, count(0, U32), restart;
+        /// Bytes of payload a second; the same.
+        byte_rate: u64 = 0, bytes(0, TIB), restart;
+        /// Where the topics of its clients are: this is put before each topic and filter that they name
+        /// and taken off what they get. Levels with a / behind them, %u for the user name and %c for
+        /// the client id; who lacks that name is not let in. Rules, limits and other clients see the
+        /// whole topic, response topics and user properties stay as they are, and `$`-topics are
+        /// denied. What a token or an HTTP answer calls mount_point goes before it. "" for none.
+        mount_point: String = String::new(), Kind::Text, restart;
         /// Silence after which the kernel asks whether the other machine is still there; 0 for never.
         tcp_keepalive: u32 = 300, seconds(0, 32_767), restart;
         /// The Unix socket, for the type unix. A socket that nobody listens on any more is replaced.
@@ -286,7 +299,8 @@ section! {
         /// Keys that sign JSON Web Tokens (RFC 7517): oct for HS256, RSA for RS256, EC with P-256
         /// for ES256, OKP with Ed25519 for EdDSA. A client sends its token as the password and is
         /// put out when the token ends; one without `exp` is refused. Its claim `acl`, with lists of
-        /// filters named pub, sub, all and deny, is taken for its rules. "" for none.
+        /// filters named pub, sub, all and deny, is taken for its rules, and `mount_point` as that of
+        /// a listener. "" for none.
         jwks_file: Option<PathBuf> = None, Kind::File, restart;
         /// What `iss` of a token has to be; "" for anything.
         jwt_issuer: String = String::new(), Kind::Text, restart;
@@ -298,11 +312,15 @@ section! {
         jwt_client_id_claim: String = String::from("client_id"), Kind::Text, restart;
         /// Seconds by which the clocks of whoever makes tokens and of this machine may differ.
         jwt_leeway: u32 = 10, seconds(0, 3_600), restart;
-        /// Who is asked by HTTP, as http://host:port/path: a POST of JSON with client_id, username,
-        /// password, address and listener, answered with {"result": "allow"}, "deny" or "ignore",
-        /// with an allow also username, expires_in (seconds) and acl (as in a token). Whatever else
-        /// comes, or nothing in time, refuses the client. "" for nobody.
+        /// Who is asked by HTTP, as http://host:port/path or https://host:port/path: a POST of JSON
+        /// with client_id, username, password, address and listener, answered with {"result":
+        /// "allow"}, "deny" or "ignore", with an allow also username, expires_in (seconds), acl and
+        /// mount_point (as in a token). Whatever else comes, or nothing in time, refuses the client.
+        /// "" for nobody.
         http_url: String = String::new(), Kind::Text, restart;
+        /// PEM file with the authorities that his certificate may come from, for https; "" for those
+        /// that the system trusts.
+        http_ca: Option<PathBuf> = None, Kind::File, restart;
         /// How long an answer may take.
         http_timeout: u32 = 5, seconds(1, 60), restart;
         /// Questions at a time.
@@ -409,6 +427,32 @@ section! {
         retained: Durability = Durability::Always, Kind::Choice(Durability::WORDS), restart;
         /// How long "interval" is.
         interval: u32 = 100_000,
+            Kind::Number(Unit::Microseconds, Bounds { least: 1_000, greatest: 60_000_000 }), restart;
+    }
+}
+
+section! {
+    /// A history stream: what was published on topics that match a filter is kept in the data_dir for a
+    /// while, and a subscription to $history/RANGE/FILTER gets it again, in order: $history/-24h/# what
+    /// came in the last day, $history/-24h../# that and what comes from now on. RANGE is FROM,
+    /// FROM.. or FROM..TO; each is so long ago (-90s, -15m, -24h, -7d), a time such as
+    /// 2026-11-21T08:30:00Z, or seconds since 1970. As many [[history]] tables as you like, up to 64.
+    pub struct History {
+        /// Name in logs and in the environment, and of its directory: history/NAME in the data_dir.
+        name: String = String::from("history"), Kind::Word, restart;
+        /// The topics that are kept, as a topic filter such as "vehicle/+/telemetry". A subscription
+        /// to history must match nothing else.
+        filter: String = String::new(), Kind::Text, restart;
+        /// How long it is kept. It goes by whole buckets, so a bucket longer at most.
+        keep: u32 = 86_400, seconds(1, 3_660 * 86_400), restart;
+        /// Bytes that it may take on disk, all shards together; then the oldest buckets go. Buckets that
+        /// are still written to may take some 10 % more.
+        keep_bytes: u64 = 1024 * MIB, bytes(MIB, 64 * TIB), restart;
+        /// The span of time of a bucket: the file that is removed as a whole.
+        bucket: u32 = 3_600, seconds(1, 366 * 86_400), restart;
+        /// After how long it is written and synced. A power cut costs what came since, and so does a
+        /// crash of the broker; an acknowledgement says nothing about history.
+        interval: u32 = 1_000_000,
             Kind::Number(Unit::Microseconds, Bounds { least: 1_000, greatest: 60_000_000 }), restart;
     }
 }

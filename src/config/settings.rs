@@ -1,7 +1,8 @@
 //! From what an operator configures to what a shard obeys.
 
-use super::schema::{Config, Limits, Mqtt};
-use crate::shard::{self, Settings};
+use super::schema::{Config, Limits, Listener, Mqtt};
+use crate::policy::MountPoint;
+use crate::shard::{self, ListenerSettings, Settings};
 
 impl Mqtt {
     /// The settings of every shard. Every field comes from a key, and every key ends in a field;
@@ -9,6 +10,7 @@ impl Mqtt {
     #[must_use]
     pub fn settings(&self) -> Settings {
         Settings {
+            listeners: Vec::new(),
             limits: shard::Limits::default(),
             maximum_packet_size: self.maximum_packet_size,
             receive_maximum: self.receive_maximum,
@@ -57,11 +59,24 @@ impl Limits {
     }
 }
 
+impl Listener {
+    /// What holds for all who come by it.
+    #[must_use]
+    pub fn settings(&self) -> ListenerSettings {
+        ListenerSettings {
+            mount_point: MountPoint::parse(&self.mount_point).ok(), // checked before, or none
+            message_rate: self.message_rate,
+            byte_rate: self.byte_rate,
+        }
+    }
+}
+
 impl Config {
     /// Everything that a shard obeys.
     #[must_use]
     pub fn settings(&self) -> Settings {
         Settings {
+            listeners: self.listeners.iter().map(Listener::settings).collect(),
             limits: self.limits.settings(),
             ..self.mqtt.settings()
         }
@@ -76,7 +91,11 @@ mod tests {
 
     #[test]
     fn the_defaults_of_the_keys_are_those_of_the_settings() {
-        assert_eq!(Config::default().settings(), Settings::default());
+        let settings = Settings {
+            listeners: vec![ListenerSettings::default()],
+            ..Settings::default()
+        };
+        assert_eq!(Config::default().settings(), settings);
     }
 
     #[test]

@@ -60,7 +60,7 @@
 //!   no longer counts its old content (`log`).
 //! - Damage inside what was on disk is an error that names file and offset, never a shorter journal.
 
-mod codec;
+pub(crate) mod codec;
 mod copying;
 mod fetch;
 mod frame;

@@ -84,7 +84,7 @@ impl Default for Settings {
 pub struct SessionDetails<'a> {
     /// Its client.
     pub client_id: &'a str,
-    /// Who the client proved to be when it made the session, empty for nobody.
+    /// Whose it is, as [`crate::session::Owner`] writes it; empty for nobody.
     pub user: &'a str,
     /// What the client spoke last.
     pub version: Version,

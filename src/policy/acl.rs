@@ -16,8 +16,7 @@ use std::fmt;
 use hashbrown::HashMap;
 
 use super::rules::{Access, Extent, Placeholders, Rule, Rules, Verdict};
-use super::users::is_user_name;
-use super::{Client, Reach};
+use super::{Client, Reach, is_user_name};
 use crate::topic::{Filter, Name, TopicError};
 
 /// The rules of an ACL file.

@@ -3,63 +3,13 @@
 //! Each is asked until one answers: it lets the client in, refuses it, or says that this client is not
 //! its business (an unknown user name, a password that is no token). Who is nobody's business is refused.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::jwt::Tokens;
+use super::method::{Method, allow_as, by_certificate};
 use super::users::Users;
-use super::{Credentials, Decision, Grant};
+use super::{Credentials, Decision};
 use crate::wire::ReasonCode;
-
-/// A way to show who one is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// A certificate that the transport verified.
-    Certificate,
-    /// A JSON Web Token for a password.
-    Jwt,
-    /// A user name and a password of the password file.
-    Password,
-    /// Somebody is asked by HTTP.
-    Http,
-}
-
-/// A word that names no method.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnknownMethod(pub String);
-
-impl Method {
-    /// Their names, in the order in which they are asked unless told otherwise.
-    pub const ALL: [(Self, &'static str); 4] = [
-        (Self::Certificate, "certificate"),
-        (Self::Jwt, "jwt"),
-        (Self::Password, "password"),
-        (Self::Http, "http"),
-    ];
-
-    /// Reads names with commas or spaces between them.
-    ///
-    /// # Errors
-    /// The first one that is unknown.
-    pub fn list(text: &str) -> Result<Vec<Self>, UnknownMethod> {
-        let words = text.split([',', ' ']).filter(|word| !word.is_empty());
-        words
-            .map(|word| {
-                let known = Self::ALL.iter().find(|(_, name)| *name == word);
-                known
-                    .map(|(method, _)| *method)
-                    .ok_or_else(|| UnknownMethod(word.to_owned()))
-            })
-            .collect()
-    }
-}
-
-impl fmt::Display for UnknownMethod {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = Method::ALL.iter().map(|(_, name)| *name).collect();
-        write!(f, "`{}` is none of {}", self.0, names.join(", "))
-    }
-}
 
 /// What comes of asking.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,18 +68,6 @@ impl Chain {
     }
 }
 
-/// What a certificate says; it was verified before.
-pub(super) fn by_certificate(credentials: &Credentials<'_>) -> Option<Decision> {
-    credentials.certificate.map(allow_as)
-}
-
-fn allow_as(username: &str) -> Decision {
-    Decision::AllowAs(Box::new(Grant {
-        username: Some(username.into()),
-        ..Grant::default()
-    }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::password::Scheme;
@@ -176,14 +114,5 @@ mod tests {
         };
         let next = chain("certificate password").ask(&credentials, 0, 0);
         assert_eq!(next, Next::Decided(allow_as("car7")));
-    }
-
-    #[test]
-    fn an_unknown_word_is_named() {
-        let error = Method::list("password, ldap").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "`ldap` is none of certificate, jwt, password, http"
-        );
     }
 }

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use super::acl::{Acl, own};
 use super::cache::Cache;
-use super::chain::{Method, by_certificate};
-use super::password::hmac_sha256;
+use super::method::{Method, by_certificate};
 use super::rules::Access;
-use super::scram::{Exchange, SCRAM_SHA_256};
-use super::users::Users;
+#[cfg(feature = "credentials")]
+use super::{Begun, SCRAM_SHA_256, Scram};
 use super::{Client, Credentials, Decision, Policy, Reach, is_of_the_broker};
 use crate::topic::{Name, Subscription};
 use crate::wire::ReasonCode;
@@ -18,10 +17,12 @@ use crate::wire::ReasonCode;
 pub struct Entrance {
     /// Whether it lets in who does not say who he is.
     pub anonymous: bool,
+    /// Whether its clients may come with the name of a certificate.
+    pub certificates: bool,
 }
 
 /// What a guard goes by. All shards have the same.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct GuardOptions {
     /// The listeners in their order.
     pub entrances: Vec<Entrance>,
@@ -31,19 +32,9 @@ pub struct GuardOptions {
     pub acl: Option<Arc<Acl>>,
     /// Whether a 3.1.1 client that may not publish is cut off.
     pub disconnects_denied: bool,
-    /// Who may come in by SCRAM-SHA-256: those of the password file that can.
-    pub users: Arc<Users>,
-    /// Drawn at random at each start: what nonces and salts of users that do not exist are made of.
-    pub secret: [u8; 32],
-}
-
-impl std::fmt::Debug for GuardOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GuardOptions")
-            .field("entrances", &self.entrances)
-            .field("methods", &self.methods)
-            .finish_non_exhaustive()
-    }
+    /// Who may come in by SCRAM-SHA-256.
+    #[cfg(feature = "credentials")]
+    pub scram: Option<Scram>,
 }
 
 /// Answers for one shard.
@@ -52,16 +43,22 @@ pub struct Guard {
     options: Arc<GuardOptions>,
     cache: Cache,
     /// What sets the nonces of this guard apart from those of others, and of the next one.
+    #[cfg(feature = "credentials")]
     nonce: (u64, u64),
 }
 
 impl Guard {
     /// A guard that remembers nothing yet; `number` is another one for each shard.
     #[must_use]
+    #[cfg_attr(
+        not(feature = "credentials"),
+        expect(unused_variables, reason = "only exchanges need it")
+    )]
     pub fn new(options: Arc<GuardOptions>, number: u64) -> Self {
         Self {
             options,
             cache: Cache::new(),
+            #[cfg(feature = "credentials")]
             nonce: (number, 0),
         }
     }
@@ -106,23 +103,19 @@ impl Policy for Guard {
         }
     }
 
+    #[cfg(feature = "credentials")]
     fn begin(
         &mut self,
         method: &str,
         _: &Credentials<'_>,
         data: &[u8],
-    ) -> Result<(Exchange, Vec<u8>), ReasonCode> {
-        let options = &self.options;
-        if method != SCRAM_SHA_256 || options.users.scram_iterations().is_none() {
-            return Err(ReasonCode::BadAuthenticationMethod);
-        }
+    ) -> Result<Begun, ReasonCode> {
+        let known = self.options.scram.as_ref();
+        let known = known.filter(|scram| method == SCRAM_SHA_256 && scram.is_offered());
+        let scram = known.ok_or(ReasonCode::BadAuthenticationMethod)?;
         self.nonce.1 += 1;
-        let (number, count) = self.nonce;
-        let counted = [number.to_be_bytes(), count.to_be_bytes()].concat();
-        let mac = hmac_sha256(&options.secret, &counted);
-        let mut nonce = [0; 18];
-        nonce.copy_from_slice(&mac[..18]);
-        Exchange::begin(data, &options.users, nonce, &options.secret)
+        let (exchange, answer) = scram.begin(data, scram.nonce(self.nonce))?;
+        Ok((Box::new(exchange), answer))
     }
 
     fn publish(&mut self, client: &Client<'_>, topic: Name<'_>) -> bool {
@@ -146,6 +139,13 @@ impl Policy for Guard {
         self.options.acl.is_some() || self.options.methods.iter().any(brings_rules)
     }
 
+    fn tells_users(&self) -> bool {
+        let options = &self.options;
+        let by_words = |method: &Method| *method != Method::Certificate;
+        let tells = |entrance: &Entrance| entrance.certificates || !entrance.anonymous;
+        options.methods.iter().any(by_words) || options.entrances.iter().any(tells)
+    }
+
     fn disconnects_denied(&self) -> bool {
         self.options.disconnects_denied
     }
@@ -158,7 +158,12 @@ mod tests {
     fn guard(methods: &str, anonymous: [bool; 2]) -> Guard {
         Guard::new(
             Arc::new(GuardOptions {
-                entrances: anonymous.map(|anonymous| Entrance { anonymous }).to_vec(),
+                entrances: anonymous
+                    .map(|anonymous| Entrance {
+                        anonymous,
+                        ..Entrance::default()
+                    })
+                    .to_vec(),
                 methods: Method::list(methods).unwrap(),
                 ..GuardOptions::default()
             }),
@@ -197,6 +202,37 @@ mod tests {
         let mut without = guard("", [true, false]);
         assert_eq!(without.connect(&anna(0)), Decision::Allow);
         assert!(matches!(without.connect(&anna(1)), Decision::Deny(_)));
+    }
+
+    #[test]
+    fn users_are_told_where_somebody_can_be_one() {
+        let tells = |methods, entrance: Entrance| {
+            let options = GuardOptions {
+                entrances: vec![entrance],
+                methods: Method::list(methods).unwrap(),
+                ..GuardOptions::default()
+            };
+            Guard::new(Arc::new(options), 0).tells_users()
+        };
+        let open = Entrance {
+            anonymous: true,
+            certificates: false,
+        };
+        assert!(!tells("certificate", open) && tells("password", open));
+        assert!(tells(
+            "certificate",
+            Entrance {
+                certificates: true,
+                ..open
+            }
+        ));
+        assert!(tells(
+            "",
+            Entrance {
+                anonymous: false,
+                ..open
+            }
+        ));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use ring::{hmac, signature};
 use serde_json::Value;
 
 use super::rules::{Placeholders, Rule, Rules};
-use super::{Credentials, Decision, Grant};
+use super::{Credentials, Decision, Grant, MountPoint};
 use crate::limits::{MAX_GRANT_RULES, MAX_STRING};
 use crate::wire::ReasonCode;
 
@@ -201,10 +201,15 @@ impl Tokens {
             Some(acl) => Some(Arc::new(rules(acl).ok_or(UNFIT)?)),
             None => None,
         };
+        let mount_point = match claims.get("mount_point") {
+            Some(text) => Some(mount_point(text).ok_or(UNFIT)?),
+            None => None,
+        };
         Ok(Grant {
             username: username.map(Into::into),
             rules,
             lifetime: Some(ends - now),
+            mount_point,
         })
     }
 
@@ -311,6 +316,12 @@ fn key(value: &Value) -> Result<Option<Key>, &'static str> {
         id: text("kid").map(str::to_owned),
         algorithm,
     }))
+}
+
+/// A mount point in JSON; `None` if it is none.
+#[must_use]
+pub fn mount_point(value: &Value) -> Option<MountPoint> {
+    MountPoint::parse(value.as_str()?).ok()
 }
 
 /// Rules in JSON: lists of topic filters named `pub`, `sub`, `all` and `deny`; %c and %u stand for the
@@ -537,6 +548,8 @@ mod tests {
             json!({"acl": "all"}),
             json!({"acl": {"publish": []}}),
             json!({"acl": {"pub": ["a/#/b"]}}),
+            json!({"mount_point": "no slash"}),
+            json!({"mount_point": null}),
         ] {
             assert_eq!(
                 with(unfit.clone()),
@@ -573,8 +586,11 @@ mod tests {
     fn a_token_brings_its_rules() {
         let tokens = tokens(&[shared()], options());
         let mut claims = valid();
+        claims["mount_point"] = json!("fleet/%u/");
         claims["acl"] = json!({"pub": ["car/%c/#"], "sub": ["u/%u"], "deny": ["car/+/x"]});
         let grant = ask(&tokens, &hs256(&claims), None).unwrap().unwrap();
+        let point = grant.mount_point.as_ref().unwrap();
+        assert_eq!(point.as_str(), "fleet/%u/");
         let rules = grant.rules.clone().unwrap();
         let client = Client {
             number: 1,

@@ -4,7 +4,8 @@
 //! what does a certificate say, may this client publish there) are given on the shard by a [`Guard`];
 //! what takes longer, hashing above all, is a [`Decision::Pending`] that the runtime puts to a
 //! [`Chain`] elsewhere. Both are built from files that were checked as a whole first, so that a
-//! mistake in one leaves the old one in force.
+//! mistake in one leaves the old one in force. Whatever needs the hashes and signatures of others, the chain
+//! and what it asks, is behind the feature `credentials`.
 //!
 //! Invariants:
 //! - Nobody is let in because something failed: an authenticator that cannot answer refuses.
@@ -14,14 +15,23 @@
 
 mod acl;
 mod cache;
+#[cfg(feature = "credentials")]
 mod chain;
 mod guard;
+#[cfg(feature = "credentials")]
 mod jwt;
+mod method;
+mod mount;
+mod name;
+#[cfg(feature = "credentials")]
 mod password;
 mod rules;
+#[cfg(feature = "credentials")]
 mod scram;
+#[cfg(feature = "credentials")]
 mod users;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -29,13 +39,24 @@ use crate::topic::{Name, Subscription};
 use crate::wire::ReasonCode;
 
 pub use acl::{Acl, AclError, AclProblem};
-pub use chain::{Chain, Method, Next, UnknownMethod};
+#[cfg(feature = "credentials")]
+pub use chain::{Chain, Next};
 pub use guard::{Entrance, Guard, GuardOptions};
-pub use jwt::{KeysError, TokenOptions, Tokens, rules as json_rules};
+#[cfg(feature = "credentials")]
+pub use jwt::{
+    KeysError, TokenOptions, Tokens, mount_point as json_mount_point, rules as json_rules,
+};
+pub use method::{Method, UnknownMethod};
+pub(crate) use mount::whole_filter;
+pub use mount::{BadMountPoint, Mount, MountPoint};
+pub use name::is_user_name;
+#[cfg(feature = "credentials")]
 pub use password::{Hashed, PasswordError, Scheme, Verifier};
 pub use rules::{Access, Placeholders, Rule, Rules};
-pub use scram::{Exchange, SCRAM_SHA_256};
-pub use users::{Users, UsersError, UsersProblem, entry, is_user_name};
+#[cfg(feature = "credentials")]
+pub use scram::{SCRAM_SHA_256, Scram, ScramExchange};
+#[cfg(feature = "credentials")]
+pub use users::{Users, UsersError, UsersProblem, entry};
 
 /// The answer to a CONNECT.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +80,8 @@ pub struct Grant {
     pub rules: Option<Arc<Rules>>,
     /// Seconds until its connection must end; `None` for never.
     pub lifetime: Option<u64>,
+    /// Where its topics are, in the place of what its listener says.
+    pub mount_point: Option<MountPoint>,
 }
 
 /// What a CONNECT says of who sends it.
@@ -108,12 +131,24 @@ pub enum Reach {
     Nothing,
 }
 
+/// A client is finding out with us who it is, by AUTH packets: an exchange that has begun.
+pub trait Exchange: fmt::Debug {
+    /// Takes what the client answered. Returns who it is and what it is told at the end.
+    ///
+    /// # Errors
+    /// What to refuse the client with.
+    fn finish(self: Box<Self>, data: &[u8]) -> Result<(Grant, Vec<u8>), ReasonCode>;
+}
+
+/// An exchange that has begun, and what the client is told, with AUTH.
+pub type Begun = (Box<dyn Exchange>, Vec<u8>);
+
 /// Decides. Called on the shard, so it must not wait for anything.
 pub trait Policy {
     /// May this client come in?
     fn connect(&mut self, credentials: &Credentials<'_>) -> Decision;
 
-    /// Begins to find out who a client is by AUTH packets. Returns what the client is told, with AUTH.
+    /// Begins to find out who a client is by AUTH packets.
     ///
     /// # Errors
     /// What to refuse the client with; 0x8C for a method that is not known [MQTT-4.12.0-1].
@@ -122,21 +157,8 @@ pub trait Policy {
         _method: &str,
         _credentials: &Credentials<'_>,
         _data: &[u8],
-    ) -> Result<(Exchange, Vec<u8>), ReasonCode> {
+    ) -> Result<Begun, ReasonCode> {
         Err(ReasonCode::BadAuthenticationMethod)
-    }
-
-    /// Goes on with what the client answered. Returns who it is and what it is told at the end.
-    ///
-    /// # Errors
-    /// What to refuse the client with.
-    fn finish(&mut self, exchange: Exchange, data: &[u8]) -> Result<(Grant, Vec<u8>), ReasonCode> {
-        let (username, answer) = exchange.finish(data)?;
-        let grant = Grant {
-            username: Some(username),
-            ..Grant::default()
-        };
-        Ok((grant, answer))
     }
 
     /// May `client` publish to `topic`?
@@ -153,6 +175,12 @@ pub trait Policy {
     /// Whether [`Policy::receive`] may deny something.
     fn filters_messages(&self) -> bool {
         false
+    }
+
+    /// Whether there are clients that can be told apart by who they are. If not, a session that belongs to
+    /// somebody from earlier days is anybody's.
+    fn tells_users(&self) -> bool {
+        true
     }
 
     /// Whether a 3.1.1 client that may not publish is cut off, since it cannot be told.
@@ -172,6 +200,10 @@ impl Policy for Open {
 
     fn publish(&mut self, _: &Client<'_>, topic: Name<'_>) -> bool {
         !is_of_the_broker(topic)
+    }
+
+    fn tells_users(&self) -> bool {
+        false
     }
 
     fn subscribe(&mut self, _: &Client<'_>, _: Subscription<'_>) -> Reach {

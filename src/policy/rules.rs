@@ -171,6 +171,16 @@ impl Extent {
 }
 
 impl Rules {
+    /// Those that allow everything but `$`-topics: what stands for rules that are not known any more, where
+    /// others can still take from it.
+    #[must_use]
+    pub fn everything() -> Self {
+        let mut rules = Self::default();
+        let added = rules.add("#", Rule::ReadWrite, Placeholders::Literal);
+        debug_assert_eq!(added, Ok(()));
+        rules
+    }
+
     /// Adds a rule for the topics that `filter` matches.
     ///
     /// # Errors
@@ -407,7 +417,7 @@ impl Template {
 }
 
 /// Whether a name can stand for one level of a topic, and for nothing else.
-fn is_level(name: &str) -> bool {
+pub(super) fn is_level(name: &str) -> bool {
     !name.is_empty() && !name.contains(['+', '#', '/'])
 }
 

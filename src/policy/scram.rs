@@ -4,13 +4,16 @@
 //! Two steps on the server's side, each of them microseconds: the hashing is the client's work. A user
 //! that does not exist is asked like one that does, with a salt that stays the same.
 
+use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 use super::password::{Hashed, Verifier, equal, hmac_sha256, sha256};
 use super::users::Users;
+use super::{Exchange, Grant};
 use crate::wire::ReasonCode;
 
 /// Its name as an Authentication Method.
@@ -22,9 +25,24 @@ const MAX_NONCE: usize = 512;
 /// Iterations that a user is asked for who does not exist, where nobody else says how many are usual.
 const USUAL_ITERATIONS: NonZeroU32 = NonZeroU32::new(15_000).unwrap();
 
+/// Our side of SCRAM, the same for all who come.
+#[derive(Clone)]
+pub struct Scram {
+    /// The password file; who stands in it with another hash cannot come in this way.
+    pub users: Arc<Users>,
+    /// Drawn at random at each start: what nonces and salts of users that do not exist are made of.
+    pub secret: [u8; 32],
+}
+
+impl fmt::Debug for Scram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Scram").field(&self.users).finish()
+    }
+}
+
 /// An exchange that has begun.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct ScramExchange {
     username: Box<str>,
     verifier: Verifier,
     /// Whether there is such a user.
@@ -35,22 +53,36 @@ pub struct Exchange {
     said: String,
 }
 
-impl Exchange {
-    /// Takes the client's first message; `nonce` is ours and new each time, `secret` is ours and stays.
+impl Scram {
+    /// Whether there is anybody who can come in this way.
+    #[must_use]
+    pub fn is_offered(&self) -> bool {
+        self.users.scram_iterations().is_some()
+    }
+
+    /// A nonce that nobody can foresee, another one for each pair of numbers.
+    pub(super) fn nonce(&self, (shard, count): (u64, u64)) -> [u8; 18] {
+        let numbers = [shard.to_be_bytes(), count.to_be_bytes()].concat();
+        let mac = hmac_sha256(&self.secret, &numbers);
+        let mut nonce = [0; 18];
+        nonce.copy_from_slice(&mac[..18]);
+        nonce
+    }
+
+    /// Takes the client's first message; `nonce` is ours and new each time.
     ///
     /// # Errors
     /// What to tell a client whose message is none.
     pub fn begin(
+        &self,
         data: &[u8],
-        users: &Users,
         nonce: [u8; 18],
-        secret: &[u8],
-    ) -> Result<(Self, Vec<u8>), ReasonCode> {
+    ) -> Result<(ScramExchange, Vec<u8>), ReasonCode> {
         let first = First::parse(data).ok_or(ReasonCode::NotAuthorized)?;
         let username = first.username;
-        let (verifier, known) = match users.get(&username) {
+        let (verifier, known) = match self.users.get(&username) {
             Some(Hashed::Scram(verifier)) => (verifier.clone(), true),
-            _ => (decoy(&username, users, secret), false),
+            _ => (self.decoy(&username), false),
         };
         let nonce = format!("{}{}", first.nonce, URL_SAFE_NO_PAD.encode(nonce));
         let answer = format!(
@@ -58,7 +90,7 @@ impl Exchange {
             STANDARD.encode(&verifier.salt),
             verifier.iterations
         );
-        let exchange = Self {
+        let exchange = ScramExchange {
             said: format!("{},{answer}", first.bare),
             channel_binding: STANDARD.encode(first.header).into(),
             username: username.into(),
@@ -69,11 +101,20 @@ impl Exchange {
         Ok((exchange, answer.into_bytes()))
     }
 
-    /// Takes the client's last message. Returns who it is, and ours.
-    ///
-    /// # Errors
-    /// What to tell a client that has shown nothing.
-    pub fn finish(self, data: &[u8]) -> Result<(Box<str>, Vec<u8>), ReasonCode> {
+    /// What is asked of a user who does not exist: always the same for the same name.
+    fn decoy(&self, username: &str) -> Verifier {
+        let salt = hmac_sha256(&self.secret, username.as_bytes());
+        Verifier {
+            iterations: self.users.scram_iterations().unwrap_or(USUAL_ITERATIONS),
+            salt: salt[..16].to_vec(),
+            stored_key: [0; 32],
+            server_key: [0; 32],
+        }
+    }
+}
+
+impl Exchange for ScramExchange {
+    fn finish(self: Box<Self>, data: &[u8]) -> Result<(Grant, Vec<u8>), ReasonCode> {
         const REFUSED: ReasonCode = ReasonCode::NotAuthorized;
         let text = std::str::from_utf8(data).map_err(|_| REFUSED)?;
         let (without_proof, proof) = text.rsplit_once(",p=").ok_or(REFUSED)?;
@@ -96,18 +137,11 @@ impl Exchange {
         }
         let signature = hmac_sha256(&self.verifier.server_key, signed.as_bytes());
         let answer = format!("v={}", STANDARD.encode(signature));
-        Ok((self.username, answer.into_bytes()))
-    }
-}
-
-/// What is asked of a user who does not exist: always the same for the same name.
-fn decoy(username: &str, users: &Users, secret: &[u8]) -> Verifier {
-    let salt = hmac_sha256(secret, username.as_bytes());
-    Verifier {
-        iterations: users.scram_iterations().unwrap_or(USUAL_ITERATIONS),
-        salt: salt[..16].to_vec(),
-        stored_key: [0; 32],
-        server_key: [0; 32],
+        let grant = Grant {
+            username: Some(self.username),
+            ..Grant::default()
+        };
+        Ok((grant, answer.into_bytes()))
     }
 }
 
@@ -180,8 +214,13 @@ mod tests {
         Users::parse(&format!("user:{hashed}\na,b=c:{hashed}\n")).unwrap()
     }
 
-    fn begin(data: &str) -> Result<(Exchange, String), ReasonCode> {
-        let (exchange, answer) = Exchange::begin(data.as_bytes(), &users(), [7; 18], b"secret")?;
+    fn begin(data: &str) -> Result<(Box<ScramExchange>, String), ReasonCode> {
+        let scram = Scram {
+            users: users().into(),
+            secret: [7; 32],
+        };
+        let (exchange, answer) = scram.begin(data.as_bytes(), [7; 18])?;
+        let exchange = Box::new(exchange);
         Ok((exchange, String::from_utf8(answer).unwrap()))
     }
 
@@ -198,12 +237,12 @@ mod tests {
         exchange.said = exchange.said.replace(&exchange.nonce, nonce);
         exchange.nonce = nonce.to_owned();
         let last = format!("c=biws,r={nonce},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
-        let (username, answer) = exchange.finish(last.as_bytes()).unwrap();
-        assert_eq!(&*username, "user");
+        let (grant, answer) = exchange.finish(last.as_bytes()).unwrap();
+        assert_eq!(grant.username.as_deref(), Some("user"));
         assert_eq!(answer, b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
     }
 
-    fn last_message(exchange: &Exchange, password: &[u8], binding: &str) -> String {
+    fn last_message(exchange: &ScramExchange, password: &[u8], binding: &str) -> String {
         let Verifier {
             salt, iterations, ..
         } = &exchange.verifier;

@@ -8,8 +8,8 @@ use std::num::NonZeroU32;
 
 use hashbrown::HashMap;
 
+use super::is_user_name;
 use super::password::{Hashed, PasswordError};
-use crate::limits::MAX_STRING;
 
 /// The users of a password file.
 #[derive(Clone, Debug, Default)]
@@ -139,13 +139,6 @@ pub fn entry(line: &str) -> Option<Result<(&str, &str), UsersProblem>> {
         return Some(Err(UsersProblem::BadName));
     }
     Some(Ok((name, rest.trim_end())))
-}
-
-/// Whether a line of a password file can have this name.
-#[must_use]
-pub fn is_user_name(name: &str) -> bool {
-    let bad = |c: char| c.is_control() || c == ':';
-    !name.is_empty() && name.len() <= MAX_STRING && !name.starts_with('#') && !name.contains(bad)
 }
 
 #[cfg(test)]

@@ -7,25 +7,25 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
+use crate::history::Stream;
 use crate::limits::MAX_SHARDS;
-use crate::policy::{Guard, Open, Policy};
+use crate::policy::{Open, Policy};
 use crate::route::ShardId;
 use crate::shard::{Durability, Durable, Epoch, Identity, Settings};
 use crate::time::Time;
 
 use super::admin::Asker;
-use super::auth::{self, Auth, AuthOptions, StartError};
+use super::admission::{authenticators, entrances};
+use super::auth::{Auth, AuthOptions};
 use super::barrier::{Barrier, Participant};
 use super::clock::Clock;
 use super::control::{Backups, Control};
 use super::driver::{Common, DriverOptions};
-use super::entrance::Entrance;
 use super::error::{BootError, ListenError};
 use super::gate::Gate;
 use super::http::{self, Facts, HttpAddress};
@@ -34,7 +34,7 @@ use super::listener::{ListenOptions, Listener, Listening, Place, SocketFile, lis
 use super::mesh::{self, Door};
 use super::net::{self, Chosen};
 use super::signals::{self, Catcher};
-use super::store::Store;
+use super::store::{HistoryOptions, Store, open_history};
 use super::sys::{self, Resource};
 use super::threads::{Note, Starter, Thread};
 use super::tls::Watcher;
@@ -100,6 +100,8 @@ pub struct StoreOptions {
     pub durable: Durable,
     /// How often what is kept with [`crate::shard::Durability::Interval`] is synced.
     pub interval: Duration,
+    /// History streams.
+    pub history: Vec<Stream>,
 }
 
 impl Default for RuntimeOptions {
@@ -158,6 +160,29 @@ pub struct Started {
     pub stop: StopHandle,
 }
 
+impl Started {
+    fn new(
+        net: &Chosen,
+        (listeners, http, cpus, max_connections): (
+            Vec<Listening>,
+            Option<SocketAddr>,
+            Vec<usize>,
+            usize,
+        ),
+        stop: StopHandle,
+    ) -> Self {
+        Self {
+            listeners,
+            http,
+            cpus,
+            driver: net.to_string(),
+            driver_name: net.name(),
+            max_connections,
+            stop,
+        }
+    }
+}
+
 /// Stops a broker from another thread.
 #[derive(Clone, Debug)]
 pub struct StopHandle {
@@ -192,21 +217,21 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     let (events, notes) = unbounded();
     let (go, wait_for_go) = bounded::<()>(shards);
     let starter = Starter::new(&events, wait_for_go);
-    let common = Common {
-        gate: Arc::new(Gate::new(options.connection_rates)),
-        ..Common::default()
-    };
     let clock = Clock::start();
     let store = open_store(&options, shards)?;
     let (barrier, participants) = Barrier::new(Arc::clone(&doors), clock);
     let keepers = keepers(store.as_ref(), &options, clock, participants);
+    let histories = histories(&options, shards, clock)?;
     let backups = Arc::default();
     let seed = std::hash::RandomState::new().build_hasher().finish();
     let (auth, desks) = authenticators(&mut options, &doors, cpus.len(), clock)?;
     let mut broker = Broker {
         shards: Vec::new(),
         doors,
-        common,
+        common: Common {
+            gate: Arc::new(Gate::new(options.connection_rates)),
+            ..Common::default()
+        },
         notes,
         auth,
     };
@@ -236,6 +261,7 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
             questions,
             desk,
             keeper: keepers.as_ref().map(|keepers| keepers[index].clone()),
+            history: histories.get(index).cloned(),
             clock,
             common: broker.common.clone(),
         };
@@ -256,18 +282,13 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
         clock,
         backups: Arc::clone(&backups),
     };
-    let _control = control(&options, store.as_ref(), barrier, &backups);
+    // Where there are no journals nobody would come to the barrier.
+    let store = store.as_ref().filter(|_| keepers.is_some());
+    let _control = control(&options, store, barrier, &backups);
     let server = http.map(|bound| http::start(bound, asker, facts));
     let _server = server.transpose().map_err(no_http_thread)?;
-    (options.ready)(Started {
-        listeners: places,
-        http: http_address,
-        cpus,
-        driver: net.to_string(),
-        driver_name: net.name(),
-        max_connections,
-        stop: StopHandle { events },
-    });
+    let started = (places, http_address, cpus, max_connections);
+    (options.ready)(Started::new(&net, started, StopHandle { events }));
     // Not before: an accept that a ring has taken keeps the limits that held then, and whoever is told may
     // change them.
     (0..shards).for_each(|_| _ = go.send(()));
@@ -293,29 +314,6 @@ fn catch_signals(wanted: bool, events: &Sender<Note>) -> Result<Vec<Catcher>, Bo
     Ok(vec![stop.map_err(fail)?, reload.map_err(fail)?])
 }
 
-/// The listeners as the shards share them, their certificates read.
-fn entrances(
-    options: &RuntimeOptions,
-    watcher: &mut Watcher,
-) -> Result<Arc<[Entrance]>, BootError> {
-    let entrance = |wanted: &ListenOptions| {
-        let is_websocket = wanted.websocket.is_some();
-        let tls = wanted.tls.as_ref();
-        let tls = tls.map(|tls| watcher.add(&wanted.name, tls, is_websocket));
-        Ok(Entrance {
-            name: wanted.name.clone(),
-            max_connections: wanted.max_connections,
-            proxy_from: wanted.proxy_from.clone(),
-            tls: tls
-                .transpose()
-                .map_err(|error| BootError::Tls(wanted.name.clone(), error))?,
-            websocket: wanted.websocket.clone().map(Arc::new),
-            connections: AtomicUsize::new(0),
-        })
-    };
-    options.listeners.iter().map(entrance).collect()
-}
-
 /// A bell for each shard.
 fn bells(shards: usize) -> Result<Vec<mesh::Bell>, BootError> {
     let bells = (0..shards).map(|_| mesh::Bell::new());
@@ -324,37 +322,41 @@ fn bells(shards: usize) -> Result<Vec<mesh::Bell>, BootError> {
         .map_err(|error| BootError::System("open a pair of sockets", error))
 }
 
-/// Slow authenticators, and each shard's way to them.
-fn authenticators(
-    options: &mut RuntimeOptions,
-    doors: &Arc<[Door]>,
-    cpus: usize,
-    clock: Clock,
-) -> Result<(Option<Auth>, Vec<auth::Desk>), BootError> {
-    let Some(wanted) = options.auth.take() else {
-        return Ok((None, auth::closed_desks(doors.len())));
-    };
-    let (auth, desks) =
-        Auth::start(wanted, Arc::clone(doors), cpus, clock).map_err(|error| match error {
-            StartError::File(error) => BootError::Auth(error),
-            StartError::Thread(error) => BootError::System("start a thread", error),
-        })?;
-    let guard = auth.guard();
-    options.policy =
-        Arc::new(move |shard| Box::new(Guard::new(Arc::clone(&guard), shard.index() as u64)));
-    Ok((Some(auth), desks))
-}
-
 /// The data directory, if anything is to be kept in it.
 fn open_store(options: &RuntimeOptions, shards: usize) -> Result<Option<Store>, BootError> {
     let Some(wanted) = &options.store else {
         return Ok(None);
     };
-    if wanted.durable.sessions == Durability::Off && wanted.durable.retained == Durability::Off {
+    if !keeps_journals(wanted) && wanted.history.is_empty() {
         return Ok(None);
     }
     let store = Store::open(&wanted.directory, shards);
     store.map(Some).map_err(BootError::Store)
+}
+
+fn keeps_journals(wanted: &StoreOptions) -> bool {
+    wanted.durable.sessions != Durability::Off || wanted.durable.retained != Durability::Off
+}
+
+/// What the clock on the wall showed when `clock` started.
+fn epoch(clock: Clock) -> Epoch {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0));
+    Epoch(now.saturating_sub(clock.now().as_micros() / 1_000))
+}
+
+/// What each shard keeps of history; nothing without a stream.
+fn histories(
+    options: &RuntimeOptions,
+    shards: usize,
+    clock: Clock,
+) -> Result<Vec<HistoryOptions>, BootError> {
+    let wanted = options.store.as_ref();
+    let Some(wanted) = wanted.filter(|wanted| !wanted.history.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let opened = open_history(&wanted.directory, &wanted.history, shards, epoch(clock));
+    opened.map_err(BootError::Store)
 }
 
 /// What each shard keeps, and where.
@@ -364,10 +366,12 @@ fn keepers(
     clock: Clock,
     participants: Vec<Participant>,
 ) -> Option<Vec<KeeperOptions>> {
-    let (store, wanted) = (store?, options.store.as_ref()?);
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0));
-    let epoch = Epoch(now.saturating_sub(clock.now().as_micros() / 1_000));
+    let wanted = options
+        .store
+        .as_ref()
+        .filter(|wanted| keeps_journals(wanted));
+    let (store, wanted) = (store?, wanted?);
+    let epoch = epoch(clock);
     let keeper = |(shard, participant)| KeeperOptions {
         files: store.files(shard),
         durable: wanted.durable,

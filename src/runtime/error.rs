@@ -22,6 +22,8 @@ pub enum BootError {
     Http(HttpError),
     /// A file that says who may come in, or what he may do, is not as it should be.
     Auth(FileError),
+    /// Nobody can be asked by https, for this reason.
+    AuthHttps(String),
     /// More shards are asked for than there can be.
     TooManyShards {
         /// As configured.
@@ -155,6 +157,7 @@ impl fmt::Display for BootError {
             Self::Tls(name, error) => write!(formatter, "listener `{name}`: {error}"),
             Self::Http(error) => error.fmt(formatter),
             Self::Auth(error) => error.fmt(formatter),
+            Self::AuthHttps(text) => write!(formatter, "`auth.http_url`: {text}"),
             Self::TooManyShards { asked, most } => write!(
                 formatter,
                 "{asked} shards are configured, but at most {most} can run here: each needs a CPU of its \

@@ -21,11 +21,12 @@
 //! | `meters` | what the runtime of a shard counts about itself |
 //! | `store` | the data directory: its lock, its files, the thread that writes them |
 //! | `barrier` | one moment for the journals of all shards |
-//! | `keeper` | what a shard's loop does for its journal |
+//! | `keeper`, `historian` | what a shard's loop does for its journal, and for its history |
 //! | `driver` | the loop of a shard |
 //! | `auth` | slow authenticators: files, threads, answers |
 //! | `admin` | questions to the shards from other threads |
 //! | `http` | metrics and status, on a thread of their own |
+//! | `admission` | listeners and authenticators, made of the configuration |
 //! | `control` | a socket in the data directory, where the broker is asked for a backup |
 //! | `signals`, `boot` | start and stop |
 #![expect(
@@ -35,6 +36,7 @@
 
 mod acceptor;
 mod admin;
+mod admission;
 mod auth;
 mod barrier;
 mod boot;
@@ -45,6 +47,7 @@ mod driver;
 mod entrance;
 mod error;
 mod gate;
+mod historian;
 mod http;
 mod idle;
 mod keeper;
@@ -66,4 +69,4 @@ pub use error::{BootError, HttpError, ListenError, UringError};
 pub use http::{HttpAddress, families, is_of_process};
 pub use listener::{ListenOptions, Listening, Place, UnixPlace};
 pub use sys::refuse_huge_pages;
-pub use tls::{TlsError, TlsOptions, check_tls};
+pub use tls::{ClientTls, TlsError, TlsOptions, Trust, check_tls};

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::message::Position;
+use crate::policy::Credentials;
 use crate::route::SessionKey;
 use crate::time::Time;
 use crate::wire::{Ack, AckKind, PacketId, ReasonCode, Version};
@@ -101,6 +102,8 @@ pub struct Connection {
     pub incoming_aliases: Option<Box<IncomingAliases>>,
     /// Aliases that the broker sets.
     pub outgoing_aliases: Option<Box<OutgoingAliases>>,
+    /// Bytes of the mount that come off the topics that are sent to it.
+    pub mounted: u16,
     /// Where it came from.
     pub peer: Peer,
 }
@@ -118,6 +121,26 @@ pub struct Acknowledgement {
     pub waiting: u32,
     /// How far the journal must have come before it leaves.
     pub durable: Position,
+}
+
+impl Peer {
+    /// What somebody says of himself, with what is known of where he comes from.
+    #[must_use]
+    pub fn credentials<'a>(
+        &'a self,
+        client_id: &'a str,
+        username: Option<&'a str>,
+        password: Option<&'a [u8]>,
+    ) -> Credentials<'a> {
+        Credentials {
+            client_id,
+            username,
+            password,
+            certificate: self.certificate_name.as_deref(),
+            listener: self.listener,
+            address: self.address,
+        }
+    }
 }
 
 impl Connection {
@@ -145,6 +168,7 @@ impl Connection {
             first_acknowledgement: 0,
             incoming_aliases: None,
             outgoing_aliases: None,
+            mounted: 0,
             peer,
         }
     }

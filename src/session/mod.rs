@@ -15,7 +15,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::message::{ItemId, Message};
-use crate::policy::Grant;
+use crate::policy::{Grant, Mount};
 use crate::route::GroupKey;
 use crate::time::Time;
 use crate::wire::{QoS, SubscriptionOptions, Version};
@@ -83,6 +83,66 @@ pub struct Standing {
     pub epoch: u32,
     /// Whether its subscriptions reach everything that they match.
     pub unfiltered: bool,
+    /// Where its topics are, if they are not where they say. Holds from the session's beginning to its end.
+    pub mount: Option<Mount>,
+}
+
+impl Standing {
+    /// What the journal is to remember of it.
+    #[must_use]
+    pub fn owner(&self) -> Box<str> {
+        let grant = self.grant.as_ref();
+        let user = grant.and_then(|grant| grant.username.as_deref());
+        let owner = Owner {
+            user: user.unwrap_or_default(),
+            mount: self.mount.as_ref().map_or("", Mount::as_str),
+            own_rules: grant.is_some_and(|grant| grant.rules.is_some()),
+        };
+        owner.to_text()
+    }
+}
+
+/// Whose a session is, as far as it outlives the process: a text, because records borrow. The user name; if
+/// there is more to tell NUL and the mount; if the user had rules of its own NUL and an `r`. No mount holds
+/// NUL; a user name from a certificate might, and becomes one that is nobody's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner<'a> {
+    /// The user name, empty for nobody.
+    pub user: &'a str,
+    /// The mount, empty for none.
+    pub mount: &'a str,
+    /// Whether the user had rules of its own, which nobody knows any more after a restart.
+    pub own_rules: bool,
+}
+
+impl<'a> Owner<'a> {
+    /// Reads what [`Owner::to_text`] wrote.
+    #[must_use]
+    pub fn parse(text: &'a str) -> Self {
+        let mut parts = text.split('\0');
+        let mut next = || parts.next().unwrap_or_default();
+        Self {
+            user: next(),
+            mount: next(),
+            own_rules: next() == "r",
+        }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn to_text(self) -> Box<str> {
+        let Self {
+            user,
+            mount,
+            own_rules,
+        } = self;
+        let user = user.replace('\0', "\u{1}");
+        match (mount, own_rules) {
+            ("", false) => user.into(),
+            (mount, false) => format!("{user}\0{mount}").into(),
+            (mount, true) => format!("{user}\0{mount}\0r").into(),
+        }
+    }
 }
 
 /// One subscription, as the client made it.
@@ -183,6 +243,30 @@ pub(crate) mod tests {
     use super::*;
     use crate::message::MessageView;
     use crate::topic::Name;
+
+    #[test]
+    fn an_owner_reads_as_it_was_written() {
+        for user in ["", "anna"] {
+            for mount in ["", "a/b/"] {
+                for own_rules in [false, true] {
+                    let owner = Owner {
+                        user,
+                        mount,
+                        own_rules,
+                    };
+                    assert_eq!(Owner::parse(&owner.to_text()), owner);
+                }
+            }
+        }
+        assert_eq!(&*Owner::parse("anna").to_text(), "anna");
+        let text = Owner {
+            user: "anna\0b/",
+            ..Owner::default()
+        }
+        .to_text();
+        assert_ne!(Owner::parse(&text).user, "anna");
+        assert_eq!(Owner::parse(&text).mount, "");
+    }
 
     pub(crate) fn delivery(qos: QoS) -> Delivery {
         let view = MessageView {

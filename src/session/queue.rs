@@ -117,7 +117,7 @@ impl Queue {
         if !waiting.behind.is_empty() {
             return false;
         }
-        let away = waiting.away.get_or_insert(Away {
+        let away = waiting.away.get_or_insert_with(|| Away {
             after: item.before(),
             last: item,
             count: 0,

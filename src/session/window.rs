@@ -174,6 +174,14 @@ impl<const CIRCLE: u16> Window<CIRCLE> {
         Some((self.identifier(position), &mut self.slots[position]))
     }
 
+    /// What [`Window::resend`] would return, without its identifier.
+    #[must_use]
+    pub fn unsent(&self) -> Option<&Slot> {
+        let straggler = self.stragglers.get(usize::from(self.straggler_cursor));
+        let straggler = straggler.map(|(_, slot)| slot);
+        straggler.or_else(|| self.slots.get(usize::from(self.cursor)))
+    }
+
     /// Whether something is left to be sent again.
     #[must_use]
     pub fn has_unsent(&self) -> bool {

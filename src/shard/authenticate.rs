@@ -4,7 +4,7 @@
 //! A CONNECT that has to wait for its client's next word is kept as it came and looked at again once
 //! that word has shown who sends it.
 
-use crate::policy::{Credentials, Exchange, Grant};
+use crate::policy::{Exchange, Grant};
 use crate::route::SessionKey;
 use crate::time::Time;
 use crate::wire::{Auth, Connect, Packet, PacketType, ReasonCode};
@@ -16,8 +16,17 @@ use super::{ConnKey, Fault, Flow, Outbox, Shard};
 pub(super) struct Enhanced {
     method: Box<str>,
     /// What goes on: an exchange, before CONNACK with the CONNECT that began it.
-    exchange: Option<Exchange>,
+    exchange: Option<Box<dyn Exchange>>,
     connect: Option<Waiting>,
+}
+
+/// Who begins an exchange, by his own words.
+struct Beginner<'a> {
+    client_id: &'a str,
+    username: Option<&'a str>,
+    password: Option<&'a [u8]>,
+    /// The first Authentication Data.
+    data: &'a [u8],
 }
 
 /// A CONNECT that waits.
@@ -37,29 +46,15 @@ impl Shard {
         body: &[u8],
         out: &mut Outbox,
     ) -> Result<(), ReasonCode> {
-        let client_id = assigned.as_deref().unwrap_or(connect.client_id);
-        let Some(connection) = self.connections.get(conn) else {
-            return Ok(());
-        };
         let properties = &connect.properties;
         let method = properties.authentication_method.unwrap_or_default();
-        let credentials = Credentials {
-            client_id,
+        let beginner = Beginner {
+            client_id: assigned.as_deref().unwrap_or(connect.client_id),
             username: connect.username,
             password: connect.password,
-            certificate: connection.peer.certificate_name.as_deref(),
-            listener: connection.peer.listener,
-            address: connection.peer.address,
+            data: properties.authentication_data.unwrap_or_default(),
         };
-        let data = properties.authentication_data.unwrap_or_default();
-        let (exchange, answer) = self.policy.begin(method, &credentials, data)?;
-        self.send_auth(
-            conn,
-            method,
-            ReasonCode::ContinueAuthentication,
-            &answer,
-            out,
-        );
+        let exchange = self.first_step(conn, method, &beginner, out)?;
         let enhanced = Enhanced {
             method: method.into(),
             exchange: Some(exchange),
@@ -129,12 +124,9 @@ impl Shard {
         let connect = Connect::decode(&waiting.body)?;
         let client_id = waiting.assigned.as_deref().unwrap_or(connect.client_id);
         let data = auth.authentication_data.unwrap_or_default();
-        match self.policy.finish(exchange, data) {
+        match exchange.finish(data) {
             Ok((grant, answer)) => {
-                let admission = Admission {
-                    grant: Some(Box::new(grant)),
-                    data: answer,
-                };
+                let admission = Admission::new(Some(Box::new(grant)), answer);
                 self.admit(conn, client_id, &connect, admission, now, out);
             }
             // [MQTT-4.12.0-4]
@@ -170,7 +162,7 @@ impl Shard {
             }
             (ReasonCode::ContinueAuthentication, Some(exchange)) => {
                 let failed = |_| Fault::ReAuthenticationFailed; // [MQTT-4.12.1-2]
-                let (grant, answer) = self.policy.finish(exchange, data).map_err(failed)?;
+                let (grant, answer) = exchange.finish(data).map_err(failed)?;
                 self.recognise_again(conn, session, grant, now)?;
                 self.send_auth(conn, &method, ReasonCode::Success, &answer, out);
                 Ok(())
@@ -186,29 +178,34 @@ impl Shard {
         method: &str,
         data: &[u8],
         out: &mut Outbox,
-    ) -> Result<Exchange, Fault> {
-        let (Some(session), Some(connection)) =
-            (self.sessions.get(session), self.connections.get(conn))
-        else {
-            return Err(Fault::ReAuthenticationFailed);
-        };
-        let credentials = Credentials {
-            client_id: &session.client_id,
+    ) -> Result<Box<dyn Exchange>, Fault> {
+        let session = self.sessions.get(session);
+        let client_id = session.map(|session| session.client_id.clone());
+        let beginner = Beginner {
+            client_id: &client_id.ok_or(Fault::ReAuthenticationFailed)?,
             username: None,
             password: None,
-            certificate: connection.peer.certificate_name.as_deref(),
-            listener: connection.peer.listener,
-            address: connection.peer.address,
+            data,
         };
-        let begun = self.policy.begin(method, &credentials, data);
-        let (exchange, answer) = begun.map_err(|_| Fault::ReAuthenticationFailed)?;
-        self.send_auth(
-            conn,
-            method,
-            ReasonCode::ContinueAuthentication,
-            &answer,
-            out,
-        );
+        let begun = self.first_step(conn, method, &beginner, out);
+        begun.map_err(|_| Fault::ReAuthenticationFailed)
+    }
+
+    /// An exchange begins: the client is told what the policy has to say to its first word.
+    fn first_step(
+        &mut self,
+        conn: ConnKey,
+        method: &str,
+        beginner: &Beginner<'_>,
+        out: &mut Outbox,
+    ) -> Result<Box<dyn Exchange>, ReasonCode> {
+        let connection = self.connections.get(conn);
+        let peer = &connection.ok_or(ReasonCode::UnspecifiedError)?.peer;
+        let credentials =
+            peer.credentials(beginner.client_id, beginner.username, beginner.password);
+        let (exchange, answer) = self.policy.begin(method, &credentials, beginner.data)?;
+        let reason = ReasonCode::ContinueAuthentication;
+        self.send_auth(conn, method, reason, &answer, out);
         Ok(exchange)
     }
 

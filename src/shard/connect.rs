@@ -1,10 +1,11 @@
 //! CONNECT: on which shard, whether at all, and with which session.
 
 use crate::message::MessageView;
-use crate::policy::{Credentials, Decision, Grant};
+use crate::policy::{Decision, Grant, Mount};
 use crate::route::SessionKey;
 use crate::session::{Connection, NEVER_EXPIRES, OutgoingAliases, Phase, Session, Will};
 use crate::time::Time;
+use crate::topic::Name;
 use crate::wire::{
     ConnAck, ConnAckProperties, Connect, Packet, PacketType, QoS, ReasonCode, Version,
 };
@@ -28,6 +29,21 @@ pub(super) struct Admission {
     pub(super) grant: Option<Box<Grant>>,
     /// The last word of an exchange of AUTH packets.
     pub(super) data: Vec<u8>,
+    /// Where its topics are, and its will there: [`Shard::admit`] finds it.
+    mount: Option<Mount>,
+    will: Option<Box<Will>>,
+}
+
+impl Admission {
+    /// Of a client of which this is known.
+    pub(super) fn new(grant: Option<Box<Grant>>, data: Vec<u8>) -> Self {
+        Self {
+            grant,
+            data,
+            mount: None,
+            will: None,
+        }
+    }
 }
 
 /// What a slow authenticator said, until the CONNECT is looked at again.
@@ -80,7 +96,7 @@ impl Shard {
             return Ok(Flow::Next);
         }
         let misshapen = connect.will.as_ref();
-        let misshapen = misshapen.and_then(|will| self.misshapen_will(will));
+        let misshapen = misshapen.and_then(|will| self.misshapen_will(will.topic, will));
         if let Some(reason) = misshapen.or_else(|| refusal(&connect, &self.settings)) {
             self.refuse(conn, client_id, reason, now, out);
             return Ok(Flow::Next);
@@ -104,10 +120,7 @@ impl Shard {
                 return Ok(Flow::Hold);
             }
         };
-        let admission = Admission {
-            grant,
-            data: Vec::new(),
-        };
+        let admission = Admission::new(grant, Vec::new());
         self.admit(conn, client_id, &connect, admission, now, out);
         Ok(Flow::Next)
     }
@@ -122,11 +135,49 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) {
-        if self.is_of_another(client_id, admission.grant.as_deref()) {
-            self.refuse(conn, client_id, ReasonCode::NotAuthorized, now, out);
-        } else {
-            self.accept(conn, client_id, connect, admission, now, out);
+        let grant = admission.grant.as_deref();
+        let mount = match self.mount(conn, client_id, grant) {
+            Ok(_) if self.is_of_another(client_id, grant) => Err(ReasonCode::NotAuthorized),
+            Ok(mount) => self
+                .mounted_will(mount.as_ref(), connect)
+                .map(|will| (mount, will)),
+            Err(reason) => Err(reason),
+        };
+        match mount {
+            Ok((mount, will)) => {
+                let admission = Admission {
+                    mount,
+                    will,
+                    ..admission
+                };
+                self.accept(conn, client_id, connect, admission, now, out);
+            }
+            Err(reason) => self.refuse(conn, client_id, reason, now, out),
         }
+    }
+
+    /// The will of a CONNECT, its topic whole.
+    fn mounted_will(
+        &mut self,
+        mount: Option<&Mount>,
+        connect: &Connect<'_>,
+    ) -> Result<Option<Box<Will>>, ReasonCode> {
+        let Some(will) = &connect.will else {
+            return Ok(None);
+        };
+        let mut whole = String::new();
+        let topic = match mount {
+            Some(mount) => {
+                let whole = mount.name(will.topic, &mut whole);
+                let whole = whole.map_err(|_| ReasonCode::TopicNameInvalid)?;
+                if let Some(reason) = self.misshapen_will(whole, will) {
+                    return Err(reason);
+                }
+                whole
+            }
+            None => will.topic,
+        };
+        Ok(Some(Box::new(keep_will(will, topic))))
     }
 
     /// A slow authenticator has answered.
@@ -191,14 +242,9 @@ impl Shard {
         let Some(connection) = self.connections.get(conn) else {
             return Decision::Deny(ReasonCode::UnspecifiedError);
         };
-        self.policy.connect(&Credentials {
-            client_id,
-            username: connect.username,
-            password: connect.password,
-            certificate: connection.peer.certificate_name.as_deref(),
-            listener: connection.peer.listener,
-            address: connection.peer.address,
-        })
+        let peer = &connection.peer;
+        let credentials = peer.credentials(client_id, connect.username, connect.password);
+        self.policy.connect(&credentials)
     }
 
     /// Puts the question to a slow authenticator.
@@ -276,7 +322,12 @@ impl Shard {
         now: Time,
         out: &mut Outbox,
     ) {
-        let Admission { grant, data } = admission;
+        let Admission {
+            grant,
+            data,
+            mount,
+            will,
+        } = admission;
         let method = self.method(conn);
         let information = response_information(connect, client_id, &self.settings);
         let mut welcome = connack(connect, client_id, information.as_deref(), &self.settings);
@@ -288,8 +339,10 @@ impl Shard {
             return self.refuse(conn, client_id, ReasonCode::PacketTooLarge, now, out);
         }
         let mark = self.store.mark();
-        let (key, session_present) = self.begin_session(client_id, connect, now, out);
+        let mounted = mount.as_ref().map_or(0, Mount::size);
+        let (key, session_present) = self.begin_session(client_id, connect, mount, now, out);
         self.recognise(conn, key, grant, now);
+        let will = will.filter(|will| self.outlives_its_rules(key, will));
         self.came_in(client_id, now);
         let expiry_interval = expiry_interval(connect, &self.settings);
         let (Some(session), Some(connection)) =
@@ -300,7 +353,7 @@ impl Shard {
         session.connection = Some(conn); // [MQTT-3.1.4-4]: clean or resumed
         session.version = connect.version;
         session.expiry_interval = expiry_interval;
-        session.will = connect.will.as_ref().map(|will| Box::new(keep_will(will)));
+        session.will = will;
         session.will_at = Time::NEVER; // the old one is not sent [MQTT-3.1.3-9]
         session.expires_at = Time::NEVER;
         session.timer = self
@@ -308,6 +361,7 @@ impl Shard {
             .move_to(TimerKey::Session(key), session.timer, Time::NEVER);
         let keep_alive = keep_alive(connect, &self.settings);
         establish(connection, key, connect, keep_alive, &self.settings);
+        connection.mounted = mounted;
         connection.last_packet = now;
         connection.timer = self.timers.move_to(
             TimerKey::Connection(conn),
@@ -344,6 +398,7 @@ impl Shard {
         &mut self,
         client_id: &str,
         connect: &Connect<'_>,
+        mount: Option<Mount>,
         now: Time,
         out: &mut Outbox,
     ) -> (SessionKey, bool) {
@@ -358,16 +413,22 @@ impl Shard {
         }
         // Looked up again: an interval of 0 has ended the session with its connection.
         if let Some(key) = self.sessions.find(client_id) {
-            let expired = self
+            // With another mount its topics would mean something else.
+            let is_over = self
                 .sessions
                 .get(key)
-                .is_some_and(|old| old.expires_at <= now);
-            if !connect.clean_start && !expired {
+                .is_some_and(|old| old.expires_at <= now || old.standing.mount != mount);
+            if !connect.clean_start && !is_over {
                 return (key, true); // [MQTT-3.1.2-5] [MQTT-3.2.2-3]
             }
             self.end_session(key, now, out); // [MQTT-3.1.2-4]
         }
-        (self.sessions.insert(Session::new(client_id)), false) // [MQTT-3.1.2-6] [MQTT-3.2.2-2]
+        if mount.is_some() {
+            self.mounts_begin();
+        }
+        let mut session = Session::new(client_id);
+        session.standing.mount = mount;
+        (self.sessions.insert(session), false) // [MQTT-3.1.2-6] [MQTT-3.2.2-2]
     }
 }
 
@@ -493,11 +554,11 @@ fn establish(
     connection.outgoing_aliases = aliases.map(Box::new);
 }
 
-fn keep_will(will: &crate::wire::Will<'_>) -> Will {
+fn keep_will(will: &crate::wire::Will<'_>, topic: Name<'_>) -> Will {
     let mut properties = Vec::new();
     will.forwarded.write_to(&mut properties);
     let message = MessageView {
-        topic: will.topic,
+        topic,
         properties: &properties,
         payload: will.payload,
         qos: will.qos,

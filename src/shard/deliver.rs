@@ -365,6 +365,7 @@ impl Shard {
             || !session.queue.is_empty()
             || !copy.identifiers.is_empty()
             || connection.outgoing_aliases.is_some()
+            || connection.mounted > 0
             || !run.fits(connection.version, copy.qos)
             || !fanout.is_within(connection.maximum_packet_size)
         {
@@ -505,7 +506,11 @@ impl Shard {
             && let Some(connection) = self.connections.get_mut(conn)
         {
             let idle = !session.window.has_unsent() && session.queue.is_empty();
-            if idle && session.shared == 0 && session.replays.is_empty() {
+            if idle
+                && session.shared == 0
+                && session.replays.is_empty()
+                && !self.recalls.are_of(key)
+            {
                 return; // the usual case of an acknowledgement
             }
             if idle || session.window.in_flight() >= connection.receive_maximum {
@@ -516,6 +521,10 @@ impl Shard {
                 break;
             }
             if session.window.has_unsent() {
+                if self.filters {
+                    self.resend_what_may(key, conn, now, out);
+                    continue;
+                }
                 resend(
                     session,
                     connection,
@@ -533,6 +542,40 @@ impl Shard {
         self.fetch(key);
         self.update_availability(key, out);
         self.continue_replays(key, out);
+        self.continue_recalls(key, out);
+    }
+
+    /// The same where messages are looked at.
+    fn resend_what_may(&mut self, key: SessionKey, conn: ConnKey, now: Time, out: &mut Outbox) {
+        if self.may_resend(key)
+            && let (Some(session), Some(connection)) =
+                (self.sessions.get_mut(key), self.connections.get_mut(conn))
+        {
+            let (store, stats) = (&mut self.store, &mut self.stats);
+            resend(session, connection, now, store, stats, out);
+        }
+    }
+
+    /// Whether what is to be sent again may be: the rules may be others than when it was sent. What may not is
+    /// over, as if it had been acknowledged.
+    fn may_resend(&mut self, key: SessionKey) -> bool {
+        let session = self.sessions.get(key);
+        let Some(Slot::Published(delivery)) = session.and_then(|session| session.window.unsent())
+        else {
+            return true;
+        };
+        let (message, qos) = (delivery.message.clone(), delivery.qos);
+        if self.may_receive(key, message.view().topic, 1) {
+            return true;
+        }
+        if let Some(session) = self.sessions.get_mut(key)
+            && let Some((packet_id, _)) = session.window.resend()
+        {
+            session.window.finish(packet_id, qos);
+            self.store.acknowledge(session.stored, message.stored());
+            self.stats.drop_messages(DropReason::NotAuthorized, 1);
+        }
+        false
     }
 
     /// Sends a QoS 0 message that has its place in the output already reserved.
@@ -734,6 +777,7 @@ fn send_fanout(
 ) -> bool {
     if !copy.identifiers.is_empty()
         || connection.outgoing_aliases.is_some()
+        || connection.mounted > 0
         || !fanout.is_within(connection.maximum_packet_size)
     {
         let mut sent = true;
@@ -760,7 +804,9 @@ fn send_publish(
     stats: &mut Stats,
     out: &mut Outbox,
 ) -> bool {
+    // Nothing else comes to a client with a mount: `may_receive`.
     let topic = message.topic.as_str();
+    let topic = topic.get(connection.mounted.into()..).unwrap_or(topic);
     let named = match &connection.outgoing_aliases {
         Some(aliases) => aliases.look_up(topic),
         None => Named::ByName,
@@ -770,9 +816,10 @@ fn send_publish(
         Named::Introduce(alias) | Named::ByAlias(alias) => Some(alias),
     };
     let mut head = head(connection.version, message, copy, alias, now);
-    if matches!(named, Named::ByAlias(_)) {
-        head.topic = "";
-    }
+    head.topic = match named {
+        Named::ByAlias(_) => "",
+        Named::ByName | Named::Introduce(_) => topic,
+    };
     if !connection.version.is_v5() {
         head.subscription_identifiers = &[];
     }

@@ -159,9 +159,9 @@ impl Store {
             if session.expiry_interval == 0 && session.will.is_none() {
                 return;
             }
-            let opened = inner
-                .journal
-                .open_session(details(session, Deadline::NEVER));
+            let owner = session.standing.owner();
+            let details = details(session, &owner, Deadline::NEVER);
+            let opened = inner.journal.open_session(details);
             session.stored = opened.ok();
         } else {
             inner.change(session, Deadline::NEVER);
@@ -393,9 +393,9 @@ impl Inner {
 
     fn change(&mut self, session: &Session, expires_at: Deadline) {
         if let Some(number) = session.stored {
-            let _ = self
-                .journal
-                .change_session(number, details(session, expires_at));
+            let owner = session.standing.owner();
+            let details = details(session, &owner, expires_at);
+            let _ = self.journal.change_session(number, details);
         }
     }
 
@@ -431,10 +431,10 @@ impl Inner {
     }
 }
 
-fn details(session: &Session, expires_at: Deadline) -> SessionDetails<'_> {
+fn details<'a>(session: &'a Session, owner: &'a str, expires_at: Deadline) -> SessionDetails<'a> {
     SessionDetails {
         client_id: &session.client_id,
-        user: "",
+        user: owner,
         version: session.version,
         expiry_interval: session.expiry_interval,
         expires_at,

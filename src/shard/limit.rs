@@ -18,10 +18,11 @@ use crate::message::MessageView;
 use crate::session::Connection;
 use crate::stats::Limited;
 use crate::time::Time;
+use crate::topic::Name;
 use crate::wire::{Publish, ReasonCode, Will};
 
 use super::tables::TimerKey;
-use super::{ConnKey, Outbox, Shard};
+use super::{ConnKey, ListenerSettings, Outbox, Settings, Shard};
 
 /// Bounds on what clients may do. 0 stands for no bound where it says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -256,10 +257,14 @@ impl Shard {
     }
 
     /// The same for a will.
-    pub(super) fn misshapen_will(&mut self, will: &Will<'_>) -> Option<ReasonCode> {
+    pub(super) fn misshapen_will(
+        &mut self,
+        topic: Name<'_>,
+        will: &Will<'_>,
+    ) -> Option<ReasonCode> {
         let limits = &self.settings.limits;
         let properties = will.forwarded.user_properties();
-        let limited = if is_too_long(will.topic.as_str(), limits) {
+        let limited = if is_too_long(topic.as_str(), limits) {
             Limited::Topic
         } else if properties.iter().nth(limits.max_user_properties).is_some() {
             Limited::UserProperties
@@ -312,34 +317,45 @@ impl Shard {
         out: &mut Outbox,
     ) {
         let limits = &self.settings.limits;
-        if limits.message_rate > 0 || limits.byte_rate > 0 || self.shortage == Shortage::SlowReads {
+        if limits.message_rate > 0
+            || limits.byte_rate > 0
+            || !self.listeners_paid_until.is_empty()
+            || self.shortage == Shortage::SlowReads
+        {
             self.slow_down(conn, messages, bytes as u64, now, out);
         }
     }
 
     fn slow_down(&mut self, conn: ConnKey, messages: u32, bytes: u64, now: Time, out: &mut Outbox) {
-        /// Microseconds that a client may be ahead of its rate.
-        const BURST_US: u64 = 1_000_000;
         let limits = &self.settings.limits;
         let shortage = self.shortage;
         let Some(connection) = self.connections.get_mut(conn) else {
             return;
         };
-        let cost = |amount: u64, rate: u64| match rate {
-            0 => 0,
-            rate => amount.saturating_mul(1_000_000) / rate,
+        let amount = Amount {
+            messages: messages.into(),
+            bytes,
         };
-        let cost =
-            cost(messages.into(), limits.message_rate.into()).max(cost(bytes, limits.byte_rate));
-        let paid_until = connection.paid_until.max(now).plus_micros(cost);
-        connection.paid_until = paid_until;
-        let ahead = paid_until.micros_since(now);
-        let wait = ahead.saturating_sub(BURST_US);
-        let (limited, wait) = if shortage == Shortage::SlowReads {
-            (Limited::MemoryReads, wait.max(SHED_PAUSE_MS * 1_000))
-        } else {
-            (Limited::Rate, wait)
-        };
+        let cost = amount.cost(limits.message_rate, limits.byte_rate);
+        let mut wait = pay(&mut connection.paid_until, cost, now);
+        let mut limited = Limited::Rate;
+        let listener = usize::from(connection.peer.listener);
+        if let (Some(paid_until), Some(listener)) = (
+            self.listeners_paid_until.get_mut(listener),
+            self.settings.listeners.get(listener),
+        ) {
+            // Each shard has its share of the rate.
+            let amount = amount.times(self.identity.shards as u64);
+            let cost = amount.cost(listener.message_rate, listener.byte_rate);
+            let together = pay(paid_until, cost, now);
+            if together > wait {
+                (limited, wait) = (Limited::ListenerRate, together);
+            }
+        }
+        if shortage == Shortage::SlowReads {
+            limited = Limited::MemoryReads;
+            wait = wait.max(SHED_PAUSE_MS * 1_000);
+        }
         if wait == 0 {
             return;
         }
@@ -377,6 +393,49 @@ impl Shard {
     #[inline]
     pub(super) fn sheds_at_most_once(&self) -> bool {
         self.shortage >= Shortage::NoAtMostOnce
+    }
+}
+
+/// What came at a time.
+#[derive(Clone, Copy)]
+struct Amount {
+    messages: u64,
+    bytes: u64,
+}
+
+impl Amount {
+    const fn times(self, factor: u64) -> Self {
+        Self {
+            messages: self.messages.saturating_mul(factor),
+            bytes: self.bytes.saturating_mul(factor),
+        }
+    }
+
+    /// The microseconds that it takes at these rates a second; 0 for no bound.
+    fn cost(self, message_rate: u32, byte_rate: u64) -> u64 {
+        let cost = |amount: u64, rate: u64| match rate {
+            0 => 0,
+            rate => amount.saturating_mul(1_000_000) / rate,
+        };
+        cost(self.messages, message_rate.into()).max(cost(self.bytes, byte_rate))
+    }
+}
+
+/// Puts `cost` on what is paid until then; returns the microseconds by which that is too far ahead.
+fn pay(paid_until: &mut Time, cost: u64, now: Time) -> u64 {
+    /// Microseconds that somebody may be ahead of his rate.
+    const BURST_US: u64 = 1_000_000;
+    *paid_until = (*paid_until).max(now).plus_micros(cost);
+    paid_until.micros_since(now).saturating_sub(BURST_US)
+}
+
+/// What the listeners begin with, if one of them has a rate.
+pub(super) fn unpaid(settings: &Settings) -> Vec<Time> {
+    let has_rate =
+        |listener: &ListenerSettings| listener.message_rate > 0 || listener.byte_rate > 0;
+    match settings.listeners.iter().any(has_rate) {
+        true => vec![Time::ZERO; settings.listeners.len()],
+        false => Vec::new(),
     }
 }
 

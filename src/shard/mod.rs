@@ -38,11 +38,13 @@ mod event;
 mod explain;
 mod fault;
 mod forward;
+mod history;
 mod limit;
 mod mesh;
 mod outbox;
 mod publish;
 mod random;
+mod recall;
 mod replay;
 mod restore;
 mod settings;
@@ -72,10 +74,11 @@ pub use close::CloseCause;
 pub use durable::{Durability, Durable};
 pub use event::{Cause, Event};
 pub use fault::Fault;
+pub use history::{HistoryAnswer, HistoryDone, HistoryJob, HistoryQuestion};
 pub use limit::{Limits, Shortage};
 pub use outbox::{Close, Handoff, Outbox, Question};
 pub use restore::{Bodies, Epoch};
-pub use settings::{QueueOverflow, Settings};
+pub use settings::{ListenerSettings, QueueOverflow, Settings};
 pub use sys::{Loads, Memory, system_topics};
 
 use authenticate::Enhanced;
@@ -84,10 +87,12 @@ use connect::{Answered, Asked};
 use deliver::Encoder;
 use durable::Store;
 use forward::Forwards;
+use history::Histories;
 use limit::{Bans, is_paused};
 use mesh::Mesh;
 use publish::Incoming;
 use random::Random;
+use recall::Recalls;
 use replay::{Replay, RetainedQuery};
 use subscribe::PendingSubscribe;
 use sys::Sys;
@@ -111,8 +116,14 @@ pub struct Shard {
     policy: Box<dyn Policy>,
     /// Counts the policies that there were.
     policy_epoch: u32,
-    /// Whether the policy looks at messages on their way to a client.
+    /// Whether messages are looked at on their way to a client: by the policy, or because of a mount.
     filters: bool,
+    /// Whether there is, or was, a client with a mount.
+    mounts: bool,
+    /// Where whole topics are put together.
+    whole: String,
+    /// For each listener, when what has come by it would have come at its rate; empty if none has one.
+    listeners_paid_until: Vec<Time>,
     shortage: Shortage,
     bans: Bans,
     stats: Stats,
@@ -138,6 +149,8 @@ pub struct Shard {
     store: Store,
     fetches: Fetches,
     forwards: Forwards,
+    history: Option<Box<Histories>>,
+    recalls: Recalls,
     sys: Sys,
     random: Random,
     serial: u64,
@@ -178,18 +191,23 @@ impl Shard {
             store: Store::default(),
             fetches: Fetches::default(),
             forwards: Forwards::default(),
+            history: None,
+            recalls: Recalls::default(),
             sys: Sys::new(identity.shards, now),
             serial: 0,
             housekeeping,
             timers,
             random,
             identity,
-            settings,
             policy_epoch: 1,
             filters: policy.filters_messages(),
+            mounts: false,
+            whole: String::new(),
+            listeners_paid_until: limit::unpaid(&settings),
             shortage: Shortage::None,
             bans: Bans::default(),
             policy,
+            settings,
         }
     }
 
@@ -438,7 +456,7 @@ impl Shard {
         }
         match Packet::decode(connection.version, first_byte, body)? {
             Packet::Connect(_) => Err(Fault::SecondConnect), // [MQTT-3.1.0-2]
-            Packet::Subscribe(subscribe) => self.on_subscribe(conn, session, &subscribe, out),
+            Packet::Subscribe(subscribe) => self.on_subscribe(conn, session, &subscribe, now, out),
             Packet::Unsubscribe(unsubscribe) => {
                 self.on_unsubscribe(conn, session, &unsubscribe, out);
                 Ok(())
@@ -477,6 +495,10 @@ impl Shard {
     pub fn end_turn(&mut self, now: Time, out: &mut Outbox) {
         self.read_own_retained(now, out);
         self.answer_queries(out);
+        if self.history.is_some() {
+            self.answer_history_questions(out);
+            self.hand_over_history(now, out);
+        }
         self.send_late(out);
         self.mesh.answer(out);
     }
@@ -492,6 +514,8 @@ impl Shard {
     pub fn stats(&self) -> Stats {
         let shared = self.routes.shared_subscriptions(self.identity.shard);
         let kept = self.kept();
+        let history = self.history.as_deref();
+        let history = history.map_or_else(Default::default, |history| history.log.counts());
         // Counted by QoS alone while they are sent.
         let mut packets_sent = self.stats.packets_sent;
         packets_sent[PacketType::Publish as usize] += self.stats.publishes_sent.iter().sum::<u64>();
@@ -502,6 +526,13 @@ impl Shard {
             retained: self.retained.len() as u64,
             retained_bytes: self.retained.bytes() as u64,
             packets_sent,
+            history_messages: history.messages,
+            history_bytes: history.bytes,
+            history_dropped: history.dropped,
+            history_waiting_bytes: history.waiting_bytes,
+            history_buckets: history.buckets,
+            history_stored_bytes: history.stored_bytes,
+            history_replays: self.recalls.len() as u64,
             durable_waiting_bytes: kept.map_or(0, |journal| journal.backlog() as u64),
             durable_room_bytes: kept.map_or(0, Journal::room),
             durable_segments: kept.map_or(0, |journal| journal.segments() as u64),

@@ -7,7 +7,7 @@ use crate::session::{Acknowledgement, Connection, Identifiers, Session};
 use crate::stats::{Denied, Stats};
 use crate::time::Time;
 use crate::topic::Name;
-use crate::wire::{Ack, AckKind, PacketId, Publish, QoS, ReasonCode, Run, Version};
+use crate::wire::{Ack, AckKind, PacketId, Publish, QoS, ReasonCode, Run, Version, Violation};
 
 use super::batch::{Control, home};
 use super::deliver::{Fanout, Matched, send_ack, send_successes};
@@ -15,6 +15,9 @@ use super::durable::{Mark, Store};
 use super::forward::Parcel;
 use super::mesh::Waiter;
 use super::{ConnKey, Fault, Outbox, QueueOverflow, Shard};
+
+/// Bytes that are kept for the next topic of a client with a mount.
+const KEPT_TOPIC: usize = 1024;
 
 /// Who publishes, as far as routing has to know.
 #[derive(Clone, Copy, Debug)]
@@ -165,6 +168,34 @@ impl Shard {
 
     /// A PUBLISH, or a run, whose topic is known.
     fn publish_from(
+        &mut self,
+        conn: ConnKey,
+        key: SessionKey,
+        topic: Name<'_>,
+        incoming: &Incoming<'_>,
+        now: Time,
+        out: &mut Outbox,
+    ) -> Result<(), Fault> {
+        let Some(mount) = self.mount_of(key).cloned() else {
+            return self.publish_whole(conn, key, topic, incoming, now, out);
+        };
+        let mut whole = std::mem::take(&mut self.whole);
+        // What names the topic otherwise cannot be passed on as it came.
+        let incoming = Incoming {
+            run: None,
+            ..*incoming
+        };
+        let result = match mount.name(topic, &mut whole) {
+            Ok(topic) => self.publish_whole(conn, key, topic, &incoming, now, out),
+            Err(_) => Err(Violation::TopicNameTooManyLevels.into()),
+        };
+        whole.shrink_to(KEPT_TOPIC);
+        self.whole = whole;
+        result
+    }
+
+    /// A PUBLISH, or a run, with the whole name of its topic.
+    fn publish_whole(
         &mut self,
         conn: ConnKey,
         key: SessionKey,
@@ -327,7 +358,7 @@ impl Shard {
         key: SessionKey,
         publish: &Publish<'_>,
     ) -> u32 {
-        if publish.properties.topic_alias.is_some() {
+        if publish.properties.topic_alias.is_some() || self.mount_of(key).is_some() {
             return 1; // nor could they be passed on as they came
         }
         let matches = self.routes.matches(Name::trusted(publish.topic));
@@ -523,6 +554,9 @@ impl Shard {
             parcel: publisher.exactly_once.then(Parcel::default),
             ..Published::default()
         };
+        if !matches.streams.is_empty() {
+            self.record(matches.streams, message, run, now);
+        }
         let mut encoder = self.encoder.take().unwrap_or_default();
         let mut fanout = Fanout::new(*message, &mut encoder, matches.local.len(), now);
         fanout.run = run;

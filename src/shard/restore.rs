@@ -5,15 +5,17 @@
 //! subscriptions of all: the driver makes sure of that.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::journal::{
     Deadline, Exchange, Journal, Recipient, Recovered, RestoredSession, RestoredWill, StoredMessage,
 };
 use crate::message::{ItemId, Message, MessageView};
+use crate::policy::{Grant, Mount, Rules};
 use crate::route::SessionKey;
 use crate::session::{
-    Delivery, NEVER_EXPIRES, Queue, Received, Session, SessionNumber, Slot, SubscriptionEntry,
-    Will, Window,
+    Delivery, NEVER_EXPIRES, Owner, Queue, Received, Session, SessionNumber, Slot,
+    SubscriptionEntry, Will, Window,
 };
 use crate::time::Time;
 use crate::topic::{Name, Subscription};
@@ -171,6 +173,7 @@ impl Shard {
     ) {
         let mut session = Session::new(&restored.client_id);
         session.stored = Some(restored.session);
+        self.restore_owner(&mut session, &restored.user);
         session.version = restored.version;
         session.expiry_interval = restored.expiry_interval;
         session.received = Received::restored(restored.held);
@@ -213,6 +216,25 @@ impl Shard {
             session.queue = queue;
         }
         self.arm_session(key);
+    }
+
+    /// Whose it was, it is. Rules that came with a token are gone: until the client comes back with others, what
+    /// the files do not deny waits for it, and is judged when it is sent; its will was judged when it was
+    /// made.
+    fn restore_owner(&mut self, session: &mut Session, text: &str) {
+        let owner = Owner::parse(text);
+        let rules = owner.own_rules.then(|| Arc::new(Rules::everything()));
+        if !owner.user.is_empty() || rules.is_some() {
+            session.standing.grant = Some(Box::new(Grant {
+                username: (!owner.user.is_empty()).then(|| owner.user.into()),
+                rules,
+                ..Grant::default()
+            }));
+        }
+        session.standing.mount = Mount::restored(owner.mount);
+        if session.standing.mount.is_some() {
+            self.mounts_begin();
+        }
     }
 
     /// Puts a subscription of a session without connection into the routes.

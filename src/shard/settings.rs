@@ -2,6 +2,7 @@
 //! declares their names, bounds and documentation for an operator; here is what each one does.
 
 use crate::limits;
+use crate::policy::MountPoint;
 use crate::route::Strategy;
 use crate::wire::QoS;
 
@@ -19,9 +20,22 @@ pub enum QueueOverflow {
     Reject,
 }
 
+/// What holds for all who come by one listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// Where their topics are, if they are not where they say.
+    pub mount_point: Option<MountPoint>,
+    /// Messages a second from all of them together; 0 for no bound.
+    pub message_rate: u32,
+    /// Bytes of payload a second from all of them together; 0 for no bound.
+    pub byte_rate: u64,
+}
+
 /// Settings that the core obeys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// What holds for those who come by a listener, in the order of the listeners.
+    pub listeners: Vec<ListenerSettings>,
     /// What clients may do at most, besides what the protocol tells them.
     pub limits: Limits,
     /// Bytes of the largest packet a client may send; a larger one gets 0x95 before its payload is read.
@@ -77,6 +91,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            listeners: Vec::new(),
             limits: Limits::default(),
             maximum_packet_size: limits::DEFAULT_MAXIMUM_PACKET_SIZE,
             receive_maximum: limits::DEFAULT_RECEIVE_MAXIMUM,

@@ -75,7 +75,7 @@ fn passwd(arguments: &[&str], input: &str) -> Output {
     child.wait_with_output().expect("it ends")
 }
 
-fn passwd_succeeds(arguments: &[&str], input: &str) {
+pub(crate) fn passwd_succeeds(arguments: &[&str], input: &str) {
     let output = passwd(arguments, input);
     assert!(output.status.success(), "passwd {arguments:?}: {output:?}");
 }
@@ -88,7 +88,7 @@ pub(crate) fn broker(setup: Setup, folder: &Folder, configuration: &str) -> Brok
     })
 }
 
-fn shown(path: &Path) -> String {
+pub(crate) fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
@@ -284,14 +284,11 @@ fn login(python: &Path, broker: &Broker, version: Version, arguments: &[&str]) -
     said
 }
 
-/// A token signed with a shared secret, with a life of so many seconds.
-fn token(secret: &[u8], user: &str, life: i64) -> String {
+/// A token signed with a shared secret, with a life of so many seconds and these rules.
+pub(crate) fn token(secret: &[u8], user: &str, life: i64, acl: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.expect("a clock that is set").as_secs().cast_signed();
-    let claims = format!(
-        r#"{{"sub":"{user}","exp":{},"acl":{{"pub":["door"]}}}}"#,
-        now + life
-    );
+    let claims = format!(r#"{{"sub":"{user}","exp":{},"acl":{acl}}}"#, now + life);
     let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let signed = format!("{}.{}", encode(r#"{"alg":"HS256"}"#), encode(&claims));
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
@@ -302,6 +299,7 @@ fn token(secret: &[u8], user: &str, life: i64) -> String {
 /// A token lets its bearer in, says what he may do, and ends his connection with itself.
 fn tokens(version: Version, setup: Setup) {
     const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
+    let token = |secret: &[u8], user: &str, life| token(secret, user, life, r#"{"pub":["door"]}"#);
     let python = match install::paho() {
         Ok(python) => python,
         Err(reason) => return skipped("tokens", version, setup, &reason),

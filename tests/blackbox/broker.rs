@@ -80,6 +80,18 @@ impl Broker {
         broker
     }
 
+    /// The same where not everybody comes in.
+    pub(crate) fn start_guarded(
+        setup: Setup,
+        port: u16,
+        data: &Path,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        Self::launch(setup, port, fresh_folder(port), data, |command| {
+            command.envs(environment.iter().copied());
+        })
+    }
+
     /// Starts a broker on a disk of 100 MiB that it has for itself, a fifth of it taken.
     pub(crate) fn start_on_small_disk(setup: Setup, port: u16, data: &Path) -> Self {
         std::fs::create_dir_all(data).expect("the folder is fresh");

@@ -588,7 +588,7 @@ impl Machine {
                     .journal
                     .fetched(&asked, &buffers, |id, message, _| {
                         let same = bodies[&id].message.borrowed() == message;
-                        wrong = wrong.or((!same).then_some(id));
+                        wrong = wrong.or_else(|| (!same).then_some(id));
                         found.push(id);
                     })
                     .map_err(|unreadable| unreadable.damage.to_string())?;

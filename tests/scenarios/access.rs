@@ -12,7 +12,10 @@ use crate::packets::{Received, message, sub};
 
 fn options(acl: &str, methods: &str) -> Arc<GuardOptions> {
     Arc::new(GuardOptions {
-        entrances: vec![Entrance { anonymous: true }],
+        entrances: vec![Entrance {
+            anonymous: true,
+            ..Entrance::default()
+        }],
         methods: Method::list(methods).expect("the test wrote it right"),
         acl: Some(Arc::new(Acl::parse(acl).expect("the test wrote it right"))),
         ..GuardOptions::default()

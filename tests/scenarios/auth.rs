@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::{digest, hmac, pbkdf2};
-use shardmq::policy::{Acl, Entrance, Guard, GuardOptions, Method, Scheme, Users};
+use shardmq::policy::{Acl, Entrance, Guard, GuardOptions, Method, Scheme, Scram as Server, Users};
 use shardmq::wire::{Auth, Packet, ReasonCode, Version};
 
 use crate::client::{Broker, Client, Options, on_shards_under, v5};
@@ -25,9 +25,15 @@ fn guarded(scenario: impl Fn(&Broker)) {
     let acl = Acl::parse("user anna\ntopic anna/#\nuser bob\ntopic bob/#\n")
         .expect("the test wrote it right");
     let options = Arc::new(GuardOptions {
-        entrances: vec![Entrance { anonymous: false }],
+        entrances: vec![Entrance {
+            anonymous: false,
+            ..Entrance::default()
+        }],
         methods: vec![Method::Password],
-        users: Arc::new(users),
+        scram: Some(Server {
+            users: Arc::new(users),
+            secret: [7; 32],
+        }),
         acl: Some(Arc::new(acl)),
         ..GuardOptions::default()
     });
@@ -293,7 +299,10 @@ fn a_session_is_not_taken_over_by_another_user() {
 #[test]
 fn it_is_offered_only_where_somebody_can_use_it() {
     let options = Arc::new(GuardOptions {
-        entrances: vec![Entrance { anonymous: true }],
+        entrances: vec![Entrance {
+            anonymous: true,
+            ..Entrance::default()
+        }],
         ..GuardOptions::default()
     });
     on_shards_under(

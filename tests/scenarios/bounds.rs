@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use shardmq::policy::{Entrance, Guard, GuardOptions};
-use shardmq::shard::{Limits, Settings, Shortage};
+use shardmq::shard::{Limits, ListenerSettings, Settings, Shortage};
 use shardmq::stats::{DropReason, Limited};
 use shardmq::wire::ReasonCode;
 
@@ -185,6 +185,55 @@ fn a_client_has_a_rate() {
     });
 }
 
+/// The clients of a listener together are held to its rate; nothing is lost, and who came by another one
+/// does not wait.
+#[test]
+fn a_listener_has_a_rate() {
+    for bytes in [false, true] {
+        let slow = ListenerSettings {
+            message_rate: if bytes { 0 } else { 30 },
+            byte_rate: if bytes { 3_000 } else { 0 },
+            ..ListenerSettings::default()
+        };
+        let settings = Settings {
+            listeners: vec![ListenerSettings::default(), slow],
+            ..settings()
+        };
+        on_shards_with(&settings, |broker| {
+            let mut reader = broker.connect(v5("reader"));
+            reader.subscribe(sub("#").qos(1));
+            // On one shard: each has its share of the rate.
+            let clients = ["a", "b"].map(|stem| broker.on(0, stem));
+            let mut clients = clients.map(|client_id| broker.connect(v5(&client_id).by(1)));
+            for number in 0..40_u16 {
+                let client = &mut clients[usize::from(number % 2)];
+                // Topics of their own, or they would be taken together.
+                let topic = format!("t{number}");
+                client.push_publish(&message(&topic, [0; 100]).qos(1).id(number + 1));
+            }
+            broker.settle();
+            let share = 30 / broker.shards();
+            let mut came = reader.payloads().len();
+            assert!((share..=share + 3).contains(&came), "{came} of {share}");
+            let mut other = broker.connect(v5(&broker.on(0, "other")));
+            for _ in 0..40 {
+                other.publish(&message("other", "now").qos(1));
+            }
+            assert_eq!(reader.payloads().len(), 40);
+            for _ in 0..6 {
+                broker.advance(1.0);
+                let more = reader.payloads().len();
+                assert!(more <= share + 3, "{more} of {share} in a second");
+                came += more;
+            }
+            assert_eq!(came, 40);
+            clients.iter_mut().for_each(Client::ping);
+            assert!(limited(broker, Limited::ListenerRate) > 0);
+            assert_eq!(limited(broker, Limited::Rate), 0);
+        });
+    }
+}
+
 #[test]
 fn a_client_has_a_rate_of_bytes() {
     let limits = Limits {
@@ -247,7 +296,10 @@ fn a_client_may_not_come_too_often() {
 #[test]
 fn an_address_may_not_fail_too_often() {
     let options = Arc::new(GuardOptions {
-        entrances: vec![Entrance { anonymous: false }],
+        entrances: vec![Entrance {
+            anonymous: false,
+            ..Entrance::default()
+        }],
         ..GuardOptions::default()
     });
     let limits = Limits {

@@ -172,6 +172,7 @@ impl Broker {
 
     /// Sends CONNECT; the broker does not get to work on with it.
     pub fn push_connect(&self, options: Options) -> Client {
+        self.world().listener = options.listener;
         let mut client = match options.shard {
             Some(shard) => self.open_on(shard, options.version),
             None => self.open(options.version),

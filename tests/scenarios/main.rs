@@ -16,15 +16,18 @@ mod packets;
 
 mod access;
 mod aliases;
+#[cfg(feature = "credentials")]
 mod auth;
 mod backpressure;
 mod bounds;
 mod connect;
 mod errors;
 mod expiry;
+mod history;
 mod keepalive;
 mod limits;
 mod mesh;
+mod mount;
 mod order;
 mod overflow;
 mod policy;

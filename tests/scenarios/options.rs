@@ -23,6 +23,7 @@ pub struct Options {
     pub authentication_method: Option<String>,
     pub authentication_data: Option<Vec<u8>>,
     pub shard: Option<usize>,
+    pub listener: u16,
     pub manual: bool,
 }
 
@@ -44,6 +45,7 @@ pub fn v5(client_id: &str) -> Options {
         authentication_method: None,
         authentication_data: None,
         shard: None,
+        listener: 0,
         manual: false,
     }
 }
@@ -111,6 +113,12 @@ impl Options {
 
     pub fn credentials(mut self, username: &str, password: &str) -> Self {
         self.credentials = Some((username.into(), password.into()));
+        self
+    }
+
+    /// Comes by the listener of this number.
+    pub fn by(mut self, listener: u16) -> Self {
+        self.listener = listener;
         self
     }
 

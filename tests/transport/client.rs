@@ -77,6 +77,16 @@ pub(crate) fn connect_packet(client_id: &str) -> Vec<u8> {
     framed(0x10, &packet)
 }
 
+/// With a user name and a password.
+pub(crate) fn login_packet(client_id: &str, user: &str, password: &str) -> Vec<u8> {
+    let mut packet = b"\0\x04MQTT\x04\xc2\0\0".to_vec();
+    for text in [client_id, user, password] {
+        packet.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+        packet.extend(text.as_bytes());
+    }
+    framed(0x10, &packet)
+}
+
 pub(crate) fn publish_packet(topic: &str, payload: &[u8]) -> Vec<u8> {
     let mut packet = u16::try_from(topic.len()).unwrap().to_be_bytes().to_vec();
     packet.extend(topic.as_bytes());

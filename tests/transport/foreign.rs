@@ -11,8 +11,16 @@ use crate::{RUNS, install, skipped};
 const SUITE: Duration = Duration::from_secs(240);
 
 /// Runs the scenarios of a client over one transport.
-fn scenarios(client: &str, mut command: Command, run: (&str, usize), transport: &str, level: u8) {
-    let broker = Broker::start(run, "");
+fn scenarios(
+    client: &str,
+    mut command: Command,
+    run: (&str, usize),
+    transport: &str,
+    level: u8,
+    more: &[&str],
+) {
+    let mount = "[[listener]]\nname = 'mounted'\nbind = '127.0.0.1:0'\nmount_point = 'a/b/'\n";
+    let broker = Broker::start(run, mount);
     let log = broker.folder.join("client");
     let file = std::fs::File::create(&log).unwrap();
     let mut child = command
@@ -20,6 +28,7 @@ fn scenarios(client: &str, mut command: Command, run: (&str, usize), transport: 
         .arg(level.to_string())
         .arg(run.1.to_string())
         .args(std::env::var("BLACKBOX_ONLY").ok())
+        .args(more)
         .env("SHARDMQ_TEST_TRANSPORT", transport)
         .env("SHARDMQ_TEST_CA", broker.authority_file())
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -49,7 +58,7 @@ fn paho(run: (&str, usize), transport: &str) {
         Ok(python) => {
             let mut command = Command::new(python);
             command.arg("-u").arg("tests/clients/paho/run.py");
-            scenarios("paho", command, run, transport, 5);
+            scenarios("paho", command, run, transport, 5, &[]);
         }
         Err(reason) => skipped(&format!("paho over {transport}"), &reason),
     }
@@ -62,9 +71,24 @@ fn mqttjs(run: (&str, usize), transport: &str) {
             command
                 .arg("tests/clients/mqttjs/run.cjs")
                 .env("NODE_PATH", modules);
-            scenarios("mqttjs", command, run, transport, 5);
+            scenarios("mqttjs", command, run, transport, 5, &[]);
         }
         Err(reason) => skipped(&format!("mqttjs over {transport}"), &reason),
+    }
+}
+
+/// Within a mount everything is as without one, but for `$`-topics.
+#[test]
+fn paho_in_a_mount() {
+    match install::paho() {
+        Ok(python) => {
+            for (run, level) in RUNS.into_iter().zip([5, 4]) {
+                let mut command = Command::new(&python);
+                command.arg("-u").arg("tests/clients/paho/run.py");
+                scenarios("paho", command, run, "mounted", level, &["-sys_topics"]);
+            }
+        }
+        Err(reason) => skipped("paho in a mount", &reason),
     }
 }
 
@@ -192,5 +216,44 @@ fn the_clients_of_the_program_speak_tls() {
     let unknown = run("pub", &["-m", "x", "--tls-use-os-certs"]);
     let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
     assert!(!unknown.status.success() && said.contains("TLS"), "{said}");
+    broker.stop();
+}
+
+#[test]
+fn our_own_clients_by_websocket() {
+    let broker = Broker::start(RUNS[1], "");
+    let folder = broker.folder.path();
+    let run = |what: &str, listener: &str, more: &[&str]| {
+        let port = broker.address(listener).port().to_string();
+        let mut command = program();
+        command
+            .args([what, "-h", "localhost", "-p", &port, "-t", "a/b", "--ws"])
+            .args(more)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    };
+    let long = "x".repeat(100_000);
+    for (listener, tls) in [("ws", &[][..]), ("wss", &["--cafile", "ca.pem"])] {
+        let published = run(
+            "pub",
+            listener,
+            &[tls, &["-q", "2", "-r", "-m", &long]].concat(),
+        );
+        assert!(published.status.success(), "{published:?}");
+        let received = run("sub", listener, &[tls, &["-C", "1", "-W", "30"]].concat());
+        assert!(
+            received.stdout == format!("{long}\n").as_bytes(),
+            "{:?}",
+            received.stderr
+        );
+    }
+    let refused = run("pub", "tcp", &["-m", "x"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("WebSocket"),
+        "{said}"
+    );
     broker.stop();
 }

@@ -20,6 +20,7 @@ mod browser;
 mod certificates;
 mod client;
 mod foreign;
+mod identity;
 #[path = "../blackbox/install.rs"]
 mod install;
 mod links;

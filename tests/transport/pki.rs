@@ -99,6 +99,16 @@ impl Authority {
         self.sign(params)
     }
 
+    /// One of either kind whose time is over.
+    pub(crate) fn expired(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> Identity {
+        let mut params = params(name);
+        let names = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.subject_alt_names = names.subject_alt_names;
+        params.extended_key_usages = vec![usage];
+        params.not_after = date_time_ymd(2021, 1, 1);
+        self.sign(params)
+    }
+
     fn sign(&self, mut params: CertificateParams) -> Identity {
         params.use_authority_key_identifier_extension = true;
         let key = key();

@@ -100,12 +100,56 @@ pub(super) struct Load {
     /// Password.
     #[arg(short = 'P', long, help_heading = "Broker")]
     pub(super) password: Option<String>,
-    /// TLS: not supported yet.
-    #[arg(short = 'S', long, help_heading = "Broker")]
+    /// TLS.
+    #[arg(
+        short = 'S',
+        long = "ssl",
+        visible_alias = "tls",
+        help_heading = "Broker"
+    )]
     pub(super) ssl: bool,
-    /// WebSocket: not supported yet.
+    /// With TLS: PEM file with the authorities that the broker's certificate may come from, in place of
+    /// the system's.
+    #[arg(
+        long = "cafile",
+        visible_alias = "cacertfile",
+        value_name = "FILE",
+        requires = "ssl",
+        help_heading = "Broker"
+    )]
+    pub(super) authorities: Option<PathBuf>,
+    /// With TLS: PEM file with the certificate of the clients.
+    #[arg(
+        long = "cert",
+        visible_alias = "certfile",
+        value_name = "FILE",
+        requires_all = ["ssl", "key"],
+        help_heading = "Broker"
+    )]
+    pub(super) certificate: Option<PathBuf>,
+    /// With TLS: PEM file with its private key.
+    #[arg(
+        long,
+        visible_alias = "keyfile",
+        value_name = "FILE",
+        requires = "certificate",
+        help_heading = "Broker"
+    )]
+    pub(super) key: Option<PathBuf>,
+    /// With TLS: take any certificate for the broker's.
+    #[arg(
+        long,
+        requires = "ssl",
+        conflicts_with = "authorities",
+        help_heading = "Broker"
+    )]
+    pub(super) insecure: bool,
+    /// WebSocket.
     #[arg(long, help_heading = "Broker")]
     pub(super) ws: bool,
+    /// With WebSocket: the path to ask for [/mqtt].
+    #[arg(long, value_name = "PATH", requires = "ws", help_heading = "Broker")]
+    pub(super) ws_path: Option<String>,
     /// Process of the broker, whose CPU time and memory are then reported.
     #[arg(long, value_name = "PID", help_heading = "Broker")]
     pub(super) broker_pid: Option<u32>,

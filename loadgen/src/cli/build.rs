@@ -1,9 +1,12 @@
 //! From flags to a plan.
 
+use shardmq::runtime::{ClientTls, Trust};
 use shardmq::wire::{QoS, Version};
 
 use crate::plan::scenarios::{self, Work};
-use crate::plan::{Driver, Group, Pace, Pattern, Plan, Publishing, Subscribing, Topics, Verify};
+use crate::plan::{
+    Driver, Group, Pace, Pattern, Plan, Publishing, Subscribing, Topics, Transport, Verify,
+};
 
 use super::args::{DriverName, Load, Protocol, VerifyName};
 
@@ -148,11 +151,7 @@ pub(super) fn scenario(name: &str, load: &Load) -> Result<Plan, String> {
 
 /// Changes a plan to what the flags say.
 pub(super) fn apply(load: &Load, plan: &mut Plan) -> Result<(), String> {
-    for (asked, what) in [(load.ssl, "-S (TLS)"), (load.ws, "--ws (WebSocket)")] {
-        if asked {
-            return Err(format!("{what} is not supported yet"));
-        }
-    }
+    plan.transport = transport(load);
     set(&mut plan.host, load.host.clone());
     set(&mut plan.port, load.port);
     set(
@@ -186,6 +185,21 @@ pub(super) fn apply(load: &Load, plan: &mut Plan) -> Result<(), String> {
     apply_messages(load, plan);
     apply_run(load, plan);
     Ok(())
+}
+
+fn transport(load: &Load) -> Transport {
+    let path = || load.ws_path.clone().unwrap_or_else(|| "/mqtt".to_owned());
+    Transport {
+        tls: load.ssl.then(|| ClientTls {
+            authorities: load.authorities.clone(),
+            identity: load.certificate.clone().zip(load.key.clone()),
+            trust: match load.insecure {
+                true => Trust::Anything,
+                false => Trust::Checked,
+            },
+        }),
+        ws: load.ws.then(path),
+    }
 }
 
 fn apply_connecting(load: &Load, plan: &mut Plan) {

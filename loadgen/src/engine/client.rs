@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 
 use shardmq::runtime::net::Output;
 
+use super::link::Link;
 use super::window::Window;
 
 /// How far a client is.
@@ -42,6 +43,8 @@ pub(super) enum Receive {
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) socket: Option<OwnedFd>,
+    /// What lies between it and MQTT, if anything does.
+    pub(super) link: Option<Box<Link>>,
     /// What the kernel is sending.
     pub(super) output: Output,
     /// What is to be sent after it.
@@ -89,6 +92,7 @@ impl Client {
     pub(super) fn new(group: u16, number: u32, publisher: u32) -> Self {
         Self {
             socket: None,
+            link: None,
             output: Output::default(),
             pending: Vec::new(),
             input: Vec::new(),

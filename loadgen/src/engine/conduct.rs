@@ -16,6 +16,7 @@ use crate::process::{Meter, Sample, Scope};
 use super::collect::{Collector, seconds_after};
 use super::control::{Control, Live, NEVER};
 use super::error::Error;
+use super::link::Layers;
 use super::outcome::Measured;
 use super::payload::{HandOvers, TIMED};
 use super::sys::{self, now_ns};
@@ -131,6 +132,7 @@ impl Run {
         // sent when it was due.
         let hand_overs = (plan.payload_size < TIMED && !plan.is_closed_loop())
             .then(|| Arc::new(HandOvers::new(plan.publishers())));
+        let layers = Layers::new(plan).map_err(Error::Plan)?;
         for shard in 0..plan.shards {
             let live = Arc::new(Live::default());
             let (spare_sender, spare) = channel();
@@ -138,6 +140,7 @@ impl Run {
                 shard,
                 plan: Arc::clone(plan),
                 broker: self.broker,
+                layers: layers.clone(),
                 control: Arc::clone(&self.control),
                 live: Arc::clone(&live),
                 hand_overs: hand_overs.clone(),

@@ -10,6 +10,7 @@ use crate::plan::schedule::SECOND;
 
 use super::client::{Phase, Receive};
 use super::control::NEVER;
+use super::link::Layers;
 use super::socket::{connect, explain};
 use super::sys::now_ns;
 use super::worker::Worker;
@@ -67,11 +68,19 @@ impl Worker {
             let global = index as usize * self.core.plan.shards + self.shard;
             self.sources[global % self.sources.len()]
         });
+        let link = match self.layers.as_mut().map(Layers::link).transpose() {
+            Ok(link) => link,
+            Err(text) => {
+                self.core.could_not_connect(index, text);
+                return self.come_back(index);
+            }
+        };
         let now = now_ns();
         match connect(self.broker, source) {
             Ok(socket) => {
                 let client = &mut self.core.clients[index as usize];
                 client.socket = Some(socket);
+                client.link = link.map(Box::new);
                 let timeout = u64::try_from(CONNECT_TIMEOUT.as_nanos()).unwrap_or(NEVER);
                 self.deadlines
                     .push_back((now.saturating_add(timeout), index, client.generation));
@@ -183,6 +192,7 @@ impl Worker {
             return;
         }
         client.socket = None;
+        client.link = None;
         client.phase = Phase::Away;
         client.receive = Receive::Idle;
         client.generation = client.generation.wrapping_add(1);

@@ -24,6 +24,7 @@ mod core;
 mod error;
 mod fleet;
 mod inbound;
+mod link;
 mod outcome;
 pub mod payload;
 mod publishing;

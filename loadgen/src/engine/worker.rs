@@ -21,6 +21,7 @@ use super::client::{Phase, Receive};
 use super::control::{Control, Live, NEVER};
 use super::core::Core;
 use super::fleet::{FleetFindings, VEHICLES};
+use super::link::{Layers, Link};
 use super::payload::HandOvers;
 use super::socket::explain;
 use super::sys::now_ns;
@@ -38,6 +39,7 @@ pub(super) struct Assignment {
     pub(super) shard: usize,
     pub(super) plan: Arc<Plan>,
     pub(super) broker: SocketAddr,
+    pub(super) layers: Option<Layers>,
     pub(super) control: Arc<Control>,
     pub(super) live: Arc<Live>,
     pub(super) hand_overs: Option<Arc<HandOvers>>,
@@ -87,6 +89,9 @@ pub(super) struct Worker {
     pub(super) shard: usize,
     pub(super) broker: SocketAddr,
     pub(super) sources: Vec<IpAddr>,
+    pub(super) layers: Option<Layers>,
+    /// Where MQTT lies that came through a link.
+    pub(super) plain: Vec<u8>,
     pub(super) control: Arc<Control>,
     pub(super) live: Arc<Live>,
     pub(super) cuts: Sender<Cut>,
@@ -129,6 +134,8 @@ impl Worker {
             shard: assignment.shard,
             broker: assignment.broker,
             sources,
+            layers: assignment.layers,
+            plain: Vec::new(),
             control: assignment.control,
             live: assignment.live,
             cuts: assignment.cuts,
@@ -199,7 +206,13 @@ impl Worker {
                     let received = completion.received.take();
                     if let Some(received) = received {
                         let bytes = self.net.bytes(&received);
-                        self.core.ingest(index, bytes, now);
+                        match self.core.clients[index as usize].link.take() {
+                            None => self.core.ingest(index, bytes, now),
+                            Some(link) => {
+                                let plain = &mut self.plain;
+                                ingest_through(&mut self.core, index, link, (bytes, plain), now);
+                            }
+                        }
                         self.net.give_back(received);
                     }
                     self.receive_ended(index, &completion);
@@ -285,7 +298,8 @@ impl Worker {
             let Some(socket) = &client.socket else {
                 continue;
             };
-            if client.phase == Phase::Dying || client.pending.is_empty() {
+            let has_output = client.link.as_ref().is_some_and(|link| link.has_output());
+            if client.phase == Phase::Dying || (client.pending.is_empty() && !has_output) {
                 continue;
             }
             if !client.output.is_idle() {
@@ -293,7 +307,19 @@ impl Worker {
                 continue;
             }
             client.last_sent_s = seconds;
-            let bytes = std::mem::take(&mut client.pending);
+            let mut bytes = std::mem::take(&mut client.pending);
+            if let Some(link) = &mut client.link {
+                match link.send(bytes) {
+                    Ok(sent) => bytes = sent,
+                    Err(text) => {
+                        self.core.fail(index, text);
+                        continue;
+                    }
+                }
+                if bytes.is_empty() {
+                    continue;
+                }
+            }
             self.core.tally.counts.bytes_sent += bytes.len() as u64;
             let token = Token::new(Operation::Send, index, client.generation);
             client
@@ -450,5 +476,25 @@ impl Worker {
             corrupt: self.core.corrupt,
             fleet: self.core.fleet.map(|fleet| fleet.found),
         }
+    }
+}
+
+/// What came for `index` goes through its link first; what the link has to answer is sent.
+fn ingest_through(
+    core: &mut Core,
+    index: u32,
+    mut link: Box<Link>,
+    (bytes, plain): (&[u8], &mut Vec<u8>),
+    now: u64,
+) {
+    plain.clear();
+    let received = link.receive(bytes, plain);
+    if link.has_output() {
+        core.pending(index);
+    }
+    core.clients[index as usize].link = Some(link);
+    core.ingest(index, plain, now);
+    if let Err(text) = received {
+        core.fail(index, text);
     }
 }

@@ -11,6 +11,13 @@ impl Plan {
         list.add("scenario", &self.name);
         list.add("broker", format!("{}:{}", self.host, self.port));
         list.add("version", version(self.version));
+        // What is usual is not said: earlier results have no such line.
+        match (&self.transport.tls, &self.transport.ws) {
+            (None, None) => {}
+            (Some(_), None) => list.add("transport", "TLS"),
+            (None, Some(_)) => list.add("transport", "WebSocket"),
+            (Some(_), Some(_)) => list.add("transport", "WebSocket within TLS"),
+        }
         list.add("keep_alive_s", self.keep_alive);
         list.add("clean_start", self.clean_start);
         if let Some(expiry) = self.session_expiry {

@@ -14,6 +14,7 @@ mod suite;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use shardmq::runtime::ClientTls;
 pub use shardmq::runtime::net::Driver;
 use shardmq::wire::{QoS, Version};
 
@@ -34,6 +35,8 @@ pub struct Plan {
     pub host: String,
     /// Its port.
     pub port: u16,
+    /// What lies below MQTT.
+    pub transport: Transport,
     /// What the clients speak.
     pub version: Version,
     /// User Name of every client.
@@ -80,6 +83,15 @@ pub struct Plan {
     pub fleet: Option<fleet::Fleet>,
     /// The broker's process, to read its use of CPU and memory.
     pub broker_pid: Option<u32>,
+}
+
+/// What lies below MQTT; nothing is TCP alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transport {
+    /// TLS.
+    pub tls: Option<ClientTls>,
+    /// WebSocket, and the path that is asked for.
+    pub ws: Option<String>,
 }
 
 /// Clients that do the same.
@@ -169,6 +181,7 @@ impl Default for Plan {
             name: String::new(),
             host: "127.0.0.1".to_owned(),
             port: 1883,
+            transport: Transport::default(),
             version: Version::V5,
             username: None,
             password: None,

@@ -66,6 +66,15 @@ pub(crate) fn shardmq(test: &str) -> Option<Broker> {
 }
 
 pub(crate) fn shardmq_on(port: u16, test: &str) -> Option<Broker> {
+    let mut command = shardmq_with(test)?;
+    command
+        .args(["run", "--shards", "1", "--ephemeral", "--listen"])
+        .arg(format!("127.0.0.1:{port}"));
+    Some(start(command, port))
+}
+
+/// The program, with nothing said to it yet.
+pub(crate) fn shardmq_with(test: &str) -> Option<Command> {
     let beside = Path::new(env!("CARGO_BIN_EXE_shardmq-loadgen")).with_file_name("shardmq");
     let binary = std::env::var_os("SHARDMQ_BIN").map_or(beside, PathBuf::from);
     if !binary.is_file() {
@@ -73,11 +82,8 @@ pub(crate) fn shardmq_on(port: u16, test: &str) -> Option<Broker> {
         return None;
     }
     let mut command = Command::new(binary);
-    command
-        .args(["run", "--shards", "1", "--ephemeral", "--listen"])
-        .arg(format!("127.0.0.1:{port}"))
-        .current_dir(std::env::temp_dir());
-    Some(start(command, port))
+    command.current_dir(std::env::temp_dir());
+    Some(command)
 }
 
 pub(crate) fn mosquitto(test: &str) -> Option<Broker> {

@@ -17,3 +17,4 @@ mod options;
 mod runs;
 mod scenarios;
 mod terminal;
+mod transports;

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
+use shardmq::runtime::{ClientTls, Trust};
 use shardmq::wire::{QoS, RetainHandling, Version};
 
+use super::connection::Layers;
 use super::properties::{Command, Properties};
-use super::tls::Options;
 use super::url::Url;
 
 /// What both clients take.
@@ -97,6 +98,12 @@ pub(super) struct CommonArgs {
     /// Do not ask whether the certificate of the broker has the name of its host
     #[arg(long)]
     pub(super) insecure: bool,
+    /// Speak MQTT by WebSocket
+    #[arg(long)]
+    pub(super) ws: bool,
+    /// The path to ask for by --ws [default: /mqtt]
+    #[arg(long, value_name = "PATH", requires = "ws")]
+    pub(super) ws_path: Option<String>,
     /// Tell every packet that is sent and received
     #[arg(short, long)]
     pub(super) debug: bool,
@@ -235,8 +242,17 @@ impl CommonArgs {
         by_url || self.cafile.is_some() || self.tls_use_os_certs
     }
 
+    /// What lies below MQTT.
+    pub(super) fn layers(&self) -> Result<Layers, String> {
+        let path = || self.ws_path.clone().unwrap_or_else(|| "/mqtt".to_owned());
+        Ok(Layers {
+            tls: self.tls()?,
+            ws: self.ws.then(path),
+        })
+    }
+
     /// What TLS is to be like, if it is to be.
-    pub(super) fn tls(&self) -> Result<Option<Options>, String> {
+    fn tls(&self) -> Result<Option<ClientTls>, String> {
         if !self.speaks_tls() {
             return match self.cert.is_some() || self.insecure {
                 true => Err(
@@ -246,10 +262,13 @@ impl CommonArgs {
                 false => Ok(None),
             };
         }
-        Ok(Some(Options {
+        Ok(Some(ClientTls {
             authorities: self.cafile.clone(),
             identity: self.cert.clone().zip(self.key.clone()),
-            any_name: self.insecure,
+            trust: match self.insecure {
+                true => Trust::AnyName,
+                false => Trust::Checked,
+            },
         }))
     }
 

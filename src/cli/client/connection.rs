@@ -12,9 +12,12 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use shardmq::runtime::ClientTls;
+
 use super::failure::{Failure, connect_failure};
 use super::now;
-use super::tls::{Options, Tls};
+use super::tls::Tls;
+use super::ws::Ws;
 
 /// Time to establish a TCP connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,24 +50,52 @@ pub(super) enum Event {
     Interrupted,
 }
 
-/// The bytes to and from the broker.
+/// What carries bytes to and from the broker.
 #[derive(Debug)]
-enum Way {
+enum Stream {
     Plain(TcpStream),
     Tls(Tls),
+}
+
+/// The bytes of MQTT to and from the broker.
+#[derive(Debug)]
+struct Way {
+    stream: Stream,
+    ws: Option<Ws>,
+}
+
+/// What lies between the socket and MQTT.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Layers {
+    /// TLS.
+    pub(super) tls: Option<ClientTls>,
+    /// WebSocket, and the path to ask for.
+    pub(super) ws: Option<String>,
 }
 
 impl Way {
     /// The same once more, for another thread.
     fn twin(&self) -> io::Result<Self> {
-        match self {
-            Self::Plain(stream) => stream.try_clone().map(Self::Plain),
-            Self::Tls(tls) => Ok(Self::Tls(tls.clone())),
+        let stream = match &self.stream {
+            Stream::Plain(stream) => Stream::Plain(stream.try_clone()?),
+            Stream::Tls(tls) => Stream::Tls(tls.clone()),
+        };
+        let ws = self.ws.clone();
+        Ok(Self { stream, ws })
+    }
+
+    /// Says farewell below MQTT.
+    fn close(&mut self) {
+        if let Some(ws) = &self.ws {
+            ws.close(&mut self.stream);
+        }
+        if let Stream::Tls(tls) = &self.stream {
+            tls.close();
         }
     }
 }
 
-impl Read for Way {
+impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.read(buffer),
@@ -73,7 +104,7 @@ impl Read for Way {
     }
 }
 
-impl Write for Way {
+impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.write(bytes),
@@ -86,6 +117,28 @@ impl Write for Way {
             Self::Plain(stream) => stream.flush(),
             Self::Tls(tls) => tls.flush(),
         }
+    }
+}
+
+impl Read for Way {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.ws {
+            Some(ws) => ws.read(&mut self.stream, buffer),
+            None => self.stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Way {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &self.ws {
+            Some(ws) => ws.write(&mut self.stream, bytes),
+            None => self.stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
     }
 }
 
@@ -106,7 +159,7 @@ impl Connection {
     pub(super) fn open(
         host: &str,
         port: u16,
-        tls: Option<&Options>,
+        layers: &Layers,
         until: Option<Instant>,
         interrupted: &Arc<AtomicBool>,
     ) -> Result<Self, Failure> {
@@ -117,17 +170,25 @@ impl Connection {
             .set_write_timeout(Some(WRITE_TIMEOUT))
             .map_err(fail)?;
         let way = stream.try_clone().map_err(fail)?;
-        let way = match tls {
-            None => Way::Plain(way),
+        // Whoever speaks something else there may be silent.
+        let patience = (layers != &Layers::default()).then_some(CONNECT_TIMEOUT);
+        stream.set_read_timeout(patience).map_err(fail)?;
+        let mut way = match &layers.tls {
+            None => Stream::Plain(way),
             Some(options) => {
-                stream
-                    .set_read_timeout(Some(CONNECT_TIMEOUT))
-                    .map_err(fail)?;
-                let tls = Tls::open(way, host, options)?;
-                stream.set_read_timeout(None).map_err(fail)?;
-                Way::Tls(tls)
+                let protocol: &[u8] = match layers.ws {
+                    Some(_) => b"http/1.1",
+                    None => b"mqtt",
+                };
+                Stream::Tls(Tls::open(way, host, options, protocol)?)
             }
         };
+        let ws = match &layers.ws {
+            None => None,
+            Some(path) => Some(Ws::open(&mut way, &place(host, port), path)?),
+        };
+        stream.set_read_timeout(None).map_err(fail)?;
+        let way = Way { stream: way, ws };
         let reader = way.twin().map_err(fail)?;
         let (sender, events) = mpsc::sync_channel(EVENTS);
         let out = sender.clone();
@@ -187,11 +248,17 @@ impl Connection {
     }
 
     /// Ends the connection once all that was sent is on its way.
-    pub(super) fn close(self) {
-        if let Way::Tls(tls) = &self.way {
-            tls.close();
-        }
+    pub(super) fn close(mut self) {
+        self.way.close();
         let _ = self.stream.shutdown(Shutdown::Write);
+    }
+}
+
+/// Host and port as HTTP has them.
+fn place(host: &str, port: u16) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
     }
 }
 

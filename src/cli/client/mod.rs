@@ -16,6 +16,7 @@ mod session;
 mod subscribe;
 mod tls;
 mod url;
+mod ws;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -120,9 +121,8 @@ impl<'a> Plan<'a> {
     /// Connects, and shakes hands.
     fn open(&self) -> Result<Session, Failure> {
         let (host, port) = self.common.target();
-        let tls = self.common.tls().map_err(Failure::Usage)?;
-        let connection =
-            Connection::open(&host, port, tls.as_ref(), self.until, &self.interrupted)?;
+        let layers = self.common.layers().map_err(Failure::Usage)?;
+        let connection = Connection::open(&host, port, &layers, self.until, &self.interrupted)?;
         let p = &self.properties;
         let user_properties = p.user_properties(Command::Connect);
         let will_forwarded = p.forwarded(Command::Will);

@@ -3,38 +3,13 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore,
-    SignatureScheme,
-};
+use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
+use shardmq::runtime::ClientTls;
 
 use super::failure::Failure;
-
-/// Where Linux distributions keep the authorities that they trust.
-const SYSTEM: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-];
-
-/// What TLS is to be like.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Options {
-    /// A file with authorities; without one those that the system trusts.
-    pub(super) authorities: Option<PathBuf>,
-    /// Our own certificate and its key.
-    pub(super) identity: Option<(PathBuf, PathBuf)>,
-    /// Whether the certificate need not have the name of the host.
-    pub(super) any_name: bool,
-}
 
 /// One end of a connection; both ends share what they know.
 #[derive(Clone)]
@@ -52,10 +27,15 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Shakes hands on a stream that is connected to `host`.
-    pub(super) fn open(stream: TcpStream, host: &str, options: &Options) -> Result<Self, Failure> {
+    /// Shakes hands on a stream that is connected to `host`, and offers `protocol`.
+    pub(super) fn open(
+        stream: TcpStream,
+        host: &str,
+        options: &ClientTls,
+        protocol: &[u8],
+    ) -> Result<Self, Failure> {
         let wrong = |text: String| Failure::Connect(format!("TLS: {text}"));
-        let config = config(options).map_err(wrong)?;
+        let config = options.config(protocol).map_err(wrong)?;
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| wrong(format!("`{host}` is neither a name nor an address")))?;
         let mut connection =
@@ -143,100 +123,5 @@ fn explain(error: &io::Error) -> String {
             "the broker does not answer; is this a port for TLS?".to_owned()
         }
         _ => error.to_string(),
-    }
-}
-
-fn config(options: &Options) -> Result<Arc<ClientConfig>, String> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut roots = RootCertStore::empty();
-    let system = SYSTEM.iter().map(Path::new).find(|file| file.exists());
-    let file = options.authorities.as_deref().or(system).ok_or_else(|| {
-        "this system has no list of authorities; name one with --cafile".to_owned()
-    })?;
-    for authority in certificates(file)? {
-        // A system's list may hold some that rustls does not understand.
-        let _ = roots.add(authority);
-    }
-    let verifier =
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .build()
-            .map_err(|error| format!("{}: {error}", file.display()))?;
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Verifier {
-            inner: verifier,
-            any_name: options.any_name,
-        }));
-    let mut config = match &options.identity {
-        None => builder.with_no_client_auth(),
-        Some((file, key_file)) => {
-            let key = PrivateKeyDer::from_pem_file(key_file)
-                .map_err(|error| format!("{}: {error}", key_file.display()))?;
-            builder
-                .with_client_auth_cert(certificates(file)?, key)
-                .map_err(|error| format!("{}: {error}", file.display()))?
-        }
-    };
-    config.alpn_protocols = vec![b"mqtt".to_vec()];
-    Ok(Arc::new(config))
-}
-
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect)
-        .map_err(|error| format!("{}: {error}", file.display()))
-}
-
-/// Checks a broker as usual, its name perhaps excepted.
-#[derive(Debug)]
-struct Verifier {
-    inner: Arc<WebPkiServerVerifier>,
-    any_name: bool,
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        between: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        status: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let verified = self
-            .inner
-            .verify_server_cert(certificate, between, name, status, now);
-        match verified {
-            Err(Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if self.any_name => Ok(ServerCertVerified::assertion()),
-            verified => verified,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner
-            .verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner
-            .verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use shardmq::limits::MAX_SHARDS;
-use shardmq::runtime::store::{Format, Remains, Store, StoreError};
+use shardmq::runtime::store::{Format, Remains, Store, StoreError, examine_history};
 
 use super::{complain, print};
 
@@ -118,9 +118,13 @@ pub(super) fn run(args: &StoreArgs) -> ExitCode {
 }
 
 fn verify(dir: &Path) -> Result<ExitCode, StoreError> {
-    let examined = Remains::open(dir)?.examine()?;
-    let printed = print(report::examined(&examined).as_bytes());
-    Ok(match examined.is_fine() {
+    let remains = Remains::open(dir)?;
+    let examined = remains.examine()?;
+    let history = examine_history(dir)?;
+    let damaged: usize = history.iter().map(|stream| stream.damage().count()).sum();
+    let text = report::history(&history) + &report::examined(&examined, damaged);
+    let printed = print(text.as_bytes());
+    Ok(match examined.is_fine() && damaged == 0 {
         true => printed,
         false => ExitCode::FAILURE,
     })

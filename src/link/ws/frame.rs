@@ -11,6 +11,8 @@ pub enum Violation {
     Text,
     /// The client did not mask it, section 5.1.
     Unmasked,
+    /// The server masked it, section 5.1.
+    Masked,
     /// A reserved bit without an extension that gives it a meaning, section 5.2.
     ReservedBit,
     /// An opcode that does not exist.
@@ -47,6 +49,7 @@ impl fmt::Display for Violation {
         f.write_str(match self {
             Self::Text => "a frame of text; MQTT comes in binary frames",
             Self::Unmasked => "a frame without a mask",
+            Self::Masked => "a frame of a server with a mask",
             Self::ReservedBit => "a reserved bit is set",
             Self::Opcode => "an unknown opcode",
             Self::Length => "a length that is not written as it must be",
@@ -88,7 +91,15 @@ const MOST_CONTROL: usize = 125;
 /// Bytes of the longest header: two, a length in eight, the mask.
 const HEADER: usize = 14;
 
-/// Takes the frames of a client apart, wherever they are cut.
+/// Which end of the connection this is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Side {
+    #[default]
+    Server,
+    Client,
+}
+
+/// Takes the frames of the other side apart, wherever they are cut.
 ///
 /// Invariant: either the header is incomplete, or `left` bytes of the payload are to come.
 #[derive(Debug, Default)]
@@ -104,6 +115,7 @@ pub(super) struct Decoder {
     fragmented: bool,
     /// Payload of a control frame.
     control: Vec<u8>,
+    side: Side,
 }
 
 /// A complete header.
@@ -116,6 +128,14 @@ struct Header {
 }
 
 impl Decoder {
+    /// Of a client.
+    pub(super) fn of_client() -> Self {
+        Self {
+            side: Side::Client,
+            ..Self::default()
+        }
+    }
+
     /// Takes bytes; puts payload behind `plain` and answers behind `reply`. Returns whether the client
     /// said farewell.
     pub(super) fn decode(
@@ -149,9 +169,9 @@ impl Decoder {
             if opcode.is_control() {
                 let payload = std::mem::take(&mut self.control);
                 match opcode {
-                    Opcode::Ping => control(Opcode::Pong, &payload, reply),
+                    Opcode::Ping => control(self.side, Opcode::Pong, &payload, reply),
                     Opcode::Close => {
-                        control(Opcode::Close, close_code(&payload)?, reply);
+                        control(self.side, Opcode::Close, close_code(&payload)?, reply);
                         return Ok(true);
                     }
                     _ => {}
@@ -163,7 +183,7 @@ impl Decoder {
     /// Reads a header from the start of `bytes`; `None` if it is not complete.
     fn begin(&mut self, bytes: &mut &[u8]) -> Result<Option<Opcode>, Violation> {
         let header = if self.header_length == 0
-            && let Some(header) = parse(bytes)?
+            && let Some(header) = parse(bytes, self.side)?
         {
             *bytes = &bytes[header.size..];
             header
@@ -176,7 +196,8 @@ impl Decoder {
                 self.header[usize::from(self.header_length)] = byte;
                 self.header_length += 1;
                 *bytes = rest;
-                if let Some(header) = parse(&self.header[..usize::from(self.header_length)])? {
+                let begun = &self.header[..usize::from(self.header_length)];
+                if let Some(header) = parse(begun, self.side)? {
                     self.header_length = 0;
                     break header;
                 }
@@ -198,7 +219,7 @@ impl Decoder {
 
 /// Reads a header at the start of `bytes`; `None` if it is not complete. Rules are checked as soon as
 /// what breaks them is there.
-fn parse(bytes: &[u8]) -> Result<Option<Header>, Violation> {
+fn parse(bytes: &[u8], side: Side) -> Result<Option<Header>, Violation> {
     let Some(&first) = bytes.first() else {
         return Ok(None);
     };
@@ -221,8 +242,10 @@ fn parse(bytes: &[u8]) -> Result<Option<Header>, Violation> {
     let Some(&second) = bytes.get(1) else {
         return Ok(None);
     };
-    if second & 0x80 == 0 {
-        return Err(Violation::Unmasked);
+    match (side, second & 0x80 != 0) {
+        (Side::Server, false) => return Err(Violation::Unmasked),
+        (Side::Client, true) => return Err(Violation::Masked),
+        _ => {}
     }
     let (length, size) = match second & 0x7f {
         126 => match bytes.get(2..4) {
@@ -249,13 +272,19 @@ fn parse(bytes: &[u8]) -> Result<Option<Header>, Violation> {
     if length > MOST {
         return Err(Violation::TooLong);
     }
-    let mask = bytes.get(size..).and_then(|rest| rest.first_chunk::<4>());
+    let (mask, size) = match side {
+        Side::Server => {
+            let mask = bytes.get(size..).and_then(|rest| rest.first_chunk::<4>());
+            (mask.copied(), size + 4)
+        }
+        Side::Client => (Some([0; 4]), size),
+    };
     Ok(mask.map(|mask| Header {
         opcode,
         last,
         length,
-        mask: *mask,
-        size: size + 4,
+        mask,
+        size,
     }))
 }
 
@@ -293,19 +322,42 @@ fn close_code(payload: &[u8]) -> Result<&[u8], Violation> {
     }
 }
 
-/// Puts a control frame behind `out`.
-pub(super) fn control(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
+/// Puts a control frame behind `out`. That of a client has a mask that changes nothing: what is in it came from
+/// the server, and no page can choose it.
+pub(super) fn control(side: Side, opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
     debug_assert!(opcode.is_control() && payload.len() <= MOST_CONTROL);
     let length = u8::try_from(payload.len()).unwrap_or(0);
-    out.extend_from_slice(&[0x80 | opcode as u8, length]);
+    match side {
+        Side::Server => out.extend_from_slice(&[0x80 | opcode as u8, length]),
+        Side::Client => {
+            out.extend_from_slice(&[0x80 | opcode as u8, 0x80 | length, 0, 0, 0, 0]);
+        }
+    }
     out.extend_from_slice(&payload[..usize::from(length)]);
 }
 
 /// Makes `bytes` the payload of one binary frame [MQTT-6.0.0-1], by putting the header in front.
 pub fn frame(bytes: &mut Vec<u8>) {
+    let (header, size) = binary(bytes.len());
+    bytes.splice(0..0, header[..size].iter().copied());
+}
+
+/// The same as a client does it, with a mask.
+pub(super) fn masked_frame(bytes: &mut Vec<u8>, mask: [u8; 4]) {
+    let (mut header, size) = binary(bytes.len());
+    header[1] |= 0x80;
+    header[size..size + 4].copy_from_slice(&mask);
+    for (byte, mask) in bytes.iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= mask;
+    }
+    bytes.splice(0..0, header[..size + 4].iter().copied());
+}
+
+/// The header of a binary frame without a mask, with room for one, and how long it is.
+fn binary(length: usize) -> ([u8; HEADER], usize) {
     const BINARY: u8 = 0x80 | Opcode::Binary as u8;
-    let length = bytes.len();
-    let mut header = [BINARY, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut header = [0; HEADER];
+    header[0] = BINARY;
     let size = match (u8::try_from(length), u16::try_from(length)) {
         (Ok(length @ ..126), _) => {
             header[1] = length;
@@ -318,9 +370,9 @@ pub fn frame(bytes: &mut Vec<u8>) {
         }
         _ => {
             header[1] = 127;
-            header[2..].copy_from_slice(&(length as u64).to_be_bytes());
+            header[2..10].copy_from_slice(&(length as u64).to_be_bytes());
             10
         }
     };
-    bytes.splice(0..0, header[..size].iter().copied());
+    (header, size)
 }

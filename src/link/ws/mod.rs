@@ -1,17 +1,20 @@
-//! WebSocket, the server's side of RFC 6455: the request that becomes one, and frames.
+//! WebSocket, RFC 6455: the request that becomes one, and frames. The server's side is for the broker, the
+//! client's for the load generator and the command line.
 //!
 //! Our own, because of what it leaves out: a message is never gathered. MQTT takes bytes in whatever
 //! pieces [MQTT-6.0.0-2], so the payload of a frame goes on as it arrives, and a client that announces a
 //! frame of a gigabyte holds no more memory than one that sends it byte by byte. Nothing is compressed.
 
+mod client;
 mod frame;
 mod upgrade;
 
 use std::sync::Arc;
 
 use super::{LinkError, Received};
-use frame::{Decoder, Opcode};
+use frame::{Decoder, Opcode, Side};
 
+pub use client::Client;
 pub use frame::{Violation, frame};
 pub use upgrade::{Refusal, Rules};
 
@@ -73,7 +76,12 @@ impl Session {
                     Received::Farewell
                 }
                 Err(violation) => {
-                    frame::control(Opcode::Close, &violation.code().to_be_bytes(), reply);
+                    frame::control(
+                        Side::Server,
+                        Opcode::Close,
+                        &violation.code().to_be_bytes(),
+                        reply,
+                    );
                     self.closed = true;
                     Received::Failed(LinkError::Frame(violation))
                 }
@@ -85,7 +93,12 @@ impl Session {
     /// Puts our farewell behind `out`, unless there was one.
     pub fn close(&mut self, out: &mut Vec<u8>) {
         if self.is_open() && !self.closed {
-            frame::control(Opcode::Close, &frame::NORMAL.to_be_bytes(), out);
+            frame::control(
+                Side::Server,
+                Opcode::Close,
+                &frame::NORMAL.to_be_bytes(),
+                out,
+            );
         }
         self.closed = true;
     }

@@ -182,6 +182,41 @@ fn accept(head: &[u8], rules: &Rules) -> Result<Option<Accepted>, Refusal> {
     }
     let offered = |protocol: &&&str| words("Sec-WebSocket-Protocol").any(|word| word == **protocol);
     let protocol = PROTOCOLS.iter().find(offered).ok_or(Refusal::Protocol)?;
+    Ok(Some((size, answer_to(key), protocol)))
+}
+
+/// What a server makes of a key, to show that it has understood.
+pub(super) fn answer_to(key: &str) -> String {
     let digest = sha1_smol::Sha1::from(format!("{key}{GUID}")).digest();
-    Ok(Some((size, STANDARD.encode(digest.bytes()), protocol)))
+    STANDARD.encode(digest.bytes())
+}
+
+/// Reads the answer to a request with `key`. Returns how long it is, or `None` if it is not complete.
+///
+/// # Errors
+/// If the server does not speak MQTT by WebSocket; what it says instead.
+pub(super) fn accepted(head: &[u8], key: &str) -> Result<Option<usize>, String> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
+    let mut response = httparse::Response::new(&mut fields);
+    let size = match response.parse(head) {
+        Ok(httparse::Status::Complete(size)) => size,
+        Ok(httparse::Status::Partial) if head.len() <= MOST => return Ok(None),
+        _ => return Err("the answer is no HTTP".to_owned()),
+    };
+    if response.code != Some(101) {
+        let reason = response.reason.unwrap_or_default();
+        return Err(format!("{} {reason}", response.code.unwrap_or_default()));
+    }
+    let value = |name: &str| {
+        let mut fields = response.headers.iter();
+        let field = fields.find(|field| field.name.eq_ignore_ascii_case(name));
+        field.and_then(|field| std::str::from_utf8(field.value).ok())
+    };
+    if value("Sec-WebSocket-Accept") != Some(&answer_to(key)) {
+        return Err("the answer is to another request".to_owned());
+    }
+    match value("Sec-WebSocket-Protocol") {
+        Some(protocol) if PROTOCOLS.contains(&protocol) => Ok(Some(size)),
+        _ => Err("it does not speak MQTT".to_owned()),
+    }
 }

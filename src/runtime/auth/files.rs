@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::policy::{Acl, Chain, GuardOptions, Tokens, Users};
+use crate::policy::{Acl, Chain, GuardOptions, Scram, Tokens, Users};
 
 use super::AuthOptions;
 
@@ -131,8 +131,7 @@ impl Files {
             methods: options.methods.clone(),
             acl,
             disconnects_denied: options.disconnects_denied,
-            users,
-            secret,
+            scram: Some(Scram { users, secret }),
         };
         Ok(Loaded {
             chain: Arc::new(chain),

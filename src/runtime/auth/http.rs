@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,13 +21,15 @@ use hyper_util::rt::TokioIo;
 use ring::hmac;
 use ring::rand::SystemRandom;
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::limits::{AUTH_HTTP_BYTES, AUTH_HTTP_CACHE, AUTH_QUEUE};
-use crate::policy::{Decision, Grant, json_rules};
+use crate::policy::{Decision, Grant, json_mount_point, json_rules};
 use crate::wire::ReasonCode;
 
+use super::https::Secure;
 use super::pool::{Answers, Asked};
 
 /// Whom to ask, and how.
@@ -40,11 +43,15 @@ pub struct HttpAsker {
     pub concurrency: usize,
     /// How long an answer holds.
     pub cache: Duration,
+    /// The authorities that his certificate may come from, by https; without a file those that the system
+    /// trusts.
+    pub authorities: Option<PathBuf>,
 }
 
-/// An address of the form `http://host:port/path`.
+/// An address of the form `http://host:port/path` or `https://host:port/path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpUrl {
+    tls: bool,
     authority: String,
     host: String,
     path: String,
@@ -56,10 +63,7 @@ pub struct BadUrl;
 
 impl fmt::Display for BadUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "not of the form http://host:port/path; for https put a proxy beside the broker, whose \
-             address is on loopback",
-        )
+        f.write_str("not of the form http://host:port/path or https://host:port/path")
     }
 }
 
@@ -69,7 +73,10 @@ impl HttpUrl {
     /// # Errors
     /// If it is none.
     pub fn parse(text: &str) -> Result<Self, BadUrl> {
-        let rest = text.strip_prefix("http://").ok_or(BadUrl)?;
+        let (tls, rest) = match text.strip_prefix("https://") {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix("http://").ok_or(BadUrl)?),
+        };
         let (host, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
             None => (rest, "/"),
@@ -83,14 +90,29 @@ impl HttpUrl {
             .is_some_and(|(name, port)| !name.is_empty() && port.parse::<u16>().is_ok());
         let authority = match has_port {
             true => host.to_owned(),
-            false if host.ends_with(']') || !host.contains(':') => format!("{host}:80"),
+            false if host.ends_with(']') || !host.contains(':') => {
+                format!("{host}:{}", if tls { 443 } else { 80 })
+            }
             false => return Err(BadUrl),
         };
         Ok(Self {
+            tls,
             authority,
             host: host.to_owned(),
             path: path.to_owned(),
         })
+    }
+
+    /// Whether TLS is to be spoken.
+    pub(super) fn has_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// The name or address that a certificate must have.
+    pub(super) fn name(&self) -> &str {
+        let name = self.authority.rsplit_once(':');
+        let name = name.map_or(&*self.authority, |(name, _)| name);
+        name.trim_start_matches('[').trim_end_matches(']')
     }
 }
 
@@ -137,12 +159,13 @@ struct Shared {
     back: Sender<Asked>,
     key: hmac::Key,
     cache: Mutex<HashMap<[u8; 32], (Verdict, Instant)>>,
+    tls: Option<Secure>,
 }
 
 /// Starts the thread that asks. What it is sent comes back by `answers`, or by `back` where the chain goes
 /// on.
 pub(super) fn start(
-    asker: HttpAsker,
+    (asker, tls): (HttpAsker, Option<Secure>),
     answers: Answers,
     back: Sender<Asked>,
 ) -> io::Result<mpsc::Sender<Put>> {
@@ -154,6 +177,7 @@ pub(super) fn start(
         answers,
         back,
         cache: Mutex::default(),
+        tls,
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -219,7 +243,22 @@ impl Shared {
         let socket = TcpStream::connect(&url.authority)
             .await
             .map_err(Failure::Io)?;
-        let io = TokioIo::new(socket);
+        match &self.tls {
+            None => self.exchange(socket, body).await,
+            Some(tls) => {
+                let stream = tls.open(socket).await.map_err(Failure::Io)?;
+                self.exchange(stream, body).await
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        body: Vec<u8>,
+    ) -> Result<Verdict, Failure> {
+        let url = &self.asker.url;
+        let io = TokioIo::new(stream);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
             .await
             .map_err(Failure::Http)?;
@@ -317,10 +356,15 @@ fn answer(status: StatusCode, body: &[u8]) -> Result<Verdict, Failure> {
         None | Some(Value::Null) => None,
         Some(acl) => Some(Arc::new(json_rules(acl).ok_or(Failure::NoAnswer)?)),
     };
+    let mount_point = match body.get("mount_point") {
+        None | Some(Value::Null) => None,
+        Some(text) => Some(json_mount_point(text).ok_or(Failure::NoAnswer)?),
+    };
     Ok(Verdict::Decided(Decision::AllowAs(Box::new(Grant {
         username,
         rules,
         lifetime,
+        mount_point,
     }))))
 }
 
@@ -336,10 +380,16 @@ mod tests {
         assert_eq!(url("http://a:81"), expect("a:81", "/"));
         assert_eq!(url("http://[::1]/"), expect("[::1]:80", "/"));
         assert_eq!(url("http://[::1]:7/"), expect("[::1]:7", "/"));
+        assert_eq!(url("https://a/b"), expect("a:443", "/b"));
+        assert_eq!(url("https://a:81/b"), expect("a:81", "/b"));
+        let name = |text| HttpUrl::parse(text).unwrap().name().to_owned();
+        assert_eq!(name("https://a.example:1/"), "a.example");
+        assert_eq!(name("https://[::1]/"), "::1");
         for bad in [
             "",
             "a",
-            "https://a/",
+            "https://",
+            "ftp://a/",
             "http://",
             "http:///x",
             "http://a b/",
@@ -377,6 +427,7 @@ mod tests {
             r#"{"result":"allow","acl":"all"}"#,
             r#"{"result":"allow","acl":{"pub":["a/#/b"]}}"#,
             r#"{"result":"allow","username":7}"#,
+            r#"{"result":"allow","mount_point":"/x/"}"#,
             r#"{"result":"allow","expires_in":-1}"#,
             r#"{"result":"deny"}"#,
             r#"{"result":"ignore"}"#,

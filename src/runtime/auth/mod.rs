@@ -10,6 +10,7 @@
 
 mod files;
 mod http;
+mod https;
 mod pool;
 
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use super::mesh::Door;
 pub use files::FileError;
 use files::Files;
 pub use http::{BadUrl, HttpAsker, HttpUrl};
+use https::Secure;
 use pool::{Asked, Pool};
 
 /// Who may come in and what he may do, as an operator wants it.
@@ -143,6 +145,8 @@ impl Auth {
         };
         let patience = options.patience;
         let asker = options.http.clone();
+        let asker = asker.map(|asker| Secure::load(&asker).map(|tls| (asker, tls)));
+        let asker = asker.transpose().map_err(StartError::Https)?;
         let files = Files::new(options);
         let loaded = files.load().map_err(StartError::File)?;
         let (shards, receivers): (Vec<_>, Vec<_>) = doors.iter().map(|_| unbounded()).unzip();
@@ -202,6 +206,8 @@ impl Auth {
 pub(super) enum StartError {
     /// A file is not as it should be.
     File(FileError),
+    /// The HTTP authenticator cannot be trusted.
+    Https(String),
     /// A thread could not be started.
     Thread(std::io::Error),
 }

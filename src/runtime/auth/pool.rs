@@ -21,6 +21,7 @@ use super::super::mesh::Door;
 use super::super::sys;
 use super::News;
 use super::http::{self, HttpAsker, Put};
+use super::https::Secure;
 
 /// A question on its way.
 #[derive(Debug)]
@@ -41,14 +42,7 @@ impl Asked {
             peer,
             ..
         } = &self.question;
-        Credentials {
-            client_id,
-            username: username.as_deref(),
-            password: password.as_deref(),
-            certificate: peer.certificate_name.as_deref(),
-            listener: peer.listener,
-            address: peer.address,
-        }
+        peer.credentials(client_id, username.as_deref(), password.as_deref())
     }
 }
 
@@ -88,7 +82,7 @@ pub(super) struct Pool {
 pub(super) struct Work {
     pub(super) threads: usize,
     pub(super) patience: Duration,
-    pub(super) asker: Option<HttpAsker>,
+    pub(super) asker: Option<(HttpAsker, Option<Secure>)>,
 }
 
 /// What a thread works with.

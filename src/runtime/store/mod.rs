@@ -4,6 +4,7 @@
 //! DIR/lock                        held while a broker, or `shardmq store`, works on it
 //! DIR/store.json                  version, layout, and the identity of each journal
 //! DIR/LAYOUT/SHARD/0000002a.log   files of one journal, each as large as a segment
+//! DIR/history/NAME/….bucket       what a history stream keeps
 //! DIR/control                     where the broker that works on it is asked for a backup
 //! DIR/backup.json                 in a backup: where it ends (`backup`)
 //! DIR/damaged-LAYOUT/…            what a repair did not take over, and what it did, as it was
@@ -22,6 +23,7 @@ mod examine;
 mod export;
 mod files;
 mod forwards;
+mod history;
 mod json;
 mod manifest;
 mod mosquitto;
@@ -44,6 +46,8 @@ pub use error::StoreError;
 pub use examine::{Examined, Fault, ShardExamined};
 pub use export::Amount;
 pub use files::{Files, Loaded, Progress};
+pub(super) use history::{HistoryDisk, HistoryOptions, open as open_history};
+pub use history::{HistoryExamined, examine as examine_history};
 pub use remains::Remains;
 pub use repair::Repaired;
 

@@ -2,6 +2,7 @@
 //! while clients stay.
 
 mod certificate;
+mod client;
 mod load;
 mod watcher;
 
@@ -15,6 +16,7 @@ use crate::config::{CertificateName, ClientCertificate, TlsVersion};
 use crate::link::LinkError;
 use crate::link::tls::Session;
 
+pub use client::{ClientTls, Trust};
 pub(super) use watcher::{Told, Watcher};
 
 /// What a listener has of TLS.

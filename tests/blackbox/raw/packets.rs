@@ -55,6 +55,7 @@ pub(crate) struct Connect {
     pub(crate) clean: bool,
     pub(crate) keep_alive: u16,
     pub(crate) properties: Vec<u8>,
+    pub(crate) login: Option<(String, String)>,
     /// Flags of the will (Will Flag, QoS, Retain), then its properties, topic and payload.
     pub(crate) will: Option<(u8, Vec<u8>, String, Vec<u8>)>,
 }
@@ -68,7 +69,14 @@ impl Connect {
             keep_alive: 0,
             properties: Vec::new(),
             will: None,
+            login: None,
         }
+    }
+
+    /// A user name and a password.
+    pub(crate) fn login(mut self, user: &str, password: &str) -> Self {
+        self.login = Some((user.to_owned(), password.to_owned()));
+        self
     }
 
     /// A session that lasts: CleanSession 0, or an expiry of ten minutes.
@@ -108,6 +116,11 @@ impl Connect {
             payload.extend(properties(self.version, will_properties));
             payload.extend(field(topic));
             payload.extend(field(message));
+        }
+        if let Some((user, password)) = &self.login {
+            flags |= 0xC0;
+            payload.extend(field(user));
+            payload.extend(field(password));
         }
         let mut body = field("MQTT");
         body.extend([self.version.level(), flags]);
