@@ -87,9 +87,11 @@ impl Broker {
         data: &Path,
         environment: &[(&str, &str)],
     ) -> Self {
-        Self::launch(setup, port, fresh_folder(port), data, |command| {
+        let mut broker = Self::launch(setup, port, fresh_folder(port), data, |command| {
             command.envs(environment.iter().copied());
-        })
+        });
+        broker.wait_until_it_serves();
+        broker
     }
 
     /// Starts a broker on a disk of 100 MiB that it has for itself, a fifth of it taken.
