@@ -185,7 +185,7 @@ mod tests {
             durability(Some(&StoreOptions {
                 directory: "d".into(),
                 durable: Durable { sessions, retained },
-                interval: std::time::Duration::from_millis(250),
+                interval: Duration::from_millis(250),
                 history: Vec::new(),
             }))
         };

@@ -371,8 +371,7 @@ impl Reading<'_> {
         let wanted = self.found.seq.max(header.first)..self.scan.before.min(header.next());
         let mut whole = header.fits(records);
         if whole {
-            let mut seq = header.first;
-            for record in Records::new(header.begin, records) {
+            for (seq, record) in (header.first..).zip(Records::new(header.begin, records)) {
                 let Ok(record) = record else {
                     whole = false;
                     break;
@@ -380,7 +379,6 @@ impl Reading<'_> {
                 if wanted.contains(&seq) {
                     self.picker.pick(&record, &mut self.found.page);
                 }
-                seq += 1;
             }
         }
         if !whole {

@@ -245,13 +245,13 @@ fn live_goes_on(options: &Options, granted: u8, published: u8) {
         broker.settle();
         received.extend(publishes(&mut client));
         assert_eq!(received.len(), 1_200);
-        let mut next = [0; 3];
+        let mut next = [0_usize; 3];
         for message in received {
             assert_eq!(message.qos, granted.min(published));
-            let text = String::from_utf8(message.payload.0).unwrap();
-            let (vehicle, number) = text.split_once(':').unwrap();
-            let next = &mut next[vehicle.parse::<usize>().unwrap()];
-            assert_eq!(number.parse::<usize>().unwrap(), *next, "{vehicle}");
+            let text = String::from_utf8(message.payload.0).expect("text");
+            let (vehicle, number) = text.split_once(':').expect("a vehicle and a number");
+            let next = &mut next[vehicle.parse::<usize>().expect("a number")];
+            assert_eq!(number.parse(), Ok(*next), "{vehicle}");
             *next += 1;
         }
         assert_eq!(next, [400; 3]);
@@ -401,10 +401,10 @@ fn everything_came(watcher: Watcher, published: [usize; 3], seed: u64) {
         }
         messages.extend(more);
     }
-    let mut next = [0; 3];
+    let mut next = [0_usize; 3];
     for message in &messages {
         let text = String::from_utf8_lossy(&message.payload.0).into_owned();
-        let (vehicle, number) = text.split_once(':').unwrap();
+        let (vehicle, number) = text.split_once(':').expect("a vehicle and a number");
         let vehicle = vehicle.parse::<usize>().unwrap();
         assert_eq!(
             number,
