@@ -405,7 +405,7 @@ fn everything_came(watcher: Watcher, published: [usize; 3], seed: u64) {
     for message in &messages {
         let text = String::from_utf8_lossy(&message.payload.0).into_owned();
         let (vehicle, number) = text.split_once(':').expect("a vehicle and a number");
-        let vehicle = vehicle.parse::<usize>().unwrap();
+        let vehicle = vehicle.parse::<usize>().expect("a number");
         assert_eq!(
             number,
             next[vehicle].to_string(),
