@@ -130,6 +130,7 @@ mod tests {
             certificates: Told::default(),
             max_connections: 7,
             clock: Clock::start(),
+            backups: std::sync::Arc::default(),
         }
     }
 
