@@ -15,6 +15,7 @@
 //! | [`route`] | subscriptions, interest of other shards, shared groups, retained messages |
 //! | [`session`] | what is remembered of one client, and of one connection |
 //! | [`journal`] | what must outlive the process: records, the log, recovery |
+//! | [`history`] | what was published on chosen topics, for a while: buckets of blocks, readers |
 //! | [`stats`] | the counters of one shard |
 //! | [`shard`] | the whole broker of one core, and what it leaves to be done |
 //! | [`config`] | every key once: name, documentation, unit, default, bounds |
@@ -22,6 +23,7 @@
 
 mod chunks;
 pub mod config;
+pub mod history;
 pub mod journal;
 pub mod limits;
 pub mod link;

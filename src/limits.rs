@@ -100,6 +100,45 @@ pub const RETAINED_CHUNK_BYTES: usize = 256 * 1024;
 /// does not hold the shard: about 0.2 ms.
 pub const RETAINED_SCAN: usize = 4096;
 
+/// History streams: a set of them is one word, next to the matches of a topic.
+pub const HISTORY_STREAMS: usize = 64;
+
+/// Bytes of a block of history from which on it is written: some 250 messages of telemetry, from where on
+/// larger ones cost no less, and what is read to find one message.
+pub const HISTORY_BLOCK_BYTES: usize = 64 * 1024;
+
+/// Blocks of a stream that are being written by a shard at a time.
+pub const HISTORY_FLYING: usize = 8;
+
+/// Bytes of a stream that may wait in a shard for the disk; what is older is dropped and counted. A quarter
+/// of a second of what a shard appends at most, or a minute of a busy fleet.
+pub const HISTORY_BACKLOG_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes from which on a bucket gets no further block: an eighth of what is kept, shared out among the
+/// shards, within these two. So what cannot be removed yet is little of what is kept.
+pub const HISTORY_BUCKET_BYTES: (u64, u64) = (64 * 1024, 64 * 1024 * 1024);
+
+/// Microseconds after which a write of history that failed is tried again.
+pub const HISTORY_RETRY_US: u64 = 1_000_000;
+
+/// Bytes of history that are looked through for one page, wanted or not: about 2 ms.
+pub const HISTORY_SCAN_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Bytes of the pages that one replay holds, all lanes together, besides the last block of each.
+pub const HISTORY_PAGE_BYTES: usize = 256 * 1024;
+
+/// Replays of one session.
+pub const HISTORY_REPLAYS_PER_SESSION: usize = 16;
+
+/// Replays of the sessions of one shard: less than a megabyte each.
+pub const HISTORY_REPLAYS: usize = 1_024;
+
+/// Pages of history that a shard works on in one turn, of its own replays and for others: some 0.1 ms each.
+pub const HISTORY_PAGES_PER_TURN: usize = 8;
+
+/// Replayed messages that may wait in the queue of a session.
+pub const HISTORY_ROOM: usize = 128;
+
 /// Topics whose matches a shard remembers; about 200 bytes each where one session listens.
 pub const ROUTE_CACHE_TOPICS: usize = 65_536;
 
@@ -224,6 +263,10 @@ const _: () = {
     assert!(DEFAULT_RECEIVE_MAXIMUM > 0 && DEFAULT_MAX_INFLIGHT > 0);
     assert!(BATCH_BYTES * MESH_DEPTH <= MESH_BACKLOG_BYTES);
     assert!(RETAINED_CHUNK <= RETAINED_SCAN);
+    assert!(HISTORY_STREAMS <= u64::BITS as usize);
+    assert!(HISTORY_FLYING * HISTORY_BLOCK_BYTES < HISTORY_BACKLOG_BYTES);
+    assert!(HISTORY_BLOCK_BYTES as u64 <= HISTORY_BUCKET_BYTES.0);
+    assert!(HISTORY_PAGE_BYTES as u64 <= HISTORY_SCAN_BYTES);
     assert!(HTTP_HEAD_MS + SHARD_ANSWER_MS < HTTP_CONNECTION_MS);
     assert!(HTTP_HEAD_BYTES >= 8 * 1024); // the least that hyper takes
 };

@@ -9,6 +9,9 @@ use crate::limits::MAX_TOPIC_LEVELS;
 /// The prefix of a Shared Subscription's topic filter, section 4.8.2 of version 5.
 pub const SHARE_PREFIX: &str = "$share/";
 
+/// The prefix of a subscription to history: a range of time and a topic filter follow.
+pub const HISTORY_PREFIX: &str = "$history/";
+
 /// Why a string is no topic name or topic filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TopicError {
@@ -199,6 +202,32 @@ impl<'a> Filter<'a> {
         }
         levels.next().is_none()
     }
+
+    /// Whether every name that `other` matches is matched by this one.
+    #[must_use]
+    pub fn covers(self, other: Filter<'_>) -> bool {
+        let leads = |filter: Filter<'_>, with: &[u8]| {
+            filter
+                .0
+                .as_bytes()
+                .first()
+                .is_some_and(|first| with.contains(first))
+        };
+        if leads(other, b"$") && leads(self, b"+#") {
+            return false; // [MQTT-4.7.2-1]
+        }
+        let mut others = other.0.split('/');
+        for mine in self.0.split('/') {
+            match (mine, others.next()) {
+                ("#", _) => return true,
+                (_, None) | (_, Some("#")) => return false,
+                ("+", Some(_)) => {}
+                (mine, Some(level)) if mine == level => {}
+                _ => return false,
+            }
+        }
+        others.next().is_none()
+    }
 }
 
 /// What a SUBSCRIBE or UNSUBSCRIBE names: a filter, and the group where it is shared.
@@ -368,6 +397,45 @@ mod tests {
         }
         assert!(matches("$SYS/#", "$SYS/monitor/Clients"));
         assert!(matches("$SYS/monitor/+", "$SYS/monitor/Clients"));
+    }
+
+    #[test]
+    fn a_filter_covers_what_matches_no_more() {
+        let covers = |one: &str, other: &str| {
+            Filter::parse(one)
+                .unwrap()
+                .covers(Filter::parse(other).unwrap())
+        };
+        for (one, other) in [
+            ("#", "a/#"),
+            ("#", "#"),
+            ("#", "+/+"),
+            ("a/#", "a"),
+            ("a/#", "a/+/b"),
+            ("a/#", "a/#"),
+            ("+", "a"),
+            ("a/+", "a/+"),
+            ("$SYS/#", "$SYS/+"),
+            ("a/+/c", "a/b/c"),
+            ("+/", "a/"),
+        ] {
+            assert!(covers(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("a", "+"),
+            ("a/+", "a/#"),
+            ("+", "#"),
+            ("+/#", "#"),
+            ("#", "$SYS/x"),
+            ("+/x", "$SYS/x"),
+            ("a/b", "a"),
+            ("a", "a/b"),
+            ("a/+", "a"),
+            ("a/+/c", "a/+/+"),
+            ("#", "$SYS/#"),
+        ] {
+            assert!(!covers(one, other), "{one} {other}");
+        }
     }
 
     #[test]

@@ -26,6 +26,8 @@
 
 #[path = "blackbox/access.rs"]
 mod access;
+#[path = "blackbox/backup.rs"]
+mod backup;
 #[path = "blackbox/blocked.rs"]
 mod blocked;
 #[path = "blackbox/broker.rs"]
@@ -36,6 +38,8 @@ mod crash;
 mod disk;
 #[path = "blackbox/foreign.rs"]
 mod foreign;
+#[path = "blackbox/history.rs"]
+mod history;
 #[path = "blackbox/install.rs"]
 mod install;
 #[path = "blackbox/mosquitto.rs"]

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules, lowest first, as `src/lib.rs` and `ARCHITECTURE.md` have them.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "limits", "time", "chunks", "topic", "wire", "link", "policy", "message", "route", "session",
-    "journal", "stats", "shard", "config", "runtime", "cli",
+    "journal", "history", "stats", "shard", "config", "runtime", "cli",
 ];
 
 /// Modules that may reach outside.

@@ -6,6 +6,7 @@
 #[path = "../../tests/simulation/client/mod.rs"]
 mod client;
 #[path = "../../tests/simulation/mutation.rs"]
+#[expect(dead_code, reason = "no bugs are planted here")]
 mod mutation;
 #[path = "../../tests/simulation/operation.rs"]
 mod operation;
@@ -14,6 +15,7 @@ mod oracle;
 #[path = "../../tests/simulation/random.rs"]
 mod random;
 #[path = "../../tests/simulation/simulation.rs"]
+#[expect(dead_code, reason = "no seeds are run here, and nothing is counted")]
 mod simulation;
 #[path = "../../tests/simulation/world/mod.rs"]
 mod world;

@@ -39,7 +39,7 @@ pub(super) enum Command {
     PrintMetrics,
     /// Write password files; takes the options of mosquitto_passwd
     Passwd(PasswdArgs),
-    /// Verify, dump, export, import or repair a data directory, while no broker runs on it
+    /// Back up, verify, dump, export, import or repair a data directory
     Store(StoreArgs),
     /// Publish messages; takes the options of mosquitto_pub
     Pub(PubArgs),

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use shardmq::config::Config;
 use shardmq::runtime::{Listening, Started, StoreOptions};
@@ -38,7 +39,18 @@ impl fmt::Display for Banner<'_> {
         line(f, "telling", &http)?;
         line(f, "room", &format!("{max_connections} connections"))?;
         line(f, "access", &access(listeners, self.config))?;
-        write!(f, "  {:<11}{}", "durability", durability(self.store))
+        write!(f, "  {:<11}{}", "durability", durability(self.store))?;
+        for history in &self.config.history {
+            let (name, filter) = (&history.name, &history.filter);
+            let kept = Duration::from_secs(history.keep.into());
+            let size = history.keep_bytes >> 20;
+            write!(
+                f,
+                "\n  {:<11}{name}: {filter} for {kept:?}, {size} MiB",
+                "history"
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -173,7 +185,8 @@ mod tests {
             durability(Some(&StoreOptions {
                 directory: "d".into(),
                 durable: Durable { sessions, retained },
-                interval: std::time::Duration::from_millis(250),
+                interval: Duration::from_millis(250),
+                history: Vec::new(),
             }))
         };
         use Durability::{Always, Interval, Off};

@@ -23,6 +23,8 @@ pub(super) enum LoadError {
     Wrong(Vec<ConfigError>),
     /// The address of the HTTP authenticator is none.
     BadUrl(String, BadUrl),
+    /// History is to be kept, and nothing else.
+    NoDirectory(String),
     /// Nobody could come in by this listener.
     Closed(Box<Listener>),
 }
@@ -87,6 +89,9 @@ pub(super) fn open(config: Config) -> Result<Config, LoadError> {
     if let (false, Err(error)) = (url.is_empty(), HttpUrl::parse(url)) {
         return Err(LoadError::BadUrl(url.clone(), error));
     }
+    if let (None, Some(history)) = (&config.data_dir, config.history.first()) {
+        return Err(LoadError::NoDirectory(history.name.clone()));
+    }
     let closed = |listener: &&Listener| listener.is_closed(&config.auth);
     match config.listeners.iter().find(closed) {
         Some(listener) => Err(LoadError::Closed(Box::new(listener.clone()))),
@@ -139,6 +144,11 @@ impl fmt::Display for LoadError {
                 write!(f, "the configuration {} is not UTF-8 text", path.display())
             }
             Self::BadUrl(url, error) => write!(f, "`auth.http_url`: `{url}` is {error}"),
+            Self::NoDirectory(name) => write!(
+                f,
+                "the history stream `{name}` needs a data directory: set data_dir or --data-dir, and leave \
+                 out --ephemeral; or leave out [[history]]"
+            ),
             Self::Closed(listener) => write!(
                 f,
                 "nobody could come in by the listener `{}` on {}: others reach it, and there is no \

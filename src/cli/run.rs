@@ -4,8 +4,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use shardmq::config::{
-    ClientCertificate, Config, DeniedPublish, Http, Listener, ListenerType, Net,
+    ClientCertificate, Config, DeniedPublish, History, Http, Listener, ListenerType, Net,
 };
+use shardmq::history::Stream;
 use shardmq::link::ws;
 use shardmq::policy::{Entrance, TokenOptions};
 use shardmq::runtime::{
@@ -26,6 +27,9 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     };
     if let Err(error) = logging::start(&config.log, args) {
         return fail(error);
+    }
+    if !config.huge_pages {
+        runtime::refuse_huge_pages();
     }
     let mut options = options(&config);
     if let (Some(http), Some(_)) = (&mut options.http, args.http) {
@@ -122,7 +126,20 @@ fn store(config: &Config) -> Option<StoreOptions> {
             retained: durability.retained,
         },
         interval: Duration::from_micros(durability.interval.into()),
+        history: config.history.iter().map(stream).collect(),
     })
+}
+
+fn stream(history: &History) -> Stream {
+    let micros = |seconds: u32| u64::from(seconds) * 1_000_000;
+    Stream {
+        name: history.name.clone(),
+        filter: history.filter.clone(),
+        keep: micros(history.keep),
+        keep_bytes: history.keep_bytes,
+        bucket: micros(history.bucket),
+        interval: history.interval.into(),
+    }
 }
 
 /// Whether the certificates of all listeners are of use, without using them.

@@ -6,9 +6,14 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Origin, Problem};
-use super::schema::{ClientCertificate, Config, Listener, ListenerType, SECTIONS, Section};
+use super::schema::{
+    ClientCertificate, Config, History, Listener, ListenerType, SECTIONS, Section,
+};
 use super::value::{Key, Raw};
+use crate::history::range;
+use crate::limits::HISTORY_STREAMS;
 use crate::policy::{Method, MountPoint};
+use crate::topic::{Filter, SHARE_PREFIX};
 
 use super::{ENVIRONMENT_PREFIX, FORMAT_VERSION, suggest};
 
@@ -101,6 +106,9 @@ impl Layers {
         if name == "listener" {
             return self.listeners(file, origin, value);
         }
+        if name == "history" {
+            return self.histories(file, origin, value);
+        }
         if let Some((section, keys)) = SECTIONS.iter().find(|(section, _)| *section == name) {
             let DeValue::Table(table) = value.get_ref() else {
                 let header = section_header(section);
@@ -175,6 +183,43 @@ impl Layers {
         self.config.listeners = listeners;
     }
 
+    fn histories(&mut self, file: &File<'_>, origin: Origin, value: &Spanned<DeValue<'_>>) {
+        let not_a_section = Problem::NotASection {
+            header: section_header("history"),
+        };
+        let DeValue::Array(array) = value.get_ref() else {
+            return self.note(origin, "history", not_a_section);
+        };
+        self.config.history.clear();
+        for (index, element) in array.iter().enumerate() {
+            let start = file.at(element.span().start);
+            let DeValue::Table(table) = element.get_ref() else {
+                self.note(start, "history", not_a_section.clone());
+                continue;
+            };
+            let mut history = History {
+                name: format!("history{}", index + 1),
+                ..History::default()
+            };
+            self.origins.insert(format!("history.{index}"), start);
+            for (key, value) in table {
+                let name = key.get_ref().as_ref();
+                if !History::KEYS.iter().any(|key| key.name == name) {
+                    let problem = unknown_key(name, "in a [[history]] table", History::KEYS);
+                    self.note(file.at(key.span().start), name, problem);
+                    continue;
+                }
+                let at = file.at(value.span().start);
+                self.origins
+                    .insert(format!("history.{index}.{name}"), at.clone());
+                if let Err(problem) = history.set(name, raw(value.get_ref())) {
+                    self.note(at, &format!("history.{name}"), problem);
+                }
+            }
+            self.config.history.push(history);
+        }
+    }
+
     fn listener(
         &mut self,
         file: &File<'_>,
@@ -230,6 +275,13 @@ impl Layers {
         match parts.as_slice() {
             [name] => self.variable_in(origin, "", Config::KEYS, name, value),
             ["listener", listener, name] => self.variable_of(origin, listener, name, value),
+            ["history", stream, name] => self.variable_of_history(origin, stream, name, value),
+            ["history", ..] => {
+                let text = "a history stream is named between: SHARDMQ__HISTORY__FLEET__FILTER sets \
+                            `filter` of the stream `fleet`";
+                let text = text.to_owned();
+                self.note(origin, "", Problem::Conflict { text });
+            }
             ["listener", ..] => {
                 let text = "a listener is named between: SHARDMQ__LISTENER__LOCAL__BIND sets `bind` \
                             of the listener `local`";
@@ -305,6 +357,34 @@ impl Layers {
         }
     }
 
+    /// A key of the history stream of that name; there is a new one if none has it.
+    fn variable_of_history(&mut self, origin: Origin, stream: &str, name: &str, value: &str) {
+        if !History::KEYS.iter().any(|key| key.name == name) {
+            let problem = unknown_key(name, "in a [[history]] table", History::KEYS);
+            return self.note(origin, name, problem);
+        }
+        let same = |known: &str| known.to_ascii_lowercase().replace('-', "_") == stream;
+        let streams = &mut self.config.history;
+        let index = match streams.iter().position(|known| same(&known.name)) {
+            Some(index) => index,
+            None => {
+                streams.push(History {
+                    name: stream.to_owned(),
+                    ..History::default()
+                });
+                streams.len() - 1
+            }
+        };
+        self.origins
+            .insert(format!("history.{index}.{name}"), origin.clone());
+        self.origins
+            .entry(format!("history.{index}"))
+            .or_insert_with(|| origin.clone());
+        if let Err(problem) = streams[index].set(name, Raw::Bare(value)) {
+            self.note(origin, &format!("history.{name}"), problem);
+        }
+    }
+
     fn set(&mut self, origin: Origin, section: &str, name: &str, raw: Raw<'_>) {
         let full = if section.is_empty() {
             name.to_owned()
@@ -366,6 +446,43 @@ impl Layers {
         }
         for index in 0..self.config.listeners.len() {
             self.relations_of(index);
+        }
+        self.relations_of_history();
+    }
+
+    /// What history streams must have to do with each other.
+    fn relations_of_history(&mut self) {
+        let mut names = HashSet::new();
+        let mut wrong = Vec::new();
+        for (index, history) in self.config.history.iter().enumerate() {
+            if !names.insert(history.name.to_ascii_lowercase()) {
+                let value = format!("`{}`", history.name);
+                let what = "name";
+                wrong.push((index, what, Problem::Duplicate { what, value }));
+            }
+            let filter = history.filter.as_str();
+            if filter.is_empty() {
+                let example = "filter = \"vehicle/+/telemetry\"".to_owned();
+                wrong.push((index, "filter", Problem::Missing { example }));
+            } else if filter.starts_with(SHARE_PREFIX) || filter.starts_with(range::PREFIX) {
+                let text = "topics are kept as they are published: neither $share nor $history";
+                let text = text.to_owned();
+                wrong.push((index, "filter", Problem::Conflict { text }));
+            } else if Filter::parse(filter).is_err() {
+                let text = format!("`{filter}` is no topic filter");
+                wrong.push((index, "filter", Problem::Conflict { text }));
+            }
+            if index == HISTORY_STREAMS {
+                let text = format!("there may be {HISTORY_STREAMS} history streams");
+                wrong.push((index, "name", Problem::Conflict { text }));
+            }
+        }
+        for (index, key, problem) in wrong {
+            let origin = match self.origin(&format!("history.{index}.{key}")) {
+                Origin::Default => self.origin(&format!("history.{index}")),
+                written => written,
+            };
+            self.note(origin, &format!("history.{key}"), problem);
         }
     }
 
@@ -508,6 +625,7 @@ fn section_header(section: &str) -> &'static str {
         "limits" => "[limits]",
         "net" => "[net]",
         "log" => "[log]",
+        "history" => "[[history]]",
         _ => "[[listener]]",
     }
 }

@@ -24,7 +24,7 @@ mod value;
 pub use error::{ConfigError, Origin, Problem};
 pub use schema::{
     Anonymous, Auth, CertificateName, ClientCertificate, Config, DeniedPublish, Driver, Durable,
-    Http, Limits, Listener, ListenerType, Log, LogFormat, LogLevel, Mqtt, Net, TlsVersion,
+    History, Http, Limits, Listener, ListenerType, Log, LogFormat, LogLevel, Mqtt, Net, TlsVersion,
 };
 pub use value::{Bounds, FileMode, Key, Kind, Unit};
 

@@ -1,6 +1,8 @@
 //! The configuration as a file: every key with its documentation, its bounds and its value.
 
-use super::schema::{Auth, Config, Durable, Http, Limits, Listener, Log, Mqtt, Net, Section};
+use super::schema::{
+    Auth, Config, Durable, History, Http, Limits, Listener, Log, Mqtt, Net, Section,
+};
 use super::value::Key;
 
 /// Characters of a line.
@@ -31,21 +33,50 @@ impl Config {
         section(&mut out, "[net]", &self.net, &Net::default());
         section(&mut out, "[http]", &self.http, &Http::default());
         section(&mut out, "[log]", &self.log, &Log::default());
+        for (index, history) in self.history.iter().enumerate() {
+            if index == 0 {
+                section(&mut out, "[[history]]", history, &History::default());
+            } else {
+                more(&mut out, "[[history]]", history);
+            }
+        }
+        if self.history.is_empty() {
+            // There is none by default: shown as it would be.
+            let mut shown = String::new();
+            let (example, default) = (History::default(), History::default());
+            section(&mut shown, "[[history]]", &example, &default);
+            for line in shown.lines() {
+                let mark = if line.is_empty() || line.starts_with('#') {
+                    ""
+                } else {
+                    "# "
+                };
+                out.push_str(mark);
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
         for (index, listener) in self.listeners.iter().enumerate() {
             if index == 0 {
                 section(&mut out, "[[listener]]", listener, &Listener::default());
             } else {
-                out.push_str("[[listener]]\n");
-                for key in Listener::KEYS {
-                    assign(&mut out, key, listener);
-                }
-                out.push('\n');
+                more(&mut out, "[[listener]]", listener);
             }
         }
         out.truncate(out.trim_end().len());
         out.push('\n');
         out
     }
+}
+
+/// One more table of a kind, without the documentation.
+fn more<S: Section>(out: &mut String, header: &str, values: &S) {
+    out.push_str(header);
+    out.push('\n');
+    for key in S::KEYS {
+        assign(out, key, values);
+    }
+    out.push('\n');
 }
 
 fn section<S: Section>(out: &mut String, header: &str, values: &S, default: &S) {

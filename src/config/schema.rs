@@ -123,6 +123,9 @@ section! {
         /// is made if it is not there; one broker at a time works in it. "" for none: all ends with
         /// the process.
         data_dir: Option<PathBuf> = Some(PathBuf::from("shardmq-data")), Kind::Directory, restart;
+        /// Whether the kernel may give memory in pages of 2 MiB. It clears each of them while a shard
+        /// waits, and gives a small broker more than it uses.
+        huge_pages: bool = false, Kind::Switch, restart;
         + /// The limits and abilities of the protocol, told to each client that can hear them.
         mqtt: Mqtt = Mqtt::default();
         + /// Who may come in, and who may do what.
@@ -137,6 +140,8 @@ section! {
         http: Http = Http::default();
         + /// What is logged and how.
         log: Log = Log::default();
+        + /// What is kept of what was published, for a while.
+        history: Vec<History> = Vec::new();
         + /// Where clients connect; at least one.
         listeners: Vec<Listener> = vec![Listener::default()];
     }
@@ -422,6 +427,32 @@ section! {
         retained: Durability = Durability::Always, Kind::Choice(Durability::WORDS), restart;
         /// How long "interval" is.
         interval: u32 = 100_000,
+            Kind::Number(Unit::Microseconds, Bounds { least: 1_000, greatest: 60_000_000 }), restart;
+    }
+}
+
+section! {
+    /// A history stream: what was published on topics that match a filter is kept in the data_dir for a
+    /// while, and a subscription to $history/RANGE/FILTER gets it again, in order: $history/-24h/# what
+    /// came in the last day, $history/-24h../# that and what comes from now on. RANGE is FROM,
+    /// FROM.. or FROM..TO; each is so long ago (-90s, -15m, -24h, -7d), a time such as
+    /// 2026-11-21T08:30:00Z, or seconds since 1970. As many [[history]] tables as you like, up to 64.
+    pub struct History {
+        /// Name in logs and in the environment, and of its directory: history/NAME in the data_dir.
+        name: String = String::from("history"), Kind::Word, restart;
+        /// The topics that are kept, as a topic filter such as "vehicle/+/telemetry". A subscription
+        /// to history must match nothing else.
+        filter: String = String::new(), Kind::Text, restart;
+        /// How long it is kept. It goes by whole buckets, so a bucket longer at most.
+        keep: u32 = 86_400, seconds(1, 3_660 * 86_400), restart;
+        /// Bytes that it may take on disk, all shards together; then the oldest buckets go. Buckets that
+        /// are still written to may take some 10 % more.
+        keep_bytes: u64 = 1024 * MIB, bytes(MIB, 64 * TIB), restart;
+        /// The span of time of a bucket: the file that is removed as a whole.
+        bucket: u32 = 3_600, seconds(1, 366 * 86_400), restart;
+        /// After how long it is written and synced. A power cut costs what came since, and so does a
+        /// crash of the broker; an acknowledgement says nothing about history.
+        interval: u32 = 1_000_000,
             Kind::Number(Unit::Microseconds, Bounds { least: 1_000, greatest: 60_000_000 }), restart;
     }
 }

@@ -109,9 +109,12 @@ pub(super) fn key(found: &str, place: &str, known: &[&'static str]) -> Option<St
 
 /// For a section that does not exist.
 pub(super) fn section(found: &str) -> Option<String> {
-    let names = SECTIONS.iter().map(|(name, _)| *name).chain(["listener"]);
+    let names = SECTIONS
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(["listener", "history"]);
     match nearest(found, names) {
-        Some("listener") => Some("did you mean [[listener]]?".to_owned()),
+        Some(name @ ("listener" | "history")) => Some(format!("did you mean [[{name}]]?")),
         Some(name) => Some(format!("did you mean [{name}]?")),
         None => elsewhere(found),
     }

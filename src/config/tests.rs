@@ -1,4 +1,4 @@
-use super::schema::{SECTIONS, Section};
+use super::schema::{History, SECTIONS, Section};
 use super::*;
 
 fn errors(text: &str) -> Vec<String> {
@@ -31,6 +31,72 @@ fn all_keys() -> Vec<(String, &'static Key)> {
         .iter()
         .map(|key| (format!("listener.{}", key.name), key));
     top.chain(sections).chain(listener).collect()
+}
+
+#[test]
+fn history_streams_are_read_printed_and_overridden() {
+    let text = "[[history]]\nname = 'fleet'\nfilter = 'vehicle/+/telemetry'\nkeep = '2 h'\n\
+                [[history]]\nfilter = '#'\nkeep_bytes = '5 MiB'\nbucket = 1\ninterval = '1 ms'\n";
+    let config = Config::parse(text, "a.toml").unwrap();
+    assert_eq!(config.history[0].keep, 7_200);
+    assert_eq!(config.history[1].name, "history2");
+    assert_eq!(
+        (config.history[1].interval, config.history[1].bucket),
+        (1_000, 1)
+    );
+    assert_eq!(Config::parse(&config.print(), "printed").unwrap(), config);
+    for key in History::KEYS {
+        let printed = Config::default().print();
+        assert!(
+            printed.contains(&format!("\n# {} = ", key.name)),
+            "{}",
+            key.name
+        );
+        for line in key.doc {
+            assert!(printed.contains(line.trim()), "{line}");
+        }
+        let variable = format!("SHARDMQ__HISTORY__FLEET__{}", key.name.to_ascii_uppercase());
+        let value = match key.name {
+            "filter" => "a/b",
+            "name" => "other",
+            _ => "1 s",
+        };
+        let variables = [(variable, value.replace("1 s", "5000000"))];
+        let changed = Config::load(Some((text, "a.toml")), variables).unwrap();
+        assert_ne!(changed.history[0], config.history[0], "{}", key.name);
+        assert_eq!(changed.history[1], config.history[1]);
+    }
+}
+
+#[test]
+fn a_history_stream_that_cannot_be_is_refused() {
+    for (text, expected) in [
+        ("[[history]]\nname = 'x'\n", "a.toml:1:1: `history.filter`:"),
+        (
+            "[[history]]\nfilter = 'a#'\n",
+            "a.toml:2:10: `history.filter`: `a#` is no topic filter",
+        ),
+        (
+            "[[history]]\nfilter = '$share/g/a'\n",
+            "neither $share nor $history",
+        ),
+        ("[history]\nfilter = 'a'\n", "write [[history]]"),
+        (
+            "[[history]]\nfilter = 'a'\nkeep_days = 3\n",
+            "unknown key `keep_days` in a [[history]] table",
+        ),
+        (
+            "[[history]]\nname = 'a/b'\nfilter = 'a'\n",
+            "`history.name`",
+        ),
+        (
+            "[[history]]\nname = 'a'\nfilter = 'a'\n[[history]]\nname = 'A'\nfilter = 'b'\n",
+            "a.toml:5:8: `history.name`:",
+        ),
+    ] {
+        let told = error(text);
+        assert!(told.contains(expected), "{told}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ pub struct Malformed;
 
 /// Appends `value` in 7 bits a byte, lowest first.
 #[inline]
-pub(super) fn put_number(value: u64, out: &mut Vec<u8>) {
+pub(crate) fn put_number(value: u64, out: &mut Vec<u8>) {
     let mut rest = value;
     while rest >= 0x80 {
         out.push((rest as u8) | 0x80);
@@ -16,48 +16,48 @@ pub(super) fn put_number(value: u64, out: &mut Vec<u8>) {
 }
 
 /// Bytes that [`put_number`] appends.
-pub(super) const fn number_size(value: u64) -> usize {
+pub(crate) const fn number_size(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
 /// Appends `value`, small ones of either sign in few bytes.
 #[inline]
-pub(super) fn put_signed(value: i64, out: &mut Vec<u8>) {
+pub(crate) fn put_signed(value: i64, out: &mut Vec<u8>) {
     put_number(((value << 1) ^ (value >> 63)).cast_unsigned(), out);
 }
 
 /// Appends `bytes` behind their length.
-pub(super) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     put_number(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
 }
 
 /// Bytes that are read from the front.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    pub(super) fn rest(self) -> &'a [u8] {
+    pub(crate) fn rest(self) -> &'a [u8] {
         self.0
     }
 
-    pub(super) fn is_empty(self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self.0.is_empty()
     }
 
     #[inline]
-    pub(super) fn byte(&mut self) -> Result<u8, Malformed> {
+    pub(crate) fn byte(&mut self) -> Result<u8, Malformed> {
         let (&first, rest) = self.0.split_first().ok_or(Malformed)?;
         self.0 = rest;
         Ok(first)
     }
 
     #[inline]
-    pub(super) fn number(&mut self) -> Result<u64, Malformed> {
+    pub(crate) fn number(&mut self) -> Result<u64, Malformed> {
         let first = self.byte()?;
         if first < 0x80 {
             return Ok(first.into());
@@ -79,28 +79,28 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    pub(super) fn narrow<T: TryFrom<u64>>(&mut self) -> Result<T, Malformed> {
+    pub(crate) fn narrow<T: TryFrom<u64>>(&mut self) -> Result<T, Malformed> {
         T::try_from(self.number()?).map_err(|_| Malformed)
     }
 
     #[inline]
-    pub(super) fn signed(&mut self) -> Result<i64, Malformed> {
+    pub(crate) fn signed(&mut self) -> Result<i64, Malformed> {
         let number = self.number()?;
         Ok((number >> 1).cast_signed() ^ -(number & 1).cast_signed())
     }
 
-    pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let (taken, rest) = self.0.split_at_checked(count).ok_or(Malformed)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    pub(super) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
         let count = self.narrow()?;
         self.take(count)
     }
 
-    pub(super) fn text(&mut self) -> Result<&'a str, Malformed> {
+    pub(crate) fn text(&mut self) -> Result<&'a str, Malformed> {
         simdutf8::basic::from_utf8(self.bytes()?).map_err(|_| Malformed)
     }
 }

@@ -12,15 +12,20 @@
 //! - The file of a freed segment is written to again only after a frame is on disk that names a younger
 //!   segment as the oldest. Otherwise a cut could destroy an acknowledgement in it while the log still
 //!   begins before the message that it acknowledged.
+//! - A copy is a prefix of the log, as a cut of the power leaves one: up to a frame behind which nothing was
+//!   written when it was begun ([`Log::cut`]). What was written is not changed, so the log goes on while it
+//!   is copied, and only the use of these files for something else waits.
 //! - A file is synced with the last frame that it gets, whatever the policy. So frames that are
 //!   missing after a cut are the last ones.
 
 use std::collections::VecDeque;
 
+use super::copying::Copying;
 use super::frame::{FrameBuffer, HEADER_BYTES, Header, padded};
 use super::index::{Place, SEGMENTS};
 use super::types::{
-    BLOCK, Failure, FileId, Identity, ItemId, MAX_SEGMENT_BYTES, Position, Refused, Settings, Sync,
+    BLOCK, Cut, Failure, FileId, Identity, ItemId, MAX_SEGMENT_BYTES, Position, Refused, Settings,
+    Sync,
 };
 
 /// A frame to be written. The caller owns its memory until it gives it back by
@@ -99,6 +104,9 @@ pub(super) struct Log {
     in_flight: Option<Position>,
     /// Segment and offset of the first byte that is not written.
     written: (u64, u32),
+    /// The last frame that is.
+    last_written: Position,
+    copying: Copying,
     durable: Position,
     /// The number of the oldest segment.
     pub(super) first: u64,
@@ -154,6 +162,8 @@ impl Log {
             sealed: VecDeque::new(),
             in_flight: None,
             written,
+            last_written: found.position,
+            copying: Copying::default(),
             durable: found.position,
             first,
             segments,
@@ -305,7 +315,8 @@ impl Log {
     // The disk.
 
     pub(super) fn next_write(&mut self) -> Option<Write> {
-        if self.failure.is_some() || self.in_flight.is_some() {
+        let frozen = self.copying.is_frozen(self.last_written);
+        if self.failure.is_some() || self.in_flight.is_some() || frozen {
             return None;
         }
         if self.sealed.is_empty() && (self.open.len() > HEADER_BYTES || self.wanted) {
@@ -360,6 +371,7 @@ impl Log {
             Ok(()) => {
                 let size = write.bytes().len() as u32;
                 self.written = (write.segment, write.offset + size);
+                self.last_written = write.position;
                 if write.sync {
                     self.durable = write.position;
                     self.release();
@@ -398,11 +410,19 @@ impl Log {
             && position <= self.durable
         {
             self.releasing.pop_front();
-            if self.free.len() < self.settings.spare_files as usize {
-                self.free.push(file);
-            } else {
-                self.removable.push(file);
-            }
+            self.retire(file);
+        }
+    }
+
+    /// Nothing in the file counts any longer.
+    fn retire(&mut self, file: FileId) {
+        if self.copying.holds(file) {
+            return;
+        }
+        if self.free.len() < self.settings.spare_files as usize {
+            self.free.push(file);
+        } else {
+            self.removable.push(file);
         }
     }
 
@@ -437,6 +457,7 @@ impl Log {
             self.free.push(file);
         } else {
             self.removable.push(file); // whatever there is of it
+            self.unpin_all(); // a copy gives way
         }
     }
 
@@ -473,6 +494,49 @@ impl Log {
     fn segment_mut(&mut self, short: u64) -> Option<&mut Segment> {
         let index = self.segment_index(short);
         self.segments.get_mut(index)
+    }
+
+    // Copies.
+
+    pub(super) fn freeze(&mut self) {
+        self.copying.freeze(self.position());
+    }
+
+    pub(super) fn copying(&mut self) -> &mut Copying {
+        &mut self.copying
+    }
+
+    /// What is written, if nothing more is for now.
+    pub(super) fn cut(&self) -> Option<Cut> {
+        let at_rest = self.failure.is_none() && self.in_flight.is_none();
+        if !at_rest || !self.copying.is_frozen(self.last_written) {
+            return None;
+        }
+        // The last frame that is written does not know yet that these were freed.
+        let freed = self.releasing.iter();
+        let freed = freed.filter(|(position, _)| *position > self.last_written);
+        let freed = freed.map(|&(_, file)| (file, self.settings.segment_bytes));
+        let (newest, end) = self.written;
+        let segments = (self.first..=newest).zip(&self.segments);
+        let segments = segments.filter_map(|(number, segment)| {
+            let bytes = if number == newest { end } else { segment.used };
+            Some((segment.file?, bytes))
+        });
+        Some(Cut {
+            position: self.last_written,
+            files: freed.chain(segments).collect(),
+        })
+    }
+
+    pub(super) fn unpin(&mut self, file: FileId) -> bool {
+        let (pinned, held) = self.copying.unpin(file);
+        held.into_iter().for_each(|file| self.retire(file));
+        pinned
+    }
+
+    pub(super) fn unpin_all(&mut self) {
+        let held = self.copying.unpin_all();
+        held.into_iter().for_each(|file| self.retire(file));
     }
 
     // Getters.

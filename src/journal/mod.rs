@@ -48,6 +48,9 @@
 //! is appended to new journals under identities of their own; the old files are removed when the new ones
 //! are durable.
 //!
+//! For a copy while it goes on, [`Journal::freeze`], then [`Journal::cut`] until it gives one, [`Journal::pin`],
+//! [`Journal::thaw`]; the files are read, [`Journal::unpin`] for each.
+//!
 //! # Invariants
 //!
 //! - Nothing is acknowledged that is not on disk; after a failed write or sync nothing is, ever again.
@@ -57,7 +60,8 @@
 //!   no longer counts its old content (`log`).
 //! - Damage inside what was on disk is an error that names file and offset, never a shorter journal.
 
-mod codec;
+pub(crate) mod codec;
+mod copying;
 mod fetch;
 mod frame;
 mod index;
@@ -87,9 +91,10 @@ pub use restored::{
 pub use salvage::{Extent, Loss, Part, Salvage, Salvaged, Survey, for_each_in};
 pub use state::{Journal, Retention};
 pub use types::{
-    BLOCK, Copied, Damage, Deadline, Defect, Errands, Exchange, Failure, FileId, ForwardDetails,
-    Identity, ItemId, MAX_SEGMENT_BYTES, MAX_SESSIONS, Position, Recipient, Refused,
-    SessionDetails, SessionNumber, Settings, StoredMessage, SubscriptionDetails, Sync, WillDetails,
+    BLOCK, Copied, Cut, Damage, Deadline, Defect, Errands, Exchange, Failure, FileId,
+    ForwardDetails, Identity, ItemId, MAX_SEGMENT_BYTES, MAX_SESSIONS, Position, Recipient,
+    Refused, SessionDetails, SessionNumber, Settings, StoredMessage, SubscriptionDetails, Sync,
+    WillDetails,
 };
 
 /// Calls `each` with every record of the frame that `header` and `records` came from.

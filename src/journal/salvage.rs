@@ -229,6 +229,7 @@ impl Survey {
             offset: broken.offset,
             what: Defect::FrameLost,
         });
+        let counted = Counted::new(segments.values().flatten());
         let lost = self.broken.iter().filter(|broken| {
             let file = segments
                 .get(&broken.segment)
@@ -236,6 +237,7 @@ impl Survey {
             (head..=last).contains(&broken.segment)
                 && broken.position <= reached
                 && broken.file == file
+                && counted.lack(broken)
         });
         add_broken(lost, &mut parts, self.settings.segment_bytes);
         Salvage {
@@ -279,6 +281,34 @@ impl Survey {
     }
 }
 
+/// The frames that count.
+struct Counted {
+    positions: HashSet<u64>,
+    /// Of each run, where it began, as far as that is known.
+    runs: BTreeMap<u32, u64>,
+}
+
+impl Counted {
+    fn new<'a>(frames: impl Iterator<Item = &'a Header>) -> Self {
+        let (mut positions, mut runs) = (HashSet::new(), BTreeMap::new());
+        for Header { position, run, .. } in frames {
+            positions.insert(position.0);
+            let begun = runs.entry(*run).or_insert(position.0);
+            *begun = (*begun).min(position.0);
+        }
+        Self { positions, runs }
+    }
+
+    /// Whether a damaged frame is one that they lack. If another one stands in its position, or if a later
+    /// run began before it, then it was never finished, and what it says never happened: its items have
+    /// numbers that others were given.
+    fn lack(&self, broken: &Header) -> bool {
+        let mut later = self.runs.range(broken.run.saturating_add(1)..);
+        !self.positions.contains(&broken.position.0)
+            && !later.any(|(_, begun)| *begun <= broken.position.0)
+    }
+}
+
 /// Takes damaged frames in where no whole one stands.
 fn add_broken<'a>(
     broken: impl Iterator<Item = &'a Header>,
@@ -296,6 +326,12 @@ fn add_broken<'a>(
             continue;
         }
         let after = parts.get(at).map(|part| part.header);
+        // Of a torn header the half of an older frame may be left: it is believed where it fits.
+        let fits = before.is_none_or(|before| before.header.position < header.position)
+            && after.is_none_or(|after| header.position < after.position);
+        if !fits {
+            continue;
+        }
         let after = after.filter(|after| after.segment == header.segment);
         added.push(Part {
             header: *header,

@@ -206,6 +206,15 @@ pub struct Exchange {
     pub received: bool,
 }
 
+/// What a copy of a journal is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The last frame in it.
+    pub position: Position,
+    /// Files, and how many bytes at the begin of each; oldest first.
+    pub files: Vec<(FileId, u32)>,
+}
+
 /// Why something was not appended. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {

@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use super::rules::is_level;
 use crate::limits::{MAX_MOUNT_POINT, MAX_STRING};
-use crate::topic::{Name, SHARE_PREFIX, TopicError};
+use crate::topic::{HISTORY_PREFIX, Name, SHARE_PREFIX, TopicError};
 
 /// A mount point as it is configured: `%c` and `%u` in it stand for the client id and the user name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,9 +138,16 @@ impl Mount {
         Name::parse(whole)
     }
 
-    /// The whole of a filter that the client names, `$share` in front. What is no filter stays none.
+    /// The whole of a filter that the client names, `$share` or `$history` in front. What is no filter stays
+    /// none.
     #[must_use]
     pub fn filter(&self, text: &str) -> String {
+        let history = text.strip_prefix(HISTORY_PREFIX);
+        if let Some((range, filter)) = history.and_then(|rest| rest.split_once('/'))
+            && !filter.is_empty()
+        {
+            return format!("{HISTORY_PREFIX}{range}/{}{filter}", self.0);
+        }
         let shared = text.strip_prefix(SHARE_PREFIX);
         match shared.and_then(|rest| rest.split_once('/')) {
             // The empty filter is none, with a mount before it too.

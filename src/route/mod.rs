@@ -38,7 +38,7 @@ pub use receiver::{Receiver, SessionKey};
 pub use retained::{Retained, Scan, ScanBudget};
 pub use shards::{ShardId, ShardSet};
 
-use crate::limits::MAX_SHARDS;
+use crate::limits::{HISTORY_STREAMS, MAX_SHARDS};
 use crate::topic::{Filter, Name};
 use cache::Cache;
 use filters::Filters;
@@ -55,6 +55,25 @@ pub struct Matches {
     pub remote: ShardSet,
     /// The groups that want it, ascending.
     pub groups: Box<[GroupKey]>,
+    /// The history streams that keep it.
+    pub streams: StreamSet,
+}
+
+/// History streams, by their place in the configuration: one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamSet(u64);
+
+impl StreamSet {
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Those in it, the first ones first.
+    pub fn iter(self) -> impl Iterator<Item = usize> {
+        (0..HISTORY_STREAMS).filter(move |stream| self.0 & (1 << stream) != 0)
+    }
 }
 
 /// What [`Routes::subscribe`] found.
@@ -91,6 +110,8 @@ pub struct Routes {
     found: Vec<u32>,
     subscriptions: usize,
     memberships: [usize; MAX_SHARDS],
+    /// The filters of the history streams.
+    streams: Vec<Box<str>>,
 }
 
 impl Routes {
@@ -106,7 +127,19 @@ impl Routes {
             found: Vec::new(),
             subscriptions: 0,
             memberships: [0; MAX_SHARDS],
+            streams: Vec::new(),
         }
+    }
+
+    /// Says what the history streams keep, before anything is matched.
+    pub fn set_streams<'a>(&mut self, filters: impl Iterator<Item = &'a str>) {
+        self.streams = filters.take(HISTORY_STREAMS).map(Box::from).collect();
+    }
+
+    fn streams_of(&self, topic: Name<'_>) -> StreamSet {
+        let streams = self.streams.iter().enumerate();
+        let kept = streams.filter(|(_, filter)| Filter::trusted(filter).matches(topic));
+        StreamSet(kept.fold(0, |set, (index, _)| set | 1 << index))
     }
 
     /// A session of this shard subscribes. The same filter again replaces the options, and at no
@@ -276,7 +309,8 @@ impl Routes {
         self.found.clear();
         self.filters
             .matching(topic, hash, &self.hashing, &mut self.found);
-        if self.found.is_empty() {
+        let streams = self.streams_of(topic);
+        if self.found.is_empty() && streams.is_empty() {
             return Rc::clone(&self.nobody);
         }
         let mut local = SmallVec::new();
@@ -299,6 +333,7 @@ impl Routes {
             local,
             remote,
             groups: groups.into(),
+            streams,
         })
     }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
+use crate::history::Stream;
 use crate::limits::MAX_SHARDS;
 use crate::policy::{Open, Policy};
 use crate::route::ShardId;
@@ -21,7 +22,9 @@ use crate::time::Time;
 use super::admin::Asker;
 use super::admission::{authenticators, entrances};
 use super::auth::{Auth, AuthOptions};
+use super::barrier::{Barrier, Participant};
 use super::clock::Clock;
+use super::control::{Backups, Control};
 use super::driver::{Common, DriverOptions};
 use super::error::{BootError, ListenError};
 use super::gate::Gate;
@@ -31,7 +34,7 @@ use super::listener::{ListenOptions, Listener, Listening, Place, SocketFile, lis
 use super::mesh::{self, Door};
 use super::net::{self, Chosen};
 use super::signals::{self, Catcher};
-use super::store::Store;
+use super::store::{HistoryOptions, Store, open_history};
 use super::sys::{self, Resource};
 use super::threads::{Note, Starter, Thread};
 use super::tls::Watcher;
@@ -97,6 +100,8 @@ pub struct StoreOptions {
     pub durable: Durable,
     /// How often what is kept with [`crate::shard::Durability::Interval`] is synced.
     pub interval: Duration,
+    /// History streams.
+    pub history: Vec<Stream>,
 }
 
 impl Default for RuntimeOptions {
@@ -155,6 +160,29 @@ pub struct Started {
     pub stop: StopHandle,
 }
 
+impl Started {
+    fn new(
+        net: &Chosen,
+        (listeners, http, cpus, max_connections): (
+            Vec<Listening>,
+            Option<SocketAddr>,
+            Vec<usize>,
+            usize,
+        ),
+        stop: StopHandle,
+    ) -> Self {
+        Self {
+            listeners,
+            http,
+            cpus,
+            driver: net.to_string(),
+            driver_name: net.name(),
+            max_connections,
+            stop,
+        }
+    }
+}
+
 /// Stops a broker from another thread.
 #[derive(Clone, Debug)]
 pub struct StopHandle {
@@ -189,19 +217,21 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     let (events, notes) = unbounded();
     let (go, wait_for_go) = bounded::<()>(shards);
     let starter = Starter::new(&events, wait_for_go);
-    let common = Common {
-        gate: Arc::new(Gate::new(options.connection_rates)),
-        ..Common::default()
-    };
     let clock = Clock::start();
     let store = open_store(&options, shards)?;
-    let keepers = keepers(store.as_ref(), &options, clock);
+    let (barrier, participants) = Barrier::new(Arc::clone(&doors), clock);
+    let keepers = keepers(store.as_ref(), &options, clock, participants);
+    let histories = histories(&options, shards, clock)?;
+    let backups = Arc::default();
     let seed = std::hash::RandomState::new().build_hasher().finish();
     let (auth, desks) = authenticators(&mut options, &doors, cpus.len(), clock)?;
     let mut broker = Broker {
         shards: Vec::new(),
         doors,
-        common,
+        common: Common {
+            gate: Arc::new(Gate::new(options.connection_rates)),
+            ..Common::default()
+        },
         notes,
         auth,
     };
@@ -231,6 +261,7 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
             questions,
             desk,
             keeper: keepers.as_ref().map(|keepers| keepers[index].clone()),
+            history: histories.get(index).cloned(),
             clock,
             common: broker.common.clone(),
         };
@@ -249,18 +280,15 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
         certificates: watcher.told(),
         max_connections,
         clock,
+        backups: Arc::clone(&backups),
     };
+    // Where there are no journals nobody would come to the barrier.
+    let store = store.as_ref().filter(|_| keepers.is_some());
+    let _control = control(&options, store, barrier, &backups);
     let server = http.map(|bound| http::start(bound, asker, facts));
     let _server = server.transpose().map_err(no_http_thread)?;
-    (options.ready)(Started {
-        listeners: places,
-        http: http_address,
-        cpus,
-        driver: net.to_string(),
-        driver_name: net.name(),
-        max_connections,
-        stop: StopHandle { events },
-    });
+    let started = (places, http_address, cpus, max_connections);
+    (options.ready)(Started::new(&net, started, StopHandle { events }));
     // Not before: an accept that a ring has taken keeps the limits that held then, and whoever is told may
     // change them.
     (0..shards).for_each(|_| _ = go.send(()));
@@ -299,11 +327,36 @@ fn open_store(options: &RuntimeOptions, shards: usize) -> Result<Option<Store>, 
     let Some(wanted) = &options.store else {
         return Ok(None);
     };
-    if wanted.durable.sessions == Durability::Off && wanted.durable.retained == Durability::Off {
+    if !keeps_journals(wanted) && wanted.history.is_empty() {
         return Ok(None);
     }
     let store = Store::open(&wanted.directory, shards);
     store.map(Some).map_err(BootError::Store)
+}
+
+fn keeps_journals(wanted: &StoreOptions) -> bool {
+    wanted.durable.sessions != Durability::Off || wanted.durable.retained != Durability::Off
+}
+
+/// What the clock on the wall showed when `clock` started.
+fn epoch(clock: Clock) -> Epoch {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0));
+    Epoch(now.saturating_sub(clock.now().as_micros() / 1_000))
+}
+
+/// What each shard keeps of history; nothing without a stream.
+fn histories(
+    options: &RuntimeOptions,
+    shards: usize,
+    clock: Clock,
+) -> Result<Vec<HistoryOptions>, BootError> {
+    let wanted = options.store.as_ref();
+    let Some(wanted) = wanted.filter(|wanted| !wanted.history.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let opened = open_history(&wanted.directory, &wanted.history, shards, epoch(clock));
+    opened.map_err(BootError::Store)
 }
 
 /// What each shard keeps, and where.
@@ -311,18 +364,40 @@ fn keepers(
     store: Option<&Store>,
     options: &RuntimeOptions,
     clock: Clock,
+    participants: Vec<Participant>,
 ) -> Option<Vec<KeeperOptions>> {
-    let (store, wanted) = (store?, options.store.as_ref()?);
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0));
-    let epoch = Epoch(now.saturating_sub(clock.now().as_micros() / 1_000));
-    let keeper = |shard| KeeperOptions {
+    let wanted = options
+        .store
+        .as_ref()
+        .filter(|wanted| keeps_journals(wanted));
+    let (store, wanted) = (store?, wanted?);
+    let epoch = epoch(clock);
+    let keeper = |(shard, participant)| KeeperOptions {
         files: store.files(shard),
         durable: wanted.durable,
         interval: wanted.interval,
         epoch,
+        participant,
     };
-    Some((0..store.shards()).map(keeper).collect())
+    Some(participants.into_iter().enumerate().map(keeper).collect())
+}
+
+/// Where a backup is asked for, if there is something to back up.
+fn control(
+    options: &RuntimeOptions,
+    store: Option<&Store>,
+    barrier: Barrier,
+    backups: &Arc<Backups>,
+) -> Option<Control> {
+    let (_, wanted) = (store?, options.store.as_ref()?);
+    let control = Control::start(&wanted.directory, barrier, Arc::clone(backups));
+    // A file system without sockets is no reason not to serve.
+    control
+        .inspect_err(|error| {
+            tracing::warn!(%error, "no socket in the data directory: `shardmq store backup` will not \
+                work while this broker runs");
+        })
+        .ok()
 }
 
 /// The CPU of each shard.

@@ -30,6 +30,7 @@ use super::auth::{Desk, News};
 use super::clock::Clock;
 use super::entrance::{self, Entrance};
 use super::gate::Gate;
+use super::historian::Historian;
 use super::idle::{Idleness, LONGEST_BLOCK, LONGEST_SLEEP, Notifier};
 use super::keeper::{Keeper, KeeperOptions};
 use super::log::Log;
@@ -37,7 +38,7 @@ use super::mesh::{HandedOver, Mesh, Parcel};
 use super::meters::{self, Watch};
 use super::net::{Chosen, Completion, Gather, Net, Operation, Received, Token, Wait};
 use super::sockets::{Given, ReceiveEnd, SendEnd, Sockets, Standing, key};
-use super::store::StoreError;
+use super::store::{HistoryOptions, StoreError};
 use super::sys;
 
 /// Microseconds after which to look again whether another shard has made room in its channel: about
@@ -73,6 +74,7 @@ pub(super) struct DriverOptions {
     pub(super) questions: Receiver<Question>,
     pub(super) desk: Desk,
     pub(super) keeper: Option<KeeperOptions>,
+    pub(super) history: Option<HistoryOptions>,
     pub(super) clock: Clock,
     pub(super) common: Common,
 }
@@ -113,6 +115,7 @@ pub(super) struct Driver {
     shard: Shard,
     outbox: Outbox,
     keeper: Option<Keeper>,
+    historian: Option<Historian>,
     mesh: Mesh,
     gather: Gather,
     spin_us: u64,
@@ -165,6 +168,11 @@ impl Driver {
             Keeper::open(keeper, index, &mut shard, ringer, now, &mut outbox)
         });
         let keeper = keeper.transpose().map_err(DriverError::Store)?;
+        let historian = options.history.map(|history| {
+            let ringer = options.mesh.ringer();
+            Historian::open(&history, &mut shard, ringer)
+        });
+        let historian = historian.transpose().map_err(DriverError::Store)?;
         let mut driver = Self {
             sockets: Sockets::new(
                 ring,
@@ -175,6 +183,7 @@ impl Driver {
             outbox,
             shard,
             keeper,
+            historian,
             mesh: options.mesh,
             gather: Gather::new(options.gather_us, now),
             spin_us: options.spin_us.into(),
@@ -262,11 +271,12 @@ impl Driver {
             let shortage = self.common.shortage.load(Ordering::Relaxed);
             self.shard.set_shortage(Shortage::from_level(shortage));
         }
-        self.work_on_mesh(now);
-        self.work_on_completions(now);
         if let Some(keeper) = &mut self.keeper {
             keeper.take(&mut self.shard, now, &mut self.outbox);
+            keeper.feed(&mut self.shard, now); // the disk is not idle while this turn works
         }
+        self.work_on_mesh(now);
+        self.work_on_completions(now);
         self.work_on_arrivals(now);
         self.work_on_handshakes(now);
         self.acceptor.resume(now, &mut self.sockets.ring);
@@ -280,9 +290,19 @@ impl Driver {
             self.observe_memory(now);
             self.shard.tick(now, &mut self.outbox);
         }
+        // Again, behind every place where the bell is heard: it rings once.
+        if let Some(keeper) = &mut self.keeper {
+            keeper.take(&mut self.shard, now, &mut self.outbox);
+        }
+        if let Some(historian) = &mut self.historian {
+            historian.take(&mut self.shard, now, &mut self.outbox);
+        }
         self.shard.end_turn(now, &mut self.outbox);
         if let Some(keeper) = &mut self.keeper {
             keeper.feed(&mut self.shard, now);
+        }
+        if let Some(historian) = &mut self.historian {
+            historian.feed(&mut self.shard, now);
         }
         self.empty_outbox(now);
     }
@@ -791,11 +811,13 @@ impl Driver {
         if let Some(journal) = self.shard.journal() {
             journal.seal();
         }
+        self.shard.seal_history();
     }
 
     fn is_finished(&self, now: Time) -> bool {
         self.stops_at.is_some_and(|stops_at| {
-            let kept = self.shard.kept().is_none_or(Keeper::is_done);
+            let kept =
+                self.shard.kept().is_none_or(Keeper::is_done) && self.shard.history_is_idle();
             let done = self.sockets.len() == 0 && self.acceptor.is_closed() && !self.behind && kept;
             done || now >= stops_at
         })

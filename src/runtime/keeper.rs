@@ -6,6 +6,7 @@ use crate::journal::{Failure, Journal, Sync};
 use crate::shard::{Durability, Durable, Epoch, Outbox, Shard};
 use crate::time::Time;
 
+use super::barrier::Participant;
 use super::mesh::Ringer;
 use super::store::{Disk, Done, Files, StoreError};
 
@@ -26,6 +27,7 @@ pub(super) struct KeeperOptions {
     /// How often what is not promised is synced.
     pub(super) interval: Duration,
     pub(super) epoch: Epoch,
+    pub(super) participant: Participant,
 }
 
 /// The keeper of one shard.
@@ -33,6 +35,7 @@ pub(super) struct KeeperOptions {
 pub(super) struct Keeper {
     shard: usize,
     disk: Disk,
+    participant: Participant,
     /// Microseconds between what is appended and its sync, where nobody waits for that.
     seal_after: u64,
     seal_due: Time,
@@ -56,6 +59,7 @@ impl Keeper {
             durable,
             interval,
             epoch,
+            participant,
         } = options;
         let always =
             durable.sessions == Durability::Always || durable.retained == Durability::Always;
@@ -85,6 +89,7 @@ impl Keeper {
         Ok(Self {
             shard: index,
             disk,
+            participant,
             seal_after,
             seal_due: Time::NEVER,
             space_due: Time::NEVER,
@@ -155,12 +160,15 @@ impl Keeper {
         } else if journal.backlog() > 0 && self.seal_due == Time::NEVER {
             self.seal_due = now.plus_micros(self.seal_after);
         }
+        self.participant.step(journal, now);
         self.disk.feed(journal);
     }
 
     /// When to look again although nothing happens.
     pub(super) fn deadline(&self) -> Time {
-        self.seal_due.min(self.space_due)
+        self.seal_due
+            .min(self.space_due)
+            .min(self.participant.deadline())
     }
 
     /// Whether clients may be read.

@@ -222,6 +222,11 @@ impl SocketFile {
             inode: facts.ino(),
         })
     }
+
+    /// It is to be found there.
+    pub(super) fn relocate(&mut self, path: &Path) {
+        path.clone_into(&mut self.path);
+    }
 }
 
 impl Drop for SocketFile {
@@ -233,7 +238,7 @@ impl Drop for SocketFile {
     }
 }
 
-fn listen_unix(
+pub(super) fn listen_unix(
     place: &UnixPlace,
     shards: usize,
     backlog: i32,

@@ -115,6 +115,15 @@ impl Log {
                     );
                 }
             }
+            Event::HistoryDamaged {
+                stream,
+                bucket,
+                offset,
+                what,
+            } => {
+                // No more than `KNOWN_FAULTS` in all.
+                tracing::error!(%stream, %bucket, offset, "history: {what}");
+            }
             Event::SessionEnded {
                 client_id,
                 discarded,

@@ -20,12 +20,14 @@
 //! | `log` | events of the core, at a bounded rate |
 //! | `meters` | what the runtime of a shard counts about itself |
 //! | `store` | the data directory: its lock, its files, the thread that writes them |
-//! | `keeper` | what a shard's loop does for its journal |
+//! | `barrier` | one moment for the journals of all shards |
+//! | `keeper`, `historian` | what a shard's loop does for its journal, and for its history |
 //! | `driver` | the loop of a shard |
 //! | `auth` | slow authenticators: files, threads, answers |
 //! | `admin` | questions to the shards from other threads |
 //! | `http` | metrics and status, on a thread of their own |
 //! | `admission` | listeners and authenticators, made of the configuration |
+//! | `control` | a socket in the data directory, where the broker is asked for a backup |
 //! | `signals`, `boot` | start and stop |
 #![expect(
     clippy::disallowed_methods,
@@ -36,13 +38,16 @@ mod acceptor;
 mod admin;
 mod admission;
 mod auth;
+mod barrier;
 mod boot;
 mod clock;
 mod connections;
+mod control;
 mod driver;
 mod entrance;
 mod error;
 mod gate;
+mod historian;
 mod http;
 mod idle;
 mod keeper;
@@ -63,4 +68,5 @@ pub use boot::{RuntimeOptions, Started, StopHandle, StoreOptions, run};
 pub use error::{BootError, HttpError, ListenError, UringError};
 pub use http::{HttpAddress, families, is_of_process};
 pub use listener::{ListenOptions, Listening, Place, UnixPlace};
+pub use sys::refuse_huge_pages;
 pub use tls::{ClientTls, TlsError, TlsOptions, Trust, check_tls};

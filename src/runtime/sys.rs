@@ -6,6 +6,13 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use crate::shard::Memory;
 
+/// The kernel gives this process no memory in huge pages from here on. Where it refuses that, they are
+/// as the machine is set.
+pub fn refuse_huge_pages() {
+    // SAFETY: takes integers only.
+    let _ = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+}
+
 /// A soft and a hard resource limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limit {

@@ -95,8 +95,9 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let unfiltered = session.subscriptions.iter().all(|entry| {
-            let subscription = Subscription::trusted(&entry.filter);
+        let filters = session.subscriptions.iter().map(|entry| &*entry.filter);
+        let unfiltered = filters.chain(self.recalls.filters(key)).all(|filter| {
+            let subscription = Subscription::trusted(filter);
             self.policy.subscribe(&client(session), subscription) == Reach::All
         });
         session.standing.epoch = epoch;

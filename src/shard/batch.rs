@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 
+use crate::history::{BucketId, Closed};
 use crate::message::{ItemId, MessageView};
 use crate::route::{Member, SessionKey, ShardId, stable_hash};
 use crate::session::ReplayKey;
@@ -19,6 +20,8 @@ use crate::stats::Stats;
 use crate::time::Time;
 use crate::topic::{Name, Subscription};
 use crate::wire::{QoS, Run, RunShape};
+
+use super::history::{HistoryAnswer, HistoryQuestion};
 
 /// Publishes for one other shard: heads in one vector, bytes in another, both used again.
 #[derive(Debug, Default)]
@@ -285,6 +288,36 @@ pub enum Control {
     },
     /// The counters of the sending shard, for `$SYS`.
     Report(Box<Stats>),
+    /// A question for the next records of a lane of history.
+    HistoryQuestion(Box<HistoryQuestion>),
+    /// The answer.
+    HistoryAnswer {
+        /// The subscription that asked.
+        replay: ReplayKey,
+        /// What it gets.
+        answer: Box<HistoryAnswer>,
+    },
+    /// That subscription is over: it needs no answer.
+    HistoryCancel {
+        /// Which one, on the sending shard.
+        replay: ReplayKey,
+    },
+    /// What the sending shard has of a history stream.
+    HistoryStored {
+        /// The stream, by its place in the configuration.
+        stream: usize,
+        /// Its bytes.
+        bytes: u64,
+        /// The buckets that can be removed.
+        closed: Vec<Closed>,
+    },
+    /// The stream holds too much: these buckets are to be removed.
+    HistoryRemove {
+        /// The stream.
+        stream: usize,
+        /// The buckets.
+        buckets: Vec<BucketId>,
+    },
 }
 
 impl Control {
@@ -299,7 +332,12 @@ impl Control {
             | Self::RetainedChunk { .. }
             | Self::Arrived { .. }
             | Self::Answer { .. }
-            | Self::Report(_) => false,
+            | Self::Report(_)
+            | Self::HistoryQuestion(_)
+            | Self::HistoryAnswer { .. }
+            | Self::HistoryCancel { .. }
+            | Self::HistoryStored { .. }
+            | Self::HistoryRemove { .. } => false,
         }
     }
 }

@@ -191,6 +191,10 @@ impl Shard {
         });
         session.connection = None;
         session.window.rewind();
+        self.cancel_recalls(key, None, out);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         if ending.without_will {
             session.will = None;
         }

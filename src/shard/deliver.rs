@@ -506,7 +506,11 @@ impl Shard {
             && let Some(connection) = self.connections.get_mut(conn)
         {
             let idle = !session.window.has_unsent() && session.queue.is_empty();
-            if idle && session.shared == 0 && session.replays.is_empty() {
+            if idle
+                && session.shared == 0
+                && session.replays.is_empty()
+                && !self.recalls.are_of(key)
+            {
                 return; // the usual case of an acknowledgement
             }
             if idle || session.window.in_flight() >= connection.receive_maximum {
@@ -538,6 +542,7 @@ impl Shard {
         self.fetch(key);
         self.update_availability(key, out);
         self.continue_replays(key, out);
+        self.continue_recalls(key, out);
     }
 
     /// The same where messages are looked at.

@@ -50,6 +50,17 @@ pub enum Event {
         /// Bytes of this connection before the packet that broke it.
         offset: u64,
     },
+    /// Something of history is not as it was written. Each place is told once.
+    HistoryDamaged {
+        /// The stream.
+        stream: Box<str>,
+        /// The file in its directory.
+        bucket: Box<str>,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong.
+        what: Box<str>,
+    },
     /// A session came to its end.
     SessionEnded {
         /// The client.

@@ -298,6 +298,17 @@ impl Shard {
             } => {
                 self.on_retained_chunk(from, replay, messages, after, now, out);
             }
+            Control::HistoryQuestion(question) => self.on_history_question(from, *question),
+            Control::HistoryAnswer { replay, answer } => {
+                self.on_history_answer(replay, *answer, out);
+            }
+            Control::HistoryCancel { replay } => self.on_history_cancel(from, replay),
+            Control::HistoryStored {
+                stream,
+                bytes,
+                closed,
+            } => self.on_history_stored(from, stream, (bytes, closed)),
+            Control::HistoryRemove { stream, buckets } => self.on_history_remove(stream, &buckets),
             Control::Answer {
                 live,
                 control,

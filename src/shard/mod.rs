@@ -38,11 +38,13 @@ mod event;
 mod explain;
 mod fault;
 mod forward;
+mod history;
 mod limit;
 mod mesh;
 mod outbox;
 mod publish;
 mod random;
+mod recall;
 mod replay;
 mod restore;
 mod settings;
@@ -72,6 +74,7 @@ pub use close::CloseCause;
 pub use durable::{Durability, Durable};
 pub use event::{Cause, Event};
 pub use fault::Fault;
+pub use history::{HistoryAnswer, HistoryDone, HistoryJob, HistoryQuestion};
 pub use limit::{Limits, Shortage};
 pub use outbox::{Close, Handoff, Outbox, Question};
 pub use restore::{Bodies, Epoch};
@@ -84,10 +87,12 @@ use connect::{Answered, Asked};
 use deliver::Encoder;
 use durable::Store;
 use forward::Forwards;
+use history::Histories;
 use limit::{Bans, is_paused};
 use mesh::Mesh;
 use publish::Incoming;
 use random::Random;
+use recall::Recalls;
 use replay::{Replay, RetainedQuery};
 use subscribe::PendingSubscribe;
 use sys::Sys;
@@ -144,6 +149,8 @@ pub struct Shard {
     store: Store,
     fetches: Fetches,
     forwards: Forwards,
+    history: Option<Box<Histories>>,
+    recalls: Recalls,
     sys: Sys,
     random: Random,
     serial: u64,
@@ -184,6 +191,8 @@ impl Shard {
             store: Store::default(),
             fetches: Fetches::default(),
             forwards: Forwards::default(),
+            history: None,
+            recalls: Recalls::default(),
             sys: Sys::new(identity.shards, now),
             serial: 0,
             housekeeping,
@@ -447,7 +456,7 @@ impl Shard {
         }
         match Packet::decode(connection.version, first_byte, body)? {
             Packet::Connect(_) => Err(Fault::SecondConnect), // [MQTT-3.1.0-2]
-            Packet::Subscribe(subscribe) => self.on_subscribe(conn, session, &subscribe, out),
+            Packet::Subscribe(subscribe) => self.on_subscribe(conn, session, &subscribe, now, out),
             Packet::Unsubscribe(unsubscribe) => {
                 self.on_unsubscribe(conn, session, &unsubscribe, out);
                 Ok(())
@@ -486,6 +495,10 @@ impl Shard {
     pub fn end_turn(&mut self, now: Time, out: &mut Outbox) {
         self.read_own_retained(now, out);
         self.answer_queries(out);
+        if self.history.is_some() {
+            self.answer_history_questions(out);
+            self.hand_over_history(now, out);
+        }
         self.send_late(out);
         self.mesh.answer(out);
     }
@@ -501,6 +514,8 @@ impl Shard {
     pub fn stats(&self) -> Stats {
         let shared = self.routes.shared_subscriptions(self.identity.shard);
         let kept = self.kept();
+        let history = self.history.as_deref();
+        let history = history.map_or_else(Default::default, |history| history.log.counts());
         // Counted by QoS alone while they are sent.
         let mut packets_sent = self.stats.packets_sent;
         packets_sent[PacketType::Publish as usize] += self.stats.publishes_sent.iter().sum::<u64>();
@@ -511,6 +526,13 @@ impl Shard {
             retained: self.retained.len() as u64,
             retained_bytes: self.retained.bytes() as u64,
             packets_sent,
+            history_messages: history.messages,
+            history_bytes: history.bytes,
+            history_dropped: history.dropped,
+            history_waiting_bytes: history.waiting_bytes,
+            history_buckets: history.buckets,
+            history_stored_bytes: history.stored_bytes,
+            history_replays: self.recalls.len() as u64,
             durable_waiting_bytes: kept.map_or(0, |journal| journal.backlog() as u64),
             durable_room_bytes: kept.map_or(0, Journal::room),
             durable_segments: kept.map_or(0, |journal| journal.segments() as u64),

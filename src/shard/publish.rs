@@ -554,6 +554,9 @@ impl Shard {
             parcel: publisher.exactly_once.then(Parcel::default),
             ..Published::default()
         };
+        if !matches.streams.is_empty() {
+            self.record(matches.streams, message, run, now);
+        }
         let mut encoder = self.encoder.take().unwrap_or_default();
         let mut fanout = Fanout::new(*message, &mut encoder, matches.local.len(), now);
         fanout.run = run;

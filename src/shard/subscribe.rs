@@ -11,6 +11,7 @@ use crate::journal::Position;
 use crate::policy::whole_filter;
 use crate::route::SessionKey;
 use crate::session::{ReplayKey, SubscriptionEntry};
+use crate::time::Time;
 use crate::topic::Subscription;
 use crate::wire::{
     Packet, PacketId, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions,
@@ -19,6 +20,7 @@ use crate::wire::{
 
 use super::batch::Control;
 use super::explain::explanation;
+use super::recall::is_recall;
 use super::share::receiver;
 use super::{ConnKey, Fault, Outbox, Shard};
 
@@ -32,6 +34,8 @@ pub(super) struct PendingSubscribe {
     packet_id: PacketId,
     codes: Codes,
     wanted: Wanted,
+    /// Why the first filter that history refused was, if there is more to say than its reason code does.
+    because: Option<&'static str>,
     /// Shards that have not answered.
     waiting: usize,
     /// How far the journal must have come.
@@ -49,6 +53,7 @@ impl Shard {
         conn: ConnKey,
         session: SessionKey,
         subscribe: &Subscribe<'_>,
+        now: Time,
         out: &mut Outbox,
     ) -> Result<(), Fault> {
         for (filter, options) in subscribe.filters.iter() {
@@ -60,6 +65,7 @@ impl Shard {
         let identifier = subscribe.subscription_identifier.unwrap_or(0);
         let mut codes = Codes::new();
         let mut wanted = Wanted::new();
+        let mut because = None;
         let mark = self.store.mark();
         for (index, (filter, options)) in subscribe.filters.iter().enumerate() {
             let filter = whole_filter(self.mount_of(session), filter);
@@ -67,7 +73,21 @@ impl Shard {
                 codes.push(reason as u8);
                 continue;
             }
-            let code = self.subscribe(session, &filter, options, identifier, &mut wanted, out);
+            let code = match Subscription::parse(&filter) {
+                Ok(parsed) if is_recall(parsed) => {
+                    match self.recall(session, parsed, options, identifier, now, out) {
+                        Ok((qos, replay)) => {
+                            wanted.push(replay);
+                            granted(qos)
+                        }
+                        Err((reason, text)) => {
+                            because = because.or(text);
+                            reason
+                        }
+                    }
+                }
+                _ => self.subscribe(session, &filter, options, identifier, &mut wanted, out),
+            };
             codes.push(code as u8); // one for each, in their order [MQTT-3.8.4-6] [MQTT-3.9.3-1]
         }
         let pending = PendingSubscribe {
@@ -76,6 +96,7 @@ impl Shard {
             packet_id: subscribe.packet_id,
             codes,
             wanted,
+            because,
             waiting: 0,
             durable: self.store.promised(mark),
         };
@@ -162,16 +183,15 @@ impl Shard {
                 wanted.push(self.prepare_replay(key, entry));
             }
         }
-        // The granted QoS [MQTT-3.8.4-7].
-        match qos {
-            QoS::AtMostOnce => ReasonCode::Success,
-            QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
-            QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
-        }
+        granted(qos)
     }
 
     /// Why such a subscription is not offered at all [MQTT-3.8.3-2 3.1.1].
-    fn unavailable(&self, subscription: Subscription<'_>, identifier: u32) -> Option<ReasonCode> {
+    pub(super) fn unavailable(
+        &self,
+        subscription: Subscription<'_>,
+        identifier: u32,
+    ) -> Option<ReasonCode> {
         let settings = &self.settings;
         if !settings.wildcard_subscription_available && subscription.filter.has_wildcard() {
             return Some(ReasonCode::WildcardSubscriptionsNotSupported);
@@ -228,6 +248,7 @@ impl Shard {
             packet_id,
             mut codes,
             wanted,
+            because,
             durable,
             ..
         } = pending;
@@ -238,6 +259,7 @@ impl Shard {
                 }
             }
             let explanation = worst(&codes).and_then(|code| explanation(connection, code));
+            let explanation = explanation.map(|text| because.unwrap_or(text));
             let suback = |reason_string| {
                 Packet::SubAck(SubAck {
                     packet_id, // [MQTT-3.8.4-2] [MQTT-2.2.1-6]
@@ -250,6 +272,7 @@ impl Shard {
             out.promise(conn, durable);
         }
         self.start_replays(session, &wanted, out);
+        self.start_recalls(session, &wanted, out);
     }
 
     /// UNSUBSCRIBE: answered filter by filter [MQTT-3.10.4-6] [MQTT-3.11.3-1]. What is in the window or
@@ -287,6 +310,12 @@ impl Shard {
         let Ok(subscription) = Subscription::parse(text) else {
             return ReasonCode::TopicFilterInvalid;
         };
+        if is_recall(subscription) {
+            return match self.cancel_recalls(key, Some(text), out) {
+                true => ReasonCode::Success,
+                false => ReasonCode::NoSubscriptionExisted,
+            };
+        }
         let Some(session) = self.sessions.get_mut(key) else {
             return ReasonCode::UnspecifiedError;
         };
@@ -331,6 +360,15 @@ impl Shard {
             };
             self.mesh.broadcast(me, interest, out);
         }
+    }
+}
+
+/// The granted QoS [MQTT-3.8.4-7].
+const fn granted(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
     }
 }
 

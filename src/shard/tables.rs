@@ -144,6 +144,8 @@ pub(super) enum TimerKey {
     Session(SessionKey),
     /// Retained messages that expire; `$SYS`.
     Housekeeping,
+    /// History that is to be written.
+    History,
 }
 
 /// Deadlines in order. A tree and not a wheel: every owner has at most one entry, which it takes out

@@ -38,6 +38,7 @@ impl Shard {
                     }
                 }
                 TimerKey::Housekeeping => self.housekeep(now, out),
+                TimerKey::History => self.history_due(now),
             }
         }
         out.again = true;
@@ -80,6 +81,7 @@ impl Shard {
             };
             self.store.clear_retained(expired.stored()); // [MQTT-3.3.2-5]
         }
+        self.tend_history(now, out);
         let interval = u64::from(self.settings.sys_interval);
         if interval > 0 && self.sys.is_due(now, interval) {
             self.report(now, out);

@@ -329,6 +329,28 @@ measured! {
         queued: u64 = Gauge "queued_messages";
         /// Bytes of those, a message counted once for each session that it waits for.
         queued_bytes: u64 = Gauge "queued_bytes";
+        /// Messages that history streams have taken, one for each stream.
+        history_messages: u64 = Counter "history_messages_total";
+        /// Bytes of those, as they are written.
+        history_bytes: u64 = Counter "history_bytes_total";
+        /// Messages that history streams have taken and that were dropped before they were written: the
+        /// disk did not keep up, had no space, or failed.
+        history_dropped: u64 = Counter "history_dropped_total";
+        /// Bytes of history that wait to be written.
+        history_waiting_bytes: u64 = Gauge "history_waiting_bytes";
+        /// Buckets of history now.
+        history_buckets: u64 = Gauge "history_buckets";
+        /// Bytes in those.
+        history_stored_bytes: u64 = Gauge "history_stored_bytes";
+        /// Places of history that were found damaged when they were read, each counted once.
+        history_damaged: u64 = Counter "history_damaged_total";
+        /// Subscriptions to history now, those that go on with what is published included.
+        history_replays: u64 = Gauge "history_replays";
+        /// Messages that subscriptions to history were given.
+        history_replayed: u64 = Counter "history_replayed_messages_total";
+        /// Messages that a subscription to history was to read and that were gone before it came to
+        /// them: too old, too many, dropped or damaged.
+        history_missed: u64 = Counter "history_replay_missed_messages_total";
         /// Bytes of those that are in memory, a message counted once for each session that it waits for.
         queued_memory_bytes: u64 = Gauge "queued_memory_bytes";
         /// Messages of the queues whose bodies are on disk alone.

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::Version;
@@ -83,16 +84,16 @@ fn crash(rounds: u32, [usual, other]: [Setup; 2], environment: &[(&str, &str)], 
     for publisher in &mut publishers {
         publisher.finish(address);
     }
-    let lasts: Vec<u32> = publishers
+    let lasts: Vec<(u32, u32)> = publishers
         .iter()
-        .map(|publisher| publisher.next - 1)
+        .map(|publisher| (publisher.name, publisher.next - 1))
         .collect();
     for subscriber in &mut subscribers {
         subscriber.work(address, Some(&lasts));
     }
     let retained = retained(address);
     broker.stop();
-    let acknowledged: usize = publishers.iter().map(|one| one.acknowledged.len()).sum();
+    let acknowledged: usize = publishers.iter().map(|one| one.ledger.get().len()).sum();
     assert!(
         acknowledged > rounds as usize * 50,
         "only {acknowledged} messages were acknowledged"
@@ -110,31 +111,41 @@ enum Sent {
     Released,
 }
 
-struct Publisher {
-    name: u32,
+/// What was acknowledged, for whoever wants to know while it goes on.
+#[derive(Clone, Default)]
+pub(crate) struct Ledger(Arc<Mutex<BTreeSet<u32>>>);
+
+impl Ledger {
+    pub(crate) fn get(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.0.lock().expect("nobody panics with it")
+    }
+}
+
+pub(crate) struct Publisher {
+    pub(crate) name: u32,
     /// The number of the next message. Odd ones are QoS 1, even ones QoS 2.
-    next: u32,
+    pub(crate) next: u32,
     /// By packet identifier.
     unfinished: BTreeMap<u16, Sent>,
-    acknowledged: BTreeSet<u32>,
+    pub(crate) ledger: Ledger,
     last_retained: u32,
     known: bool,
 }
 
 impl Publisher {
-    fn new(name: u32) -> Self {
+    pub(crate) fn new(name: u32) -> Self {
         Self {
             name,
             next: 1,
             unfinished: BTreeMap::new(),
-            acknowledged: BTreeSet::new(),
+            ledger: Ledger::default(),
             last_retained: 0,
             known: false,
         }
     }
 
     /// Every tenth message is retained; of those that follow, one deletes the retained message of another topic.
-    fn publish(&self, number: u32) -> Publish {
+    pub(crate) fn publish(&self, number: u32) -> Publish {
         let name = self.name;
         let text = format!("{name} {number}");
         let publish = match number % 10 {
@@ -147,13 +158,13 @@ impl Publisher {
     }
 
     /// Publishes until the broker is gone.
-    fn work(&mut self, address: SocketAddr) {
+    pub(crate) fn work(&mut self, address: SocketAddr) {
         let _ = self.converse(address, u32::MAX);
     }
 
     /// Publishes to the end, waits until everything is acknowledged, and then publishes a last message of
     /// QoS 2: when that has come, so has everything else.
-    fn finish(&mut self, address: SocketAddr) {
+    pub(crate) fn finish(&mut self, address: SocketAddr) {
         let last = self.next / 10 * 10 + 15; // neither retained nor empty
         for last in [last, last + 1] {
             self.converse(address, last).expect("the broker stays");
@@ -210,7 +221,7 @@ impl Publisher {
     }
 
     fn acknowledge(&mut self, number: u32) {
-        self.acknowledged.insert(number);
+        self.ledger.get().insert(number);
         if number.is_multiple_of(10) {
             self.last_retained = self.last_retained.max(number);
         }
@@ -228,7 +239,7 @@ impl Publisher {
                     .copied()
                     .unwrap_or(0);
                 let who = format!("message {number} of {}, for {}", self.name, subscriber.name);
-                let acknowledged = self.acknowledged.contains(&number);
+                let acknowledged = self.ledger.get().contains(&number);
                 assert!(times > 0 || !acknowledged, "{who}: acknowledged and lost");
                 assert!(times <= 1 || number % 2 == 1, "{who}: QoS 2, {times} times");
             }
@@ -244,14 +255,14 @@ impl Publisher {
         for number in (3..self.next).step_by(10) {
             let topic = self.publish(number).topic;
             let back = retained.iter().any(|(found, _)| *found == topic);
-            let deleted = self.acknowledged.contains(&number);
+            let deleted = self.ledger.get().contains(&number);
             assert!(!(back && deleted), "{topic} was deleted and came back");
         }
     }
 }
 
 /// Publisher and number of a message; nothing of an empty one.
-fn numbers(payload: &[u8]) -> Option<(u32, u32)> {
+pub(crate) fn numbers(payload: &[u8]) -> Option<(u32, u32)> {
     let (publisher, number) = std::str::from_utf8(payload).ok()?.split_once(' ')?;
     Some((publisher.parse().ok()?, number.parse().ok()?))
 }
@@ -261,16 +272,16 @@ fn identifier(number: u32) -> u16 {
     (number % 60_000) as u16 + 1
 }
 
-struct Subscriber {
-    name: u32,
+pub(crate) struct Subscriber {
+    pub(crate) name: u32,
     /// How often each message came, by publisher and number.
-    received: BTreeMap<(u32, u32), u32>,
+    pub(crate) received: BTreeMap<(u32, u32), u32>,
     /// QoS 2 messages that were not released.
     held: BTreeSet<u16>,
 }
 
 impl Subscriber {
-    fn new(name: u32) -> Self {
+    pub(crate) fn new(name: u32) -> Self {
         Self {
             name,
             received: BTreeMap::new(),
@@ -283,7 +294,7 @@ impl Subscriber {
         Line::connect(address, &connect, known)
     }
 
-    fn subscribe(&mut self, address: SocketAddr) {
+    pub(crate) fn subscribe(&mut self, address: SocketAddr) {
         let mut line = self.connect(address, false).expect("it listens");
         line.send(&subscribe(Version::V5, 9, &[("load/#", 2)]))
             .expect("the broker reads");
@@ -291,8 +302,8 @@ impl Subscriber {
         assert_eq!(first, SUBACK);
     }
 
-    /// Takes messages until the broker is gone, or until the last of every publisher is there.
-    fn work(&mut self, address: SocketAddr, lasts: Option<&[u32]>) {
+    /// Takes messages until the broker is gone, or until those of these publishers and numbers are there.
+    pub(crate) fn work(&mut self, address: SocketAddr, lasts: Option<&[(u32, u32)]>) {
         let Some(mut line) = self.connect(address, true) else {
             return;
         };
@@ -317,13 +328,8 @@ impl Subscriber {
         assert!(self.has(lasts) || lasts.is_none(), "the broker is gone");
     }
 
-    fn has(&self, lasts: Option<&[u32]>) -> bool {
-        let all = |lasts: &[u32]| {
-            (0..)
-                .zip(lasts)
-                .all(|(publisher, last)| self.received.contains_key(&(publisher, *last)))
-        };
-        lasts.is_some_and(all)
+    fn has(&self, lasts: Option<&[(u32, u32)]>) -> bool {
+        lasts.is_some_and(|lasts| lasts.iter().all(|last| self.received.contains_key(last)))
     }
 
     fn take(&mut self, publish: Publish) -> Option<Vec<u8>> {
@@ -342,7 +348,7 @@ impl Subscriber {
 
 /// Everything that is retained below `load/`. A shard sends what it keeps in the order of the topics, so
 /// what comes last from each of them says that the rest has come.
-fn retained(address: SocketAddr) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn retained(address: SocketAddr) -> Vec<(String, Vec<u8>)> {
     const LAST: &str = "load/~";
     let connect = Connect::new(Version::V5, "looks");
     let mut line = Line::connect(address, &connect, false).expect("it listens");

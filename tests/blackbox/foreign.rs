@@ -96,7 +96,12 @@ pub(crate) fn skipped(client: &str, version: Version, setup: Setup, reason: &str
 }
 
 fn run_suite(client: &str, mut command: Command, version: Version, setup: Setup) {
-    let broker = Broker::start(setup);
+    let broker = Broker::start_with(setup, |command| {
+        command.env("SHARDMQ__HISTORY__KEPT__FILTER", "+/kept/#");
+    });
+    if std::env::var_os("BLACKBOX_BROKER").is_none() {
+        command.env("SHARDMQ_TEST_HISTORY", "1");
+    }
     let output = std::env::temp_dir().join(format!(
         "shardmq-{client}-{}-{}",
         std::process::id(),

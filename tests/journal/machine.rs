@@ -1,7 +1,9 @@
 //! A journal, its disk and those who use it, until the power goes; and again.
 
+use std::collections::BTreeMap;
+
 use shardmq::journal::{
-    BLOCK, Failure, FileId, Identity, ItemId, Journal, Position, Read, Recovered, Recovery,
+    BLOCK, Cut, Failure, FileId, Identity, ItemId, Journal, Position, Read, Recovered, Recovery,
     Refused, Settings, Survey, Sync, Write,
 };
 
@@ -25,6 +27,7 @@ pub struct Summary {
     pub moves: u64,
     pub errors: u64,
     pub full: u64,
+    pub copies: u64,
 }
 
 impl Summary {
@@ -36,6 +39,7 @@ impl Summary {
         self.moves += other.moves;
         self.errors += other.errors;
         self.full += other.full;
+        self.copies += other.copies;
     }
 }
 
@@ -82,7 +86,20 @@ pub struct Machine {
     pub fault: Option<(usize, Fault)>,
     astray: bool,
     mutator: Mutator,
+    copying: Copying,
+    wrong_copy: Option<String>,
     pub summary: Summary,
+}
+
+/// How far a copy of the journal is, which goes on meanwhile.
+#[derive(Default)]
+enum Copying {
+    #[default]
+    None,
+    /// Until what was appended is written.
+    Freezing,
+    /// What is to be copied, what was, and what it must hold.
+    Files(Cut, BTreeMap<u32, Vec<u8>>, Box<Model>),
 }
 
 impl Machine {
@@ -124,6 +141,8 @@ impl Machine {
             fault: None,
             astray: false,
             mutator: Mutator::new(bug, IDENTITY),
+            copying: Copying::None,
+            wrong_copy: None,
             summary: Summary::default(),
         }
     }
@@ -140,6 +159,9 @@ impl Machine {
             self.fault = Some((self.random.below(30), fault));
         }
         while self.turn().is_ok() {}
+        if let Some(verdict) = self.wrong_copy.take() {
+            return Err(format!("a copy: {verdict}"));
+        }
         self.recover()
     }
 
@@ -164,7 +186,78 @@ impl Machine {
         if self.journal.failure().is_some() {
             self.burn()?; // nothing else does
         }
+        self.copy();
         Ok(())
+    }
+
+    /// One step of a copy, sometimes.
+    fn copy(&mut self) {
+        match std::mem::take(&mut self.copying) {
+            Copying::None => {
+                if self.random.chance(4) {
+                    self.journal.freeze();
+                    self.copying = Copying::Freezing;
+                }
+            }
+            Copying::Freezing => match self.journal.cut() {
+                Some(cut) if self.random.chance(60) => {
+                    assert!(self.journal.next_write().is_none());
+                    if self.mutator.bug != Some(Bug::NotPinned) {
+                        self.journal.pin(&cut);
+                    }
+                    assert!(self.journal.thaw());
+                    let mut expected = self.base.clone();
+                    let before = self.done.iter();
+                    let before = before.take_while(|(at, _)| *at <= cut.position);
+                    before.for_each(|(_, done)| expected.apply(done));
+                    self.copying = Copying::Files(cut, BTreeMap::new(), Box::new(expected));
+                }
+                _ => self.copying = Copying::Freezing,
+            },
+            Copying::Files(mut cut, mut copied, expected) => {
+                if self.random.chance(40) {
+                    self.copying = Copying::Files(cut, copied, expected);
+                    return;
+                }
+                if cut.files.is_empty() {
+                    self.check_copy(&cut, &copied, &expected);
+                    return;
+                }
+                let (file, bytes) = cut.files.remove(0);
+                let content = self.disk.read(file.0).get(..bytes as usize);
+                let mut content = content.unwrap_or_default().to_vec();
+                content.resize(self.settings.segment_bytes as usize, 0);
+                copied.insert(file.0, content);
+                // It gives way to a full disk.
+                if self.journal.unpin(file) || self.mutator.bug == Some(Bug::NotPinned) {
+                    self.copying = Copying::Files(cut, copied, expected);
+                } else {
+                    assert!(self.summary.full > 0);
+                }
+            }
+        }
+    }
+
+    /// A journal that is opened from a copy holds what it must.
+    fn check_copy(&mut self, cut: &Cut, copied: &BTreeMap<u32, Vec<u8>>, expected: &Model) {
+        let read = |file: u32| copied.get(&file).map_or(&[][..], Vec::as_slice);
+        let files: Vec<u32> = copied.keys().copied().collect();
+        let verdict = recover(self.settings, &files, read).and_then(|(journal, recovered)| {
+            if recovered.position != cut.position {
+                return Err(format!("{:?} is copied", recovered.position));
+            }
+            let found = Model::from_recovered(&journal, &recovered, |file| read(file.0))?;
+            match found == *expected {
+                true => Ok(()),
+                false => Err(difference(expected, &found)),
+            }
+        });
+        self.summary.copies += 1;
+        if let Err(verdict) = verdict
+            && !self.astray
+        {
+            self.wrong_copy.get_or_insert(verdict);
+        }
     }
 
     pub fn note(&mut self, done: Done) {
@@ -346,6 +439,9 @@ impl Machine {
     /// Everything that was done is on disk, and a seal behind it.
     pub fn settle(&mut self) {
         self.fuse = usize::MAX;
+        self.copying = Copying::None;
+        self.journal.thaw();
+        self.journal.unpin_all();
         for _ in 0..3 {
             while self.journal.durable() < self.journal.position() || self.journal.backlog() > 0 {
                 if self.journal.is_full() {
@@ -381,6 +477,7 @@ impl Machine {
             }
         }
         self.fault = None;
+        self.copying = Copying::None;
         self.progress = Progress::None;
         self.reading = None;
         let before = std::mem::take(&mut self.base);
@@ -428,17 +525,15 @@ impl Machine {
     }
 
     fn open(&mut self, before: Model) -> Result<(), String> {
-        let mut recovery = Recovery::new(IDENTITY, self.settings);
-        for file in self.disk.files() {
-            recovery.look(FileId(file), &self.disk.read(file)[..BLOCK]);
+        let files = self.disk.files();
+        let (journal, mut recovered) = recover(self.settings, &files, |file| self.disk.read(file))?;
+        let salvaged = self.salvage()?;
+        if recovered != salvaged {
+            return Err(format!(
+                "the reading that forgives found something else: {}",
+                differing(&format!("{recovered:#?}"), &format!("{salvaged:#?}"))
+            ));
         }
-        while let Some(file) = recovery.next_file() {
-            let bytes = self.disk.read(file.0);
-            recovery
-                .read(file, bytes)
-                .map_err(|damage| damage.to_string())?;
-        }
-        let (journal, mut recovered) = recovery.finish().map_err(|damage| damage.to_string())?;
         let position = recovered.position;
         let told = self.done.iter().rev().find(|(at, _)| *at <= self.reported);
         if let Some((told, _)) = told
@@ -512,6 +607,33 @@ impl Machine {
     /// A call that the journal refused must have been one that it may refuse.
     pub fn refused(&self, refused: Refused) {
         panic!("{refused:?}");
+    }
+}
+
+/// What files hold.
+fn recover<'a>(
+    settings: Settings,
+    files: &[u32],
+    read: impl Fn(u32) -> &'a [u8],
+) -> Result<(Journal, Recovered), String> {
+    let mut recovery = Recovery::new(IDENTITY, settings);
+    for &file in files {
+        recovery.look(FileId(file), &read(file)[..BLOCK]);
+    }
+    while let Some(file) = recovery.next_file() {
+        let taken = recovery.read(file, read(file.0));
+        taken.map_err(|damage| damage.to_string())?;
+    }
+    recovery.finish().map_err(|damage| damage.to_string())
+}
+
+/// The lines in which two long texts differ first.
+fn differing(expected: &str, found: &str) -> String {
+    let lines = expected.lines().zip(found.lines());
+    let mut differing = lines.filter(|(expected, found)| expected != found);
+    match differing.next() {
+        Some((expected, found)) => format!("`{}` is `{}`", expected.trim(), found.trim()),
+        None => "one holds more".to_owned(),
     }
 }
 

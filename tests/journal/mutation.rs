@@ -22,16 +22,19 @@ pub enum Bug {
     LastWriteOrder,
     /// What was read at the start is not synced.
     NoSyncAtStart,
+    /// Files are used again while they are copied.
+    NotPinned,
 }
 
 impl Bug {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::NoSync,
         Self::AcknowledgedBeforeCommit,
         Self::RecycledTooEarly,
         Self::NoHead,
         Self::LastWriteOrder,
         Self::NoSyncAtStart,
+        Self::NotPinned,
     ];
 }
 

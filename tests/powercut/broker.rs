@@ -82,6 +82,8 @@ pub struct Broker {
     pub fuse: usize,
     pub moves: u64,
     pub forwarded: u64,
+    /// What a backup copies of each shard's disk, once that is known.
+    copies: Vec<Option<Disk>>,
     pub fetched: u64,
 }
 
@@ -121,6 +123,7 @@ impl Broker {
             fuse: usize::MAX,
             moves: 0,
             forwarded: 0,
+            copies: Vec::new(),
             random,
             log,
             bug,
@@ -197,17 +200,63 @@ impl Broker {
 
     /// The power goes, or only the process ends.
     pub fn cut(&mut self) {
-        self.nodes.clear();
-        self.lanes.clear();
+        self.end();
         let power = self.random.chance(70);
         for disk in &mut self.disks {
             if power {
                 disk.cut(&mut self.random);
             }
         }
+    }
+
+    fn end(&mut self) {
+        self.nodes.clear();
+        self.lanes.clear();
         for socket in &mut self.sockets {
             socket.shard = None;
             socket.to_broker.clear();
+        }
+    }
+
+    /// A backup begins: as `runtime/barrier.rs` does it.
+    pub fn begin_backup(&mut self) {
+        self.copies = self.disks.iter().map(|_| None).collect();
+        for node in &mut self.nodes {
+            node.shard.journal().expect("there is one").freeze();
+        }
+    }
+
+    /// Whether every shard waits for the others. With `scattered` none does: each goes on at once.
+    pub fn has_backup(&mut self, scattered: bool) -> bool {
+        let shards = self.nodes.iter_mut().zip(&mut self.copies);
+        for (index, (node, copy)) in shards.enumerate() {
+            let journal = node.shard.journal().expect("there is one");
+            let Some(cut) = journal.cut().filter(|_| copy.is_none()) else {
+                continue;
+            };
+            let mut disk = Disk::new(10_000);
+            for (file, bytes) in cut.files {
+                let made = disk.create(file.0, self.log.segment_bytes as usize);
+                assert!(made.is_ok());
+                let bytes = &self.disks[index].read(file.0)[..bytes as usize];
+                disk.write(file.0, 0, bytes);
+                disk.sync(file.0);
+            }
+            *copy = Some(disk);
+            if scattered {
+                journal.thaw();
+            }
+        }
+        self.copies.iter().all(Option::is_some)
+    }
+
+    /// The broker is gone, and its disks with it: what is left is the backup.
+    pub fn become_backup(&mut self) {
+        self.end();
+        let copies = std::mem::take(&mut self.copies);
+        self.disks = copies.into_iter().flatten().collect();
+        for (shard, mutator) in self.mutators.iter_mut().enumerate() {
+            *mutator = Mutator::new(self.bug, identity(shard));
         }
     }
 

@@ -5,7 +5,8 @@
 //! has written and synced when the power goes, and what becomes of sectors that were written and not
 //! synced (lost, kept, torn, garbage). Clients go on after each crash as the standard asks them to. In the
 //! end nothing acknowledged is lost, no message of QoS 2 came twice, retained messages are no older than
-//! the last acknowledged one, and what was deleted has not come back. Bugs are planted to show that this
+//! the last acknowledged one, and what was deleted has not come back. Instead of a crash there may be a backup
+//! that is restored. Bugs are planted to show that this
 //! would be seen.
 //!
 //! `POWERCUT_SEEDS=from..to cargo test --test powercut` runs other seeds.
@@ -30,7 +31,7 @@ use std::ops::Range;
 use mutation::Bug;
 use run::{Plan, Summary, run};
 
-/// Crashes of the suite, at least.
+/// Crashes of the suite, and restorations of a backup, at least.
 const CRASHES: u64 = 100_000;
 
 /// Seeds that give so many.
@@ -43,7 +44,7 @@ impl disk::Chance for random::Random {
 }
 
 /// Runs seeds on all processors; the first that fails is told.
-fn explore(seeds: Range<u64>, bug: Option<Bug>) -> Result<Summary, String> {
+fn explore(seeds: Range<u64>, bug: Option<Bug>, scattered: bool) -> Result<Summary, String> {
     let threads = std::thread::available_parallelism().map_or(2, usize::from) as u64;
     let summaries = std::thread::scope(|scope| {
         let parts: Vec<_> = (0..threads)
@@ -52,7 +53,11 @@ fn explore(seeds: Range<u64>, bug: Option<Bug>) -> Result<Summary, String> {
                 scope.spawn(move || {
                     let mut summary = Summary::default();
                     for seed in seeds.filter(|seed| seed % threads == part) {
-                        let plan = Plan { seed, bug };
+                        let plan = Plan {
+                            seed,
+                            bug,
+                            scattered,
+                        };
                         summary.add(&run(plan).map_err(|wrong| format!("seed {seed}: {wrong}"))?);
                     }
                     Ok::<_, String>(summary)
@@ -77,7 +82,7 @@ fn nothing_acknowledged_is_lost_when_the_power_goes() {
         from.parse().expect("a number")..to.parse().expect("a number")
     });
     let chosen = range.is_some();
-    let summary = match explore(range.unwrap_or(SEEDS), None) {
+    let summary = match explore(range.unwrap_or(SEEDS), None, false) {
         Ok(summary) => summary,
         Err(wrong) => panic!("{wrong}"),
     };
@@ -87,6 +92,7 @@ fn nothing_acknowledged_is_lost_when_the_power_goes() {
         summary.forwarded > 0 && summary.moves > 0 && summary.fetched > 0,
         "{summary:?}"
     );
+    assert!(summary.backups > 0, "{summary:?}");
 }
 
 #[test]
@@ -102,17 +108,31 @@ fn every_planted_bug_is_found() {
         let found = (0..60)
             .map(|part| part * 20..(part + 1) * 20)
             .find_map(|seeds| {
-                std::panic::catch_unwind(|| explore(seeds, Some(bug)).err())
+                std::panic::catch_unwind(|| explore(seeds, Some(bug), false).err())
                     .unwrap_or(Some(String::new()))
             });
         assert!(found.is_some(), "{bug:?} was not seen in 1,200 seeds");
     }
 }
 
+/// Journals that are copied one after the other contradict each other, or what clients know.
+#[test]
+fn a_backup_that_is_not_of_one_moment_is_found() {
+    let found = (0..60).map(|part| part * 20..(part + 1) * 20);
+    let found = found.into_iter().find_map(|seeds| {
+        std::panic::catch_unwind(|| explore(seeds, None, true).err()).unwrap_or(Some(String::new()))
+    });
+    assert!(found.is_some(), "it was not seen in 1,200 seeds");
+}
+
 #[test]
 fn a_seed_decides_everything() {
     for seed in 0..3 {
-        let plan = Plan { seed, bug: None };
+        let plan = Plan {
+            seed,
+            bug: None,
+            scattered: false,
+        };
         let one = run(plan).expect("it is right");
         let other = run(plan).expect("it is right");
         assert_eq!(one, other);

@@ -24,6 +24,8 @@ const STEPS: usize = 200_000;
 pub struct Plan {
     pub seed: u64,
     pub bug: Option<Bug>,
+    /// Shards are backed up one after the other, and not at one moment.
+    pub scattered: bool,
 }
 
 /// What happened, to be added up.
@@ -33,6 +35,7 @@ pub struct Summary {
     pub acknowledged: u64,
     pub forwarded: u64,
     pub moves: u64,
+    pub backups: u64,
     pub fetched: u64,
 }
 
@@ -42,6 +45,7 @@ impl Summary {
         self.acknowledged += other.acknowledged;
         self.forwarded += other.forwarded;
         self.moves += other.moves;
+        self.backups += other.backups;
         self.fetched += other.fetched;
     }
 }
@@ -78,9 +82,15 @@ pub fn run(plan: Plan) -> Result<Summary, String> {
         }
         world.subscribed.iter().all(|&subscribed| subscribed)
     })?;
+    let mut backups = 0;
     for _ in 0..CRASHES {
-        world.live();
-        world.crash()?;
+        if world.broker.random.chance(15) {
+            world.live_and_back_up(plan.scattered)?;
+            backups += 1;
+        } else {
+            world.live();
+            world.crash()?;
+        }
     }
     world.broker.fuse = usize::MAX;
     world.finish()?;
@@ -94,6 +104,7 @@ pub fn run(plan: Plan) -> Result<Summary, String> {
         acknowledged: acknowledged.sum(),
         forwarded: world.broker.forwarded,
         moves: world.broker.moves,
+        backups,
         fetched: world.broker.fetched,
     })
 }
@@ -107,21 +118,45 @@ impl World {
             1 => random.below(40),
             _ => random.below(160),
         };
-        for _ in 0..STEPS {
+        self.live_for(STEPS);
+    }
+
+    /// Works so many steps, or until the power goes.
+    fn live_for(&mut self, steps: usize) {
+        for _ in 0..steps {
             if self.broker.random.chance(30) {
                 let client = self.broker.random.below(LOOKER);
                 self.meet(client);
             }
-            if self.step(u32::MAX).is_err() {
-                return;
-            }
-            if self.wrong.is_some() {
+            if self.step(u32::MAX).is_err() || self.wrong.is_some() {
                 return;
             }
         }
     }
 
     fn crash(&mut self) -> Result<(), String> {
+        self.part()?;
+        self.broker.cut();
+        self.welcome.fill(false);
+        self.broker.start()
+    }
+
+    /// In the place of a crash: a backup is taken under load, and whatever was there but for it is lost the
+    /// moment it is complete. So clients know of nothing that it must not have.
+    fn live_and_back_up(&mut self, scattered: bool) -> Result<(), String> {
+        self.broker.fuse = usize::MAX;
+        let steps = self.broker.random.below(1_500);
+        self.live_for(steps);
+        self.broker.begin_backup();
+        self.until_with(u32::MAX, &mut |world| world.broker.has_backup(scattered))?;
+        self.part()?;
+        self.broker.become_backup();
+        self.welcome.fill(false);
+        self.broker.start()
+    }
+
+    /// Whatever has left the broker comes to the clients, or does not.
+    fn part(&mut self) -> Result<(), String> {
         // What has come to a client is there, whether the broker is or not.
         for client in 0..LOOKER {
             if self.broker.random.chance(70) {
@@ -129,12 +164,7 @@ impl World {
             }
             self.broker.sockets[client].to_client.clear();
         }
-        if let Some(wrong) = self.wrong.take() {
-            return Err(wrong);
-        }
-        self.broker.cut();
-        self.welcome.fill(false);
-        self.broker.start()
+        self.wrong.take().map_or(Ok(()), Err)
     }
 
     /// A step of somebody: a shard, a disk, or a client.

@@ -23,6 +23,7 @@ mod bounds;
 mod connect;
 mod errors;
 mod expiry;
+mod history;
 mod keepalive;
 mod limits;
 mod mesh;

@@ -8,10 +8,13 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use shardmq::history::bucket::FaultKind;
+use shardmq::history::{BucketHeader, BucketId, Failure, Found, Log, Place, Scanned, Stream};
 use shardmq::policy::{Open, Policy};
 use shardmq::route::ShardId;
 use shardmq::shard::{
-    Batch, CloseCause, ConnKey, Control, Identity, Outbox, Peer, Settings, Shard,
+    Batch, CloseCause, ConnKey, Control, Epoch, HistoryDone, HistoryJob, Identity, Outbox, Peer,
+    Settings, Shard,
 };
 use shardmq::time::Time;
 use shardmq::wire::{Framing, Packet, Version, frame};
@@ -44,7 +47,16 @@ struct Node {
     generations: Vec<u32>,
     free: Vec<u32>,
     unsent: HashMap<ConnKey, Vec<u8>>,
+    /// What the disk was told to do for history and has not done.
+    history: VecDeque<HistoryJob>,
+    broken: Option<BucketId>,
 }
+
+/// Milliseconds since 1970 at the zero of a scenario's clock: 2026-11-21T00:00:00Z.
+pub const EPOCH: Epoch = Epoch(1_795_219_200_000);
+
+/// The files of history, which outlive a world.
+pub type HistoryFiles = std::collections::BTreeMap<(usize, BucketId), Vec<u8>>;
 
 /// What is on its way from one shard to another.
 #[derive(Default)]
@@ -67,6 +79,10 @@ pub struct World {
     pub listener: u16,
     pub events: Vec<shardmq::shard::Event>,
     pub questions: Vec<(usize, shardmq::shard::Question)>,
+    /// The disk of history: its files, and whether it works and takes what is written.
+    pub files: HistoryFiles,
+    pub disk_works: bool,
+    pub disk_is_full: bool,
 }
 
 impl World {
@@ -109,6 +125,8 @@ impl World {
                     generations: Vec::new(),
                     free: Vec::new(),
                     unsent: HashMap::new(),
+                    history: VecDeque::new(),
+                    broken: None,
                 }
             })
             .collect();
@@ -122,7 +140,86 @@ impl World {
             listener: 0,
             events: Vec::new(),
             questions: Vec::new(),
+            files: HistoryFiles::new(),
+            disk_works: true,
+            disk_is_full: false,
         }
+    }
+
+    /// Keeps history, with what other worlds left in `files`; the `run`th time.
+    pub fn keep_history(&mut self, streams: &[Stream], files: HistoryFiles, run: u32) {
+        let shards = self.nodes.len() as u16;
+        let lanes = files.keys().map(|(_, id)| id.lane + 1).max();
+        let mut found = vec![Vec::new(); streams.len()];
+        for ((stream, _), bytes) in &files {
+            let header = BucketHeader::read(bytes).expect("it was written whole");
+            let bytes = bytes.len() as u64;
+            found[*stream].push(Found { header, bytes });
+        }
+        for (index, node) in self.nodes.iter_mut().enumerate() {
+            let place = Place {
+                shard: index as u16,
+                shards,
+                run,
+                lanes: lanes.unwrap_or(0).max(shards),
+            };
+            let log = Log::new(place, streams.to_vec(), &found);
+            node.shard.keep_history(log, EPOCH, 0);
+        }
+        self.files = files;
+    }
+
+    /// Takes what the disk is to do for the history of `shard`, and does the oldest of it; whether
+    /// there was anything.
+    pub fn work_on_history(&mut self, shard: usize) -> bool {
+        let node = &mut self.nodes[shard];
+        while let Some(job) = node.shard.next_history_job(self.now) {
+            node.history.push_back(job);
+        }
+        let Some(job) = node.history.pop_front() else {
+            return false;
+        };
+        let done = match job {
+            HistoryJob::Remove(removal) => {
+                self.files.remove(&(removal.stream, removal.bucket));
+                return true;
+            }
+            HistoryJob::Write(write) => {
+                if write.header.is_some() {
+                    node.broken = None;
+                }
+                let key = (write.stream, write.bucket);
+                let result = if self.disk_is_full || node.broken == Some(write.bucket) {
+                    node.broken = Some(write.bucket);
+                    Err(Failure)
+                } else {
+                    let file = self.files.entry(key).or_default();
+                    file.extend_from_slice(&write.header.unwrap_or_default());
+                    assert_eq!(file.len() as u64, write.offset, "written at the end");
+                    file.extend_from_slice(&write.bytes);
+                    Ok(())
+                };
+                HistoryDone::Written(write.stream, result)
+            }
+            HistoryJob::Scan(number, scan) => {
+                let found = match self.files.get(&(scan.stream, scan.bucket)) {
+                    Some(bytes) => scan.run(&mut bytes.as_slice()),
+                    None => Scanned {
+                        offset: scan.limit,
+                        seq: scan.seq,
+                        end: true,
+                        faults: vec![shardmq::history::bucket::Fault {
+                            offset: 0,
+                            what: FaultKind::Gone,
+                        }],
+                        ..Scanned::default()
+                    },
+                };
+                HistoryDone::Scanned(number, Box::new(found))
+            }
+        };
+        node.shard.history_done(done, self.now, &mut node.out);
+        true
     }
 
     /// How many shards there are.
@@ -271,6 +368,9 @@ impl World {
         }
         node.shard.end_turn(self.now, &mut node.out);
         busy |= std::mem::take(&mut node.out.again);
+        if self.disk_works {
+            busy |= self.work_on_history(shard);
+        }
         busy | self.drain(shard)
     }
 

@@ -179,7 +179,8 @@ fn huge_pages(machine: &Machine) -> Check {
     const NAME: &str = "huge_pages";
     const FILE: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
     const WHY: &str = "with `always` small allocations grow to 2 MiB and the kernel stalls to compact \
-                       memory; with `madvise` nobody gets them who did not ask";
+                       memory. ShardMQ refuses them unless its configuration has `huge_pages = true`; this is \
+                       for what runs beside it";
     let Some(found) = &machine.huge_pages else {
         return Check::unknown(NAME, WHY);
     };

@@ -1,4 +1,5 @@
-//! `shardmq store`: a data directory, looked at and worked on while no broker runs on it.
+//! `shardmq store`: a data directory, looked at and worked on while no broker runs on it; backed up while
+//! one does.
 //!
 //! Exit codes: 0 it is done and nothing is wrong, 1 the directory is damaged, 2 it could not be done.
 
@@ -8,11 +9,12 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use shardmq::limits::MAX_SHARDS;
-use shardmq::runtime::store::{Format, Remains, Store, StoreError};
+use shardmq::runtime::store::{Format, Remains, Store, StoreError, examine_history};
 
 use super::{complain, print};
 
@@ -30,6 +32,18 @@ enum Work {
     Verify {
         /// The data directory
         dir: PathBuf,
+    },
+    /// Copy it to another directory, consistently, while a broker works on it or not
+    ///
+    /// The copy is verified, and `shardmq run --data-dir` starts from it as it is: from a copy of it, if it is to
+    /// stay a backup. It holds everything that was acknowledged before this command began. The broker goes on
+    /// serving; it does not commit for about as long as one commit takes.
+    Backup {
+        /// The data directory
+        dir: PathBuf,
+        /// Where the copy goes: a directory that is empty, or not there
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
     },
     /// Print every frame with its records, and where something is wrong
     Dump {
@@ -81,6 +95,7 @@ enum DumpFormat {
 pub(super) fn run(args: &StoreArgs) -> ExitCode {
     let done = match &args.command {
         Work::Verify { dir } => verify(dir),
+        Work::Backup { dir, to } => backup(dir, to),
         Work::Dump { dir, format } => dump(dir, *format),
         Work::Export { dir, file } => export(dir, file.as_deref()),
         Work::Import { dir, file, shards } => import(dir, file, *shards),
@@ -103,12 +118,34 @@ pub(super) fn run(args: &StoreArgs) -> ExitCode {
 }
 
 fn verify(dir: &Path) -> Result<ExitCode, StoreError> {
-    let examined = Remains::open(dir)?.examine()?;
-    let printed = print(report::examined(&examined).as_bytes());
-    Ok(match examined.is_fine() {
+    let remains = Remains::open(dir)?;
+    let examined = remains.examine()?;
+    let history = examine_history(dir)?;
+    let damaged: usize = history.iter().map(|stream| stream.damage().count()).sum();
+    let text = report::history(&history) + &report::examined(&examined, damaged);
+    let printed = print(text.as_bytes());
+    Ok(match examined.is_fine() && damaged == 0 {
         true => printed,
         false => ExitCode::FAILURE,
     })
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the program is where clocks are read"
+)]
+fn backup(dir: &Path, to: &Path) -> Result<ExitCode, StoreError> {
+    /// Between two lines that say how far it is.
+    const PERIOD: Duration = Duration::from_secs(1);
+    let begun = Instant::now();
+    let mut told = begun;
+    let taken = Store::backup(dir, to, SystemTime::now(), &mut |copied, all| {
+        if told.elapsed() >= PERIOD {
+            told = Instant::now();
+            complain(report::progress(copied, all));
+        }
+    })?;
+    Ok(print(report::taken(&taken, to, begun.elapsed()).as_bytes()))
 }
 
 fn dump(dir: &Path, format: DumpFormat) -> Result<ExitCode, StoreError> {
@@ -155,7 +192,7 @@ fn import(dir: &Path, file: &Path, shards: usize) -> Result<ExitCode, StoreError
         clippy::disallowed_methods,
         reason = "the program is where clocks are read"
     )]
-    let now = std::time::SystemTime::now();
+    let now = SystemTime::now();
     let amount = if file == Path::new("-") {
         Store::import(dir, shards, &mut io::stdin().lock(), now)?
     } else {

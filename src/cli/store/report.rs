@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Duration;
 
-use shardmq::runtime::store::{Amount, Examined, Repaired, ShardExamined};
+use shardmq::runtime::store::{Amount, Backup, Examined, HistoryExamined, Repaired, ShardExamined};
 
-/// How much there is, and what is wrong.
-pub(super) fn examined(examined: &Examined) -> String {
+/// How much there is, and what is wrong; so many `others` were told.
+pub(super) fn examined(examined: &Examined, others: usize) -> String {
     let mut text = String::new();
     for shard in &examined.shards {
         summary(shard, &mut text);
@@ -29,10 +30,38 @@ pub(super) fn examined(examined: &Examined) -> String {
         line(&mut text, format_args!("damage: {problem}"));
     }
     let faults: usize = examined.shards.iter().map(|shard| shard.faults.len()).sum();
-    match faults + examined.problems.len() {
+    match faults + examined.problems.len() + others {
         0 => line(&mut text, "nothing is wrong"),
         1 => line(&mut text, "damaged in one place"),
         count => line(&mut text, format_args!("damaged in {count} places")),
+    }
+    text
+}
+
+/// How much history there is, and what is wrong with it.
+pub(super) fn history(streams: &[HistoryExamined]) -> String {
+    let mut text = String::new();
+    for stream in streams {
+        line(
+            &mut text,
+            format_args!(
+                "history {}: {} messages in {} buckets of {} bytes",
+                stream.name, stream.messages, stream.buckets, stream.bytes
+            ),
+        );
+        let damage: Vec<_> = stream.damage().collect();
+        for (path, fault) in &stream.faults {
+            let what = match damage.iter().any(|(_, damage)| damage == fault) {
+                true => "damage",
+                false => "note",
+            };
+            let path = path.display();
+            let (offset, told) = (fault.offset, &fault.what);
+            line(
+                &mut text,
+                format_args!("  {what}: {path}, offset {offset}: {told}"),
+            );
+        }
     }
     text
 }
@@ -62,7 +91,7 @@ fn summary(shard: &ShardExamined, text: &mut String) {
 
 /// What a repair kept, and what it could not.
 pub(super) fn repaired(repaired: &Repaired) -> String {
-    let mut text = examined(&repaired.examined);
+    let mut text = examined(&repaired.examined, 0);
     if !repaired.done {
         line(&mut text, "nothing was changed");
         return text;
@@ -108,6 +137,39 @@ pub(super) fn repaired(repaired: &Repaired) -> String {
             format_args!("the damaged files are in {}", path.display()),
         ),
         None => line(&mut text, "the damaged files were removed"),
+    }
+    text
+}
+
+/// How far a backup is.
+pub(super) fn progress(copied: u64, all: u64) -> String {
+    let percent = copied * 100 / all.max(1);
+    format!("{percent} % of {} MiB are copied", all >> 20)
+}
+
+/// A backup.
+pub(super) fn taken(backup: &Backup, to: &Path, took: Duration) -> String {
+    let mut text = String::new();
+    for shard in &backup.shards {
+        summary(shard, &mut text);
+    }
+    line(
+        &mut text,
+        format_args!(
+            "{} bytes in {}, verified, in {:.1} s",
+            backup.bytes,
+            to.display(),
+            took.as_secs_f64()
+        ),
+    );
+    if let Some(held) = backup.held {
+        line(
+            &mut text,
+            format_args!(
+                "the broker held its commits for {:.1} ms",
+                held.as_secs_f64() * 1e3
+            ),
+        );
     }
     text
 }

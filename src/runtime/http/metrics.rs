@@ -3,7 +3,10 @@
 use crate::shard::{Memory, system_topics};
 use crate::stats::{Exposition, Family, Kind, Label, Stats, Value};
 
+use std::sync::atomic::Ordering;
+
 use super::super::admin::Answer;
+use super::super::control::Backups;
 use super::super::meters::Meters;
 use super::super::sys;
 use super::{Facts, process};
@@ -87,8 +90,48 @@ const RELOADS: Family = Family {
     ],
 };
 
+const BACKUPS: Family = Family {
+    name: "shardmq_backups_total",
+    kind: Kind::Counter,
+    label: Some(Label {
+        name: "result",
+        values: &["ok", "failed"],
+    }),
+    help: &["Backups that were taken and verified while the broker ran, and those that were not."],
+};
+const BACKUP_TIME: Family = Family {
+    name: "shardmq_backup_timestamp_seconds",
+    kind: Kind::Gauge,
+    label: None,
+    help: &[
+        "When the last backup was verified, in seconds since 1970; 0 for none since the start.",
+    ],
+};
+const BACKUP_BYTES: Family = Family {
+    name: "shardmq_backup_bytes",
+    kind: Kind::Gauge,
+    label: None,
+    help: &["Bytes of journals in the last backup."],
+};
+const BACKUP_HELD: Family = Family {
+    name: "shardmq_backup_held_seconds",
+    kind: Kind::Gauge,
+    label: None,
+    help: &["How long no shard committed anything for the last backup."],
+};
+
 /// What is told of the whole process, and what of each shard besides its counters.
-const OF_PROCESS: [Family; 5] = [BUILD, UPTIME, MAX_CONNECTIONS, CERTIFICATE_END, RELOADS];
+const OF_PROCESS: [Family; 9] = [
+    BUILD,
+    UPTIME,
+    MAX_CONNECTIONS,
+    CERTIFICATE_END,
+    RELOADS,
+    BACKUPS,
+    BACKUP_TIME,
+    BACKUP_BYTES,
+    BACKUP_HELD,
+];
 const OF_SHARDS: [Family; 2] = [UP, ANSWERED];
 
 /// Everything that `/metrics` can show.
@@ -127,6 +170,7 @@ pub(super) fn render(answers: &[Option<Answer>], facts: &Facts, compat: bool) ->
     header(&mut exposition, &MAX_CONNECTIONS);
     exposition.sample(MAX_CONNECTIONS.name, &[], facts.max_connections);
     certificates(&mut exposition, facts);
+    backups(&mut exposition, &facts.backups);
     process::render(&mut exposition);
     header(&mut exposition, &UP);
     for (shard, answer) in answers.iter().enumerate() {
@@ -152,6 +196,22 @@ pub(super) fn render(answers: &[Option<Answer>], facts: &Facts, compat: bool) ->
         mosquitto(&mut exposition, answers, uptime_us / 1_000_000);
     }
     exposition.finish()
+}
+
+fn backups(exposition: &mut Exposition, backups: &Backups) {
+    header(exposition, &BACKUPS);
+    for (result, count) in [("ok", &backups.succeeded), ("failed", &backups.failed)] {
+        let count = count.load(Ordering::Relaxed);
+        exposition.sample(BACKUPS.name, &[("result", result)], count);
+    }
+    header(exposition, &BACKUP_TIME);
+    exposition.sample(BACKUP_TIME.name, &[], backups.last.load(Ordering::Relaxed));
+    header(exposition, &BACKUP_BYTES);
+    let bytes = backups.last_bytes.load(Ordering::Relaxed);
+    exposition.sample(BACKUP_BYTES.name, &[], bytes);
+    header(exposition, &BACKUP_HELD);
+    let held_us = backups.last_held_us.load(Ordering::Relaxed);
+    exposition.sample(BACKUP_HELD.name, &[], held_us as f64 / 1e6);
 }
 
 fn certificates(exposition: &mut Exposition, facts: &Facts) {

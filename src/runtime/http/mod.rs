@@ -32,6 +32,7 @@ use crate::limits::{
 
 use super::admin::{Answer, Asker};
 use super::clock::Clock;
+use super::control::Backups;
 use super::error::{BootError, HttpError};
 use super::listener::Listening;
 use super::tls::Told;
@@ -63,6 +64,7 @@ pub(super) struct Facts {
     pub(super) certificates: Told,
     pub(super) max_connections: usize,
     pub(super) clock: Clock,
+    pub(super) backups: Arc<Backups>,
 }
 
 /// A listening socket that nobody serves yet.

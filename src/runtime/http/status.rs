@@ -106,6 +106,7 @@ fn quantiles(histogram: &Histogram) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::super::super::admin::Snapshot;
@@ -130,6 +131,7 @@ mod tests {
             certificates: Told::default(),
             max_connections: 7,
             clock: Clock::start(),
+            backups: Arc::default(),
         }
     }
 

@@ -35,6 +35,21 @@ pub enum StoreError {
     Refused(PathBuf),
     /// Something is to be put into a data directory that holds something.
     NotEmpty(PathBuf),
+    /// A backup would be within what it is a backup of.
+    Within(PathBuf),
+    /// The broker that works on the data directory is not to be talked to.
+    Door(PathBuf, io::Error),
+    /// It says why there is no backup.
+    NoBackup(String),
+    /// A backup does not end where it must.
+    Short {
+        /// The directory of the shard.
+        directory: PathBuf,
+        /// Its last frame.
+        found: u64,
+        /// The one that it must have.
+        wanted: u64,
+    },
     /// What is to be imported cannot be read.
     Input(io::Error),
     /// A line of it is wrong.
@@ -99,8 +114,29 @@ impl fmt::Display for StoreError {
             ),
             Self::NotEmpty(path) => write!(
                 f,
-                "{} holds something: import into a directory that is empty, or not there",
+                "{} holds something: name a directory that is empty, or not there",
                 path.display()
+            ),
+            Self::Within(path) => write!(
+                f,
+                "{} is within the data directory: choose a place outside of it",
+                path.display()
+            ),
+            Self::Door(path, error) => write!(
+                f,
+                "the broker that works on this data directory does not answer at {}: {error}\n  \
+                 whoever asks must be its user or root, and it must be no older than this program",
+                path.display()
+            ),
+            Self::NoBackup(why) => write!(f, "there is no backup: {why}"),
+            Self::Short {
+                directory,
+                found,
+                wanted,
+            } => write!(
+                f,
+                "the copy in {} ends at frame {found} and must end at {wanted}: there is no backup",
+                directory.display()
             ),
             Self::Input(error) => write!(f, "cannot read what is to be imported: {error}"),
             Self::Line { number, what } => write!(f, "line {number}: {what}"),
@@ -118,7 +154,10 @@ impl fmt::Display for StoreError {
 impl std::error::Error for StoreError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io(_, _, error) | Self::Input(error) | Self::Output(error) => Some(error),
+            Self::Io(_, _, error)
+            | Self::Door(_, error)
+            | Self::Input(error)
+            | Self::Output(error) => Some(error),
             _ => None,
         }
     }

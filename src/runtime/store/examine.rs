@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::journal::{Defect, Extent, Loss, Salvaged, Sync};
+use crate::journal::{Defect, Extent, Loss, Position, Salvaged, Sync};
 
 use super::StoreError;
 use super::content::{Content, Superseded};
@@ -26,6 +26,8 @@ pub struct ShardExamined {
     pub directory: PathBuf,
     /// Files, segments, frames.
     pub extent: Extent,
+    /// The last frame.
+    pub position: Position,
     /// Sessions.
     pub sessions: usize,
     /// Their subscriptions.
@@ -130,16 +132,16 @@ impl Remains {
             each(content);
             shards.push(examined);
         }
-        Ok(Examined {
-            shards,
-            problems: self.problems.clone(),
-        })
+        let mut problems = self.problems.clone();
+        problems.extend(super::backup::problems(&self.directory, &shards));
+        Ok(Examined { shards, problems })
     }
 }
 
 /// Reads a journal leniently, and strictly as well: the broker's own way of reading has the last word.
-fn examine(files: &Files) -> Result<(Content, ShardExamined), StoreError> {
+pub(super) fn examine(files: &Files) -> Result<(Content, ShardExamined), StoreError> {
     let mut salvaged: Salvaged = files.salvage()?.settle();
+    let position = salvaged.recovered.position;
     let (content, superseded, live_bytes) = Content::salvaged(files, &mut salvaged)?;
     let fault = |loss: Loss| Fault {
         path: files.path(loss.damage.file),
@@ -161,6 +163,7 @@ fn examine(files: &Files) -> Result<(Content, ShardExamined), StoreError> {
     let examined = ShardExamined {
         directory: files.directory().to_owned(),
         extent: salvaged.extent,
+        position,
         sessions: content.sessions.len(),
         subscriptions: content
             .sessions

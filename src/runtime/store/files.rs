@@ -291,6 +291,10 @@ impl Files {
         }
     }
 
+    pub(super) fn segment_bytes(&self) -> u32 {
+        self.segment_bytes
+    }
+
     pub(super) fn identity(&self) -> Identity {
         self.identity
     }

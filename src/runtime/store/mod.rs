@@ -4,6 +4,9 @@
 //! DIR/lock                        held while a broker, or `shardmq store`, works on it
 //! DIR/store.json                  version, layout, and the identity of each journal
 //! DIR/LAYOUT/SHARD/0000002a.log   files of one journal, each as large as a segment
+//! DIR/history/NAME/….bucket       what a history stream keeps
+//! DIR/control                     where the broker that works on it is asked for a backup
+//! DIR/backup.json                 in a backup: where it ends (`backup`)
 //! DIR/damaged-LAYOUT/…            what a repair did not take over, and what it did, as it was
 //! ```
 //!
@@ -11,6 +14,7 @@
 //! another number of shards; until `store.json` names it, it is nothing, and what it does not name is
 //! removed.
 
+mod backup;
 mod content;
 mod disk;
 mod dump;
@@ -19,6 +23,7 @@ mod examine;
 mod export;
 mod files;
 mod forwards;
+mod history;
 mod json;
 mod manifest;
 mod mosquitto;
@@ -32,6 +37,8 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use backup::Backup;
+pub(super) use backup::{DOOR, Door};
 pub use content::Superseded;
 pub(super) use disk::{Disk, Done};
 pub use dump::Format;
@@ -39,6 +46,8 @@ pub use error::StoreError;
 pub use examine::{Examined, Fault, ShardExamined};
 pub use export::Amount;
 pub use files::{Files, Loaded, Progress};
+pub(super) use history::{HistoryDisk, HistoryOptions, open as open_history};
+pub use history::{HistoryExamined, examine as examine_history};
 pub use remains::Remains;
 pub use repair::Repaired;
 
@@ -83,6 +92,7 @@ impl Store {
         };
         store.check_layout()?;
         store.remove_other_layouts()?;
+        backup::forget(directory)?;
         if store.shards() != shards {
             store.spread(shards)?;
         }

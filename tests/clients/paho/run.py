@@ -1,11 +1,13 @@
 """Runs the scenarios: run.py PORT LEVEL SHARDS [NAME...] [-NAME...], those or all but those. Prints `ok NAME` or `FAILED NAME: why`."""
 
+import os
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 import basics
 import heavy
+import history
 import sessions
 import version5
 
@@ -40,7 +42,9 @@ def main():
     wanted = [name for name in sys.argv[4:] if not name.startswith("-")]
     unwanted = [name[1:] for name in sys.argv[4:] if name.startswith("-")]
     results = []
-    for module, workers in ((basics, 6), (sessions, 8), (version5, 6), (heavy, 1)):
+    # Where the broker keeps history of `+/kept/#`.
+    kept = ((history, 1),) if os.environ.get("SHARDMQ_TEST_HISTORY") else ()
+    for module, workers in ((basics, 6), (sessions, 8), (version5, 6), *kept, (heavy, 1)):
         chosen = [s for s in module.SCENARIOS
                   if version in s.versions and (not wanted or s.__name__ in wanted)
                   and s.__name__ not in unwanted]
