@@ -19,7 +19,7 @@ use crate::session::{Session, SessionNumber, SubscriptionEntry, Will};
 use crate::time::Time;
 use crate::wire::{PacketId, QoS};
 
-use super::deliver::{Fanout, Matched};
+use super::fanout::{Fanout, Matched};
 use super::restore::Epoch;
 use super::{Outbox, Shard};
 

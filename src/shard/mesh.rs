@@ -12,7 +12,7 @@ use crate::time::Time;
 use crate::wire::PacketId;
 
 use super::batch::{Batch, Control, Target};
-use super::deliver::Fanout;
+use super::fanout::Fanout;
 use super::forward::Lane;
 use super::publish::receivers_of;
 use super::replay::RetainedQuery;

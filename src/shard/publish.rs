@@ -10,8 +10,9 @@ use crate::topic::Name;
 use crate::wire::{Ack, AckKind, PacketId, Publish, QoS, ReasonCode, Run, Version, Violation};
 
 use super::batch::{Control, home};
-use super::deliver::{Fanout, Matched, send_ack, send_successes};
+use super::deliver::{send_ack, send_successes};
 use super::durable::{Mark, Store};
+use super::fanout::{Fanout, Matched};
 use super::forward::Parcel;
 use super::mesh::Waiter;
 use super::{ConnKey, Fault, Outbox, QueueOverflow, Shard};

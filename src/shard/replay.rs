@@ -28,7 +28,7 @@ use crate::topic::Filter;
 use crate::wire::QoS;
 
 use super::batch::{Batch, Control, home};
-use super::deliver::{Encoder, Fanout, Matched};
+use super::fanout::{Encoder, Fanout, Matched};
 use super::{Outbox, Shard};
 
 /// Messages that may wait for a client when the next chunk is asked for.

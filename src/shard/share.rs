@@ -14,7 +14,7 @@ use crate::topic::{Name, Subscription};
 use crate::wire::QoS;
 
 use super::batch::Control;
-use super::deliver::{Encoder, Fanout, Matched};
+use super::fanout::{Encoder, Fanout, Matched};
 use super::publish::{Published, Publisher};
 use super::{Outbox, Shard};
 
