@@ -246,21 +246,26 @@ mod tests {
         append(&mut journal);
         let shard = std::thread::Builder::new().spawn(move || {
             let mut first = Some(first);
-            let mut positions = Vec::new();
+            let (mut froze, mut thawed) = (false, false);
             let end = Instant::now() + Duration::from_secs(60);
-            while positions.len() < 3 && Instant::now() < end {
+            while Instant::now() < end {
                 participant.step(&mut journal, Time::ZERO);
-                if participant.freezing.is_some() {
-                    append(&mut journal); // it goes on working
-                    if let Some(write) = first.take() {
-                        journal.completed(write, Ok(()));
-                    }
-                } else if first.is_some() {
-                    continue;
+                let freezing = participant.freezing.is_some();
+                if freezing && !froze || froze && !freezing && !thawed {
+                    append(&mut journal); // it goes on working, then and afterwards
                 }
-                if let Some(write) = journal.next_write() {
+                thawed |= froze && !freezing;
+                froze |= freezing;
+                if freezing && let Some(write) = first.take() {
                     journal.completed(write, Ok(()));
-                    positions.push(journal.durable());
+                }
+                if first.is_none()
+                    && let Some(write) = journal.next_write()
+                {
+                    journal.completed(write, Ok(()));
+                }
+                if thawed && journal.durable() >= journal.position() {
+                    break;
                 }
                 std::thread::yield_now();
             }
