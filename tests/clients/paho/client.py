@@ -128,11 +128,17 @@ class Client:
 
     def close(self, reason=None, props=None):
         """DISCONNECT, and wait until the connection is gone."""
-        if reason is not None and self.v5:
-            from paho.mqtt.reasoncodes import ReasonCode
-            self.paho.disconnect(ReasonCode(PacketTypes.DISCONNECT, identifier=reason), props)
-        else:
-            self.paho.disconnect()
+        try:
+            if reason is not None and self.v5:
+                from paho.mqtt.reasoncodes import ReasonCode
+                self.paho.disconnect(ReasonCode(PacketTypes.DISCONNECT, identifier=reason), props)
+            else:
+                self.paho.disconnect()
+        except OSError:
+            # The connection has ended, and paho's thread has closed the socket by which it is
+            # woken between this thread's look at it and its write.
+            if self.paho.is_connected():
+                raise
         self.paho.loop_stop()
 
     def socket(self):
