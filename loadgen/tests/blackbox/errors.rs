@@ -21,8 +21,8 @@ fn without_a_broker_the_error_says_where_and_how_to_start_one() {
 fn wrong_arguments_are_exit_code_2() {
     for arguments in [
         &["run", "no-such-scenario"][..],
-        &["-S"],
-        &["--ws"],
+        &["--insecure"],
+        &["--ws-path", "/mqtt"],
         &["pub", "--rate", "0"],
         &["run", "saturate", "--publishers", "3"],
     ] {
