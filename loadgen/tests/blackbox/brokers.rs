@@ -193,3 +193,17 @@ pub(crate) fn lenient(then: Then) -> (u16, Receiver<IpAddr>) {
     });
     (port, peers)
 }
+
+/// Five publishers to five subscribers, every message looked at.
+pub(crate) const VERIFIED: [&str; 10] = [
+    "run",
+    "p2p",
+    "--publishers",
+    "5",
+    "--subscribers",
+    "5",
+    "--verify",
+    "full",
+    "--format",
+    "json",
+];

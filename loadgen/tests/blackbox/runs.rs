@@ -3,27 +3,15 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::brokers::{Broker, START, ended, loadgen, mosquitto, result, shardmq, signal};
+use crate::brokers::{Broker, START, VERIFIED, ended, loadgen, mosquitto, result, shardmq, signal};
 
 /// A short run whose every message is looked at.
 fn verified(port: u16, arguments: &[&str]) {
-    let run = [
-        "run",
-        "p2p",
-        "--publishers",
-        "5",
-        "--subscribers",
-        "5",
-        "--verify",
-        "full",
-        "--format",
-        "json",
-    ];
     let checks = [
         "--assert",
         "loss=0,duplicates=0,reordered=0,corrupt=0,errors=0",
     ];
-    let output = loadgen(port, &[&run[..], &checks, arguments].concat());
+    let output = loadgen(port, &[&VERIFIED[..], &checks, arguments].concat());
     let result = result(&output);
     assert_eq!(output.status.code(), Some(0), "{result}");
     let expected = &result["verification"]["expected"];

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
-use crate::brokers::{Broker, Scratch, free_port, loadgen, result, shardmq_with, start};
+use crate::brokers::{Broker, Scratch, VERIFIED, free_port, loadgen, result, shardmq_with, start};
 
 /// Where the listeners are.
 struct Ports {
@@ -73,25 +73,8 @@ fn broker(folder: &Path, test: &str) -> Option<(Broker, Ports)> {
 }
 
 fn run(port: u16, arguments: &[&str]) -> Output {
-    let common = [
-        "run",
-        "p2p",
-        "--publishers",
-        "5",
-        "--subscribers",
-        "5",
-        "--verify",
-        "full",
-        "--format",
-        "json",
-        "--rate",
-        "4k",
-        "-L",
-        "2000",
-        "-q",
-        "1",
-    ];
-    loadgen(port, &[&common[..], arguments].concat())
+    let flow = ["--rate", "4k", "-L", "2000", "-q", "1"];
+    loadgen(port, &[&VERIFIED[..], &flow, arguments].concat())
 }
 
 #[test]
@@ -121,16 +104,6 @@ fn load_comes_through_every_transport() {
     }
     // Saturated, so that records and frames are cut wherever reads end.
     let saturate = [
-        "run",
-        "p2p",
-        "--publishers",
-        "5",
-        "--subscribers",
-        "5",
-        "--verify",
-        "full",
-        "--format",
-        "json",
         "-L",
         "2000",
         "-q",
@@ -142,7 +115,7 @@ fn load_comes_through_every_transport() {
         "-s",
         "20000",
     ];
-    let output = loadgen(ports.wss, &saturate);
+    let output = loadgen(ports.wss, &[&VERIFIED[..], &saturate].concat());
     assert_eq!(output.status.code(), Some(0), "{}", result(&output));
 }
 

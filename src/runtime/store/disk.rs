@@ -8,15 +8,15 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, unbounded};
 
 use crate::journal::{Failure, FileId, Journal, Read, Write};
 use crate::shard::Fetching;
 
 use super::files::Files;
-use super::reader::Reader;
+use super::reader;
+use super::worker::Worker;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -43,10 +43,11 @@ pub(in crate::runtime) enum Done {
 /// The shard's end.
 #[derive(Debug)]
 pub(in crate::runtime) struct Disk {
-    jobs: Option<Sender<Job>>,
+    /// Bounded by the journal: a write, a read, a file at a time.
+    jobs: Worker<Job>,
+    /// Bounded by the sessions: one for each.
+    reader: Worker<Fetching>,
     done: Receiver<Done>,
-    thread: Option<JoinHandle<()>>,
-    reader: Reader,
 }
 
 impl Disk {
@@ -55,57 +56,50 @@ impl Disk {
         files: Files,
         wake: impl Fn() + Clone + Send + 'static,
     ) -> io::Result<Self> {
-        let (jobs, todo) = unbounded(); // bounded by the journal: a write, a read, a file at a time
         let (tell, done) = unbounded();
         let reader = {
             let (tell, wake) = (tell.clone(), wake.clone());
-            Reader::start(files.clone(), move |done| {
+            reader::start(files.clone(), move |done| {
                 let _ = tell.send(done);
                 wake();
             })?
         };
         let name = format!("disk{}", files.identity().shard);
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
-            let mut worker = Worker {
+        let jobs = Worker::start(name, move |todo| {
+            let mut hand = Hand {
                 files,
                 open: HashMap::new(),
             };
             for job in todo {
-                if let Some(done) = worker.work(job) {
+                if let Some(done) = hand.work(job) {
                     // Nobody listens any more only when the shard has ended.
                     let _ = tell.send(done);
                     wake();
                 }
             }
         })?;
-        Ok(Self {
-            jobs: Some(jobs),
-            done,
-            thread: Some(thread),
-            reader,
-        })
+        Ok(Self { jobs, reader, done })
     }
 
     /// Gives the thread everything that the journal asks for.
     pub(in crate::runtime) fn feed(&self, journal: &mut Journal) {
-        let Some(jobs) = &self.jobs else { return };
         while let Some(file) = journal.next_removal() {
-            let _ = jobs.send(Job::Remove(file));
+            self.jobs.give(Job::Remove(file));
         }
         while let Some(file) = journal.next_allocation() {
-            let _ = jobs.send(Job::Allocate(file));
+            self.jobs.give(Job::Allocate(file));
         }
         while let Some(read) = journal.next_move() {
-            let _ = jobs.send(Job::Read(read));
+            self.jobs.give(Job::Read(read));
         }
         while let Some(write) = journal.next_write() {
-            let _ = jobs.send(Job::Write(write));
+            self.jobs.give(Job::Write(write));
         }
     }
 
     /// Has messages read back.
     pub(in crate::runtime) fn fetch(&self, fetching: Fetching) {
-        self.reader.fetch(fetching);
+        self.reader.give(fetching);
     }
 
     /// The next thing that was done.
@@ -114,21 +108,12 @@ impl Disk {
     }
 }
 
-impl Drop for Disk {
-    fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-struct Worker {
+struct Hand {
     files: Files,
     open: HashMap<FileId, File>,
 }
 
-impl Worker {
+impl Hand {
     fn work(&mut self, job: Job) -> Option<Done> {
         match job {
             Job::Allocate(file) => {

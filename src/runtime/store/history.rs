@@ -12,9 +12,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
+use crossbeam_channel::{Receiver, TryRecvError, unbounded};
 
 use crate::history::block::NoHeader;
 use crate::history::bucket::{Fault, FaultKind, MAX_HEADER_BYTES, Source};
@@ -24,6 +23,7 @@ use crate::history::{
 use crate::limits::MAX_SHARDS;
 use crate::shard::{Epoch, HistoryDone, HistoryJob};
 
+use super::worker::Worker;
 use super::{StoreError, make_directory, sync_directory};
 
 /// The directory of all streams.
@@ -278,9 +278,9 @@ pub(in crate::runtime) struct HistoryWork {
 /// The shard's end of the thread.
 #[derive(Debug)]
 pub(in crate::runtime) struct HistoryDisk {
-    jobs: Option<Sender<HistoryJob>>,
+    /// Bounded: some writes a stream, a scan a replay.
+    jobs: Worker<HistoryJob>,
     done: Receiver<HistoryWork>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl HistoryDisk {
@@ -289,21 +289,20 @@ impl HistoryDisk {
         options: &HistoryOptions,
         wake: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
-        let (jobs, todo) = unbounded(); // bounded: some writes a stream, a scan a replay
         let (tell, done) = unbounded();
         let names: Names = options
             .streams
             .iter()
             .map(|stream| stream.name.clone())
             .collect();
-        let mut worker = Worker {
+        let mut hand = Hand {
             directory: options.directory.clone(),
             names,
             written: HashMap::new(),
             read: None,
         };
         let name = format!("history{}", options.place.shard);
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let jobs = Worker::start(name, move |todo| {
             let mut scans = VecDeque::new();
             loop {
                 let job = match scans.is_empty() {
@@ -315,9 +314,9 @@ impl HistoryDisk {
                         scans.push_back((number, scan));
                         continue;
                     }
-                    Ok(HistoryJob::Write(write)) => worker.write(&write),
+                    Ok(HistoryJob::Write(write)) => hand.write(&write),
                     Ok(HistoryJob::Remove(removal)) => {
-                        worker.remove(removal);
+                        hand.remove(removal);
                         continue;
                     }
                     Err(TryRecvError::Disconnected) => return,
@@ -325,7 +324,7 @@ impl HistoryDisk {
                         let Some((number, scan)) = scans.pop_front() else {
                             continue;
                         };
-                        worker.scan(number, &scan)
+                        hand.scan(number, &scan)
                     }
                 };
                 // Nobody listens any more only when the shard has ended.
@@ -333,18 +332,12 @@ impl HistoryDisk {
                 wake();
             }
         })?;
-        Ok(Self {
-            jobs: Some(jobs),
-            done,
-            thread: Some(thread),
-        })
+        Ok(Self { jobs, done })
     }
 
     /// Gives the thread something to do.
     pub(in crate::runtime) fn give(&self, job: HistoryJob) {
-        if let Some(jobs) = &self.jobs {
-            let _ = jobs.send(job);
-        }
+        self.jobs.give(job);
     }
 
     /// The next thing that was done.
@@ -353,16 +346,7 @@ impl HistoryDisk {
     }
 }
 
-impl Drop for HistoryDisk {
-    fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-struct Worker {
+struct Hand {
     directory: PathBuf,
     names: Names,
     /// The bucket of each stream that is written to.
@@ -371,7 +355,7 @@ struct Worker {
     read: Option<(usize, BucketId, File)>,
 }
 
-impl Worker {
+impl Hand {
     fn path(&self, stream: usize, bucket: BucketId) -> PathBuf {
         let name = self.names.get(stream).map_or("", String::as_str);
         self.directory.join(name).join(bucket.file_name())

@@ -31,6 +31,7 @@ mod reader;
 mod remains;
 mod repair;
 mod target;
+mod worker;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher};
