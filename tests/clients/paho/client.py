@@ -126,19 +126,38 @@ class Client:
         self.session_present = flags.session_present
         return self
 
+    def unless_ended(self, call, *args, **kwargs):
+        """What paho's call returns, or None where the connection ended under it.
+
+        paho's thread may send what a call has only just queued and see the connection end before the
+        call returns, which then finds its waking socket closed, or no thread and no socket at all.
+        Nothing is hidden by it: what a scenario waits for next, an answer or the end, tells."""
+        try:
+            result = call(*args, **kwargs)
+        except OSError:
+            if self.paho.socket() is not None:
+                raise
+            return None
+        # What is returned is a code, a code with an identifier, or a publish's information.
+        code = result[0] if isinstance(result, tuple) else getattr(result, "rc", result)
+        if code == mqtt.MQTT_ERR_NO_CONN and self.paho.socket() is None:
+            return None
+        assert code == mqtt.MQTT_ERR_SUCCESS, code
+        return result
+
+    def _asked(self, call, *args, **kwargs):
+        """The same where an answer is waited for: without a connection there is none."""
+        result = self.unless_ended(call, *args, **kwargs)
+        assert result is not None, f"{self.client_id}: the connection has ended"
+        return result
+
     def close(self, reason=None, props=None):
         """DISCONNECT, and wait until the connection is gone."""
-        try:
-            if reason is not None and self.v5:
-                from paho.mqtt.reasoncodes import ReasonCode
-                self.paho.disconnect(ReasonCode(PacketTypes.DISCONNECT, identifier=reason), props)
-            else:
-                self.paho.disconnect()
-        except OSError:
-            # The connection has ended, and paho's thread has closed the socket by which it is
-            # woken between this thread's look at it and its write.
-            if self.paho.is_connected():
-                raise
+        how = ()
+        if reason is not None and self.v5:
+            from paho.mqtt.reasoncodes import ReasonCode
+            how = (ReasonCode(PacketTypes.DISCONNECT, identifier=reason), props)
+        self.unless_ended(self.paho.disconnect, *how)
         self.paho.loop_stop()
 
     def socket(self):
@@ -169,12 +188,11 @@ class Client:
             if self.v5 and isinstance(how, int):
                 how = options(how)
             asked.append((text, how))
-        result, mid = self.paho.subscribe(asked, properties=props)
-        assert result == mqtt.MQTT_ERR_SUCCESS, result
+        _, mid = self._asked(self.paho.subscribe, asked, properties=props)
         return [code.value for code in self._wait_answer(mid, "SUBSCRIBE")]
 
     def unsubscribe(self, *filters):
-        _, mid = self.paho.unsubscribe(list(filters))
+        _, mid = self._asked(self.paho.unsubscribe, list(filters))
         codes = self._wait_answer(mid, "UNSUBSCRIBE")
         if not isinstance(codes, list):
             codes = [codes]
@@ -182,11 +200,11 @@ class Client:
 
     def publish(self, topic, payload=b"", qos=0, retain=False, wait=True, **props):
         made = properties("PUBLISH", **props) if self.v5 and props else None
-        info = self.paho.publish(topic, payload, qos, retain, properties=made)
-        assert info.rc == mqtt.MQTT_ERR_SUCCESS, info.rc
+        call = self._asked if wait else self.unless_ended
+        info = call(self.paho.publish, topic, payload, qos, retain, properties=made)
         if wait:
             return self._wait_answer(info.mid, f"PUBLISH {topic[:80]} QoS {qos}").value
-        return info.mid
+        return info and info.mid
 
     def published(self, mid):
         return self._wait_answer(mid, "PUBLISH").value
