@@ -11,8 +11,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use clap::{Args, ValueEnum};
-use ring::rand::{SecureRandom, SystemRandom};
 use shardmq::policy::{self, Hashed, PasswordError, Scheme, UsersProblem};
 
 use super::fail;

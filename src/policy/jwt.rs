@@ -7,9 +7,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use aws_lc_rs::{hmac, signature};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::{hmac, signature};
 use serde_json::Value;
 
 use super::rules::{Placeholders, Rule, Rules};
@@ -46,7 +46,8 @@ struct Key {
 }
 
 enum Algorithm {
-    Hs256(hmac::Key),
+    // Boxed: its state has 1.2 KiB.
+    Hs256(Box<hmac::Key>),
     Rs256 { n: Vec<u8>, e: Vec<u8> },
     Es256(Vec<u8>),
     EdDsa(Vec<u8>),
@@ -287,7 +288,7 @@ fn key(value: &Value) -> Result<Option<Key>, &'static str> {
             if secret.len() < 32 {
                 return Err("a shared secret has at least 32 bytes");
             }
-            Algorithm::Hs256(hmac::Key::new(hmac::HMAC_SHA256, &secret))
+            Algorithm::Hs256(Box::new(hmac::Key::new(hmac::HMAC_SHA256, &secret)))
         }
         ("RSA", _) => {
             let n = bytes("n").ok_or("`n` is no base64url")?;
@@ -351,8 +352,8 @@ pub fn rules(acl: &Value) -> Option<Rules> {
 
 #[cfg(test)]
 mod tests {
-    use ring::rand::SystemRandom;
-    use ring::signature::KeyPair;
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::signature::KeyPair;
     use serde_json::json;
 
     use super::super::{Access, Client};
@@ -448,7 +449,7 @@ mod tests {
         let ed25519 = signature::Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
         let algorithm = &signature::ECDSA_P256_SHA256_FIXED_SIGNING;
         let pkcs8 = signature::EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
-        let p256 = signature::EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random).unwrap();
+        let p256 = signature::EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref()).unwrap();
         let point = p256.public_key().as_ref();
         let keys = [
             shared(),

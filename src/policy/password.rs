@@ -15,10 +15,10 @@ use std::fmt;
 use std::num::NonZeroU32;
 
 use argon2::{Algorithm, Argon2, Params, Version};
+use aws_lc_rs::{digest, hmac, pbkdf2};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use ring::{digest, hmac, pbkdf2};
 use subtle::ConstantTimeEq;
 
 use crate::limits::{MAX_ARGON2_MEMORY_KIB, MAX_ARGON2_PASSES, MAX_ITERATIONS};

@@ -247,8 +247,8 @@ mod tests {
             salt, iterations, ..
         } = &exchange.verifier;
         let mut salted = [0; 32];
-        let algorithm = ring::pbkdf2::PBKDF2_HMAC_SHA256;
-        ring::pbkdf2::derive(algorithm, *iterations, salt, password, &mut salted);
+        let algorithm = aws_lc_rs::pbkdf2::PBKDF2_HMAC_SHA256;
+        aws_lc_rs::pbkdf2::derive(algorithm, *iterations, salt, password, &mut salted);
         let without_proof = format!("c={},r={}", STANDARD.encode(binding), exchange.nonce);
         let signed = format!("{},{without_proof}", exchange.said);
         let client_key = hmac_sha256(&salted, b"Client Key");

@@ -3,9 +3,9 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use aws_lc_rs::{digest, hmac, pbkdf2};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ring::{digest, hmac, pbkdf2};
 use shardmq::policy::{Acl, Entrance, Guard, GuardOptions, Method, Scheme, Scram as Server, Users};
 use shardmq::wire::{Auth, Packet, ReasonCode, Version};
 
