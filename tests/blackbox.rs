@@ -52,6 +52,8 @@ mod restart;
 mod rights;
 #[path = "blackbox/rumqttc.rs"]
 mod rumqttc;
+#[path = "blackbox/soak.rs"]
+mod soak;
 
 /// The protocol versions of the matrix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
