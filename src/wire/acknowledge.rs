@@ -1,10 +1,9 @@
 //! PUBACK, PUBREC, PUBREL and PUBCOMP, sections 3.4 to 3.7: one layout, four types.
 
-use super::framing::write_fixed_header;
 use super::properties::{Property, Section, write_optional};
 use super::reader::Reader;
 use super::selection::Span;
-use super::sink::{Sink, Write, variable_byte_integer_size};
+use super::sink::{Body, Sink, Write};
 use super::{PacketId, PacketType, ReasonCode, UserProperties, Version, Violation};
 
 /// Which of the four acknowledgements.
@@ -108,23 +107,13 @@ impl<'a> Ack<'a> {
         if !version.is_v5() || (bare && self.reason == ReasonCode::Success) {
             return out.extend_from_slice(&[first_byte, 2, high, low]);
         }
-        let body = Body {
-            version,
-            packet: self,
-        };
-        write_fixed_header(out, first_byte, body.written_size());
-        body.write(out);
+        Body(version, self).write_packet(first_byte, out);
     }
 
     /// Bytes of the packet, fixed header included.
     #[must_use]
     pub fn size(&self, version: Version) -> usize {
-        let body = Body {
-            version,
-            packet: self,
-        }
-        .written_size();
-        1 + variable_byte_integer_size(body) + body
+        Body(version, self).packet_size()
     }
 }
 
@@ -227,22 +216,17 @@ impl Write for ReasonProperties<'_> {
     }
 }
 
-struct Body<'a> {
-    version: Version,
-    packet: &'a Ack<'a>,
-}
-
-impl Write for Body<'_> {
+impl Write for Body<'_, Ack<'_>> {
     #[inline]
     fn write<S: Sink>(&self, out: &mut S) {
-        let ack = self.packet;
+        let &Self(version, ack) = self;
         out.two_byte_integer(ack.packet_id.get());
         let properties = ReasonProperties {
             reason_string: ack.reason_string,
             user_properties: ack.user_properties,
         };
         let bare = properties.is_empty();
-        if !self.version.is_v5() || (bare && ack.reason == ReasonCode::Success) {
+        if !version.is_v5() || (bare && ack.reason == ReasonCode::Success) {
             return;
         }
         out.byte(ack.reason.as_u8());

@@ -1,11 +1,10 @@
 //! AUTH, section 3.15. Version 5 only.
 
 use super::acknowledge::reason_code;
-use super::framing::write_fixed_header;
 use super::properties::{Property, Section, write_optional};
 use super::reader::Reader;
 use super::selection::Span;
-use super::sink::{Sink, Write, variable_byte_integer_size};
+use super::sink::{Sink, Write};
 use super::{PacketType, ReasonCode, UserProperties, Violation};
 
 /// An AUTH packet.
@@ -59,15 +58,13 @@ impl<'a> Auth<'a> {
     /// Appends the packet to `out`. Without a method only the short form of Success exists.
     pub fn encode(&self, out: &mut Vec<u8>) {
         debug_assert!(self.authentication_method.is_some() || *self == Self::default());
-        write_fixed_header(out, PacketType::Auth.first_byte(), self.written_size());
-        self.write(out);
+        self.write_packet(PacketType::Auth.first_byte(), out);
     }
 
     /// Bytes of the packet, fixed header included.
     #[must_use]
     pub fn size(&self) -> usize {
-        let body = self.written_size();
-        1 + variable_byte_integer_size(body) + body
+        self.packet_size()
     }
 }
 

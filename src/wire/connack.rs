@@ -1,11 +1,10 @@
 //! CONNACK, section 3.2.
 
 use super::acknowledge::reason_code;
-use super::framing::write_fixed_header;
 use super::properties::{Property, Section, write_optional};
 use super::reader::Reader;
 use super::selection::Span;
-use super::sink::{Sink, Write, variable_byte_integer_size};
+use super::sink::{Body, Sink, Write};
 use super::{PacketType, QoS, ReasonCode, UserProperties, Version, Violation};
 
 /// A CONNACK packet.
@@ -84,12 +83,7 @@ impl<'a> ConnAck<'a> {
         if !version.is_v5() && self.reason.connect_return_code().is_none() {
             return;
         }
-        let body = Body {
-            version,
-            packet: self,
-        };
-        write_fixed_header(out, PacketType::ConnAck.first_byte(), body.written_size());
-        body.write(out);
+        Body(version, self).write_packet(PacketType::ConnAck.first_byte(), out);
     }
 
     /// Bytes of the packet, fixed header included.
@@ -98,12 +92,7 @@ impl<'a> ConnAck<'a> {
         if !version.is_v5() && self.reason.connect_return_code().is_none() {
             return 0;
         }
-        let body = Body {
-            version,
-            packet: self,
-        }
-        .written_size();
-        1 + variable_byte_integer_size(body) + body
+        Body(version, self).packet_size()
     }
 }
 
@@ -155,21 +144,17 @@ impl<'a> ConnAckProperties<'a> {
     }
 }
 
-struct Body<'a> {
-    version: Version,
-    packet: &'a ConnAck<'a>,
-}
-
-impl Write for Body<'_> {
+impl Write for Body<'_, ConnAck<'_>> {
     fn write<S: Sink>(&self, out: &mut S) {
+        let &Self(version, packet) = self;
         let ConnAck {
             session_present,
             reason,
             properties,
-        } = self.packet;
+        } = packet;
         // [MQTT-3.2.2-1] [MQTT-3.2.2-6] [MQTT-3.2.2-4 3.1.1]
         out.byte(u8::from(*session_present && *reason == ReasonCode::Success));
-        if self.version.is_v5() {
+        if version.is_v5() {
             out.byte(reason.as_u8());
             properties.write_with_length(out);
         } else {

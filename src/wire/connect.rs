@@ -1,11 +1,10 @@
 //! CONNECT, section 3.1.
 
-use super::framing::write_fixed_header;
 use super::properties::{Property, Section, write_optional};
 use super::publish::topic_name;
 use super::reader::{Reader, utf8};
 use super::selection::Span;
-use super::sink::{Sink, Write, variable_byte_integer_size};
+use super::sink::{Sink, Write};
 use super::{Forwarded, PacketType, QoS, UserProperties, Version, Violation};
 use crate::topic::Name;
 
@@ -165,15 +164,13 @@ impl<'a> Connect<'a> {
 
     /// Appends the packet to `out`, in the version that it names.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        write_fixed_header(out, PacketType::Connect.first_byte(), self.written_size());
-        self.write(out);
+        self.write_packet(PacketType::Connect.first_byte(), out);
     }
 
     /// Bytes of the packet, fixed header included.
     #[must_use]
     pub fn size(&self) -> usize {
-        let body = self.written_size();
-        1 + variable_byte_integer_size(body) + body
+        self.packet_size()
     }
 
     fn flags(&self) -> u8 {

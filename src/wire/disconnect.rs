@@ -1,11 +1,10 @@
 //! DISCONNECT, section 3.14.
 
 use super::acknowledge::reason_code;
-use super::framing::write_fixed_header;
 use super::properties::{Property, Section, write_optional};
 use super::reader::Reader;
 use super::selection::Span;
-use super::sink::{Sink, Write, variable_byte_integer_size};
+use super::sink::{Body, Sink, Write};
 use super::{PacketType, ReasonCode, UserProperties, Version, Violation};
 
 /// A DISCONNECT packet. Before version 5 only a client sends it, and it says nothing.
@@ -66,44 +65,26 @@ impl<'a> Disconnect<'a> {
 
     /// Appends the packet to `out`, in the shortest form there is.
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
-        let body = Body {
-            version,
-            packet: self,
-        };
-        write_fixed_header(
-            out,
-            PacketType::Disconnect.first_byte(),
-            body.written_size(),
-        );
-        body.write(out);
+        Body(version, self).write_packet(PacketType::Disconnect.first_byte(), out);
     }
 
     /// Bytes of the packet, fixed header included.
     #[must_use]
     pub fn size(&self, version: Version) -> usize {
-        let body = Body {
-            version,
-            packet: self,
-        }
-        .written_size();
-        1 + variable_byte_integer_size(body) + body
+        Body(version, self).packet_size()
     }
 }
 
-struct Body<'a> {
-    version: Version,
-    packet: &'a Disconnect<'a>,
-}
-
-impl Write for Body<'_> {
+impl Write for Body<'_, Disconnect<'_>> {
     fn write<S: Sink>(&self, out: &mut S) {
-        let bare = Properties(self.packet).written_size() == 0;
-        if !self.version.is_v5() || (bare && self.packet.reason == ReasonCode::Success) {
+        let &Self(version, packet) = self;
+        let bare = Properties(packet).written_size() == 0;
+        if !version.is_v5() || (bare && packet.reason == ReasonCode::Success) {
             return;
         }
-        out.byte(self.packet.reason.as_u8());
+        out.byte(packet.reason.as_u8());
         if !bare {
-            Properties(self.packet).write_with_length(out);
+            Properties(packet).write_with_length(out);
         }
     }
 }

@@ -5,7 +5,6 @@
 //! soon as that byte is there.
 
 use super::Violation;
-use super::sink::Sink;
 
 /// A type of MQTT Control Packet, table 2-1.
 #[repr(u8)]
@@ -204,13 +203,6 @@ fn remaining_length(bytes: &[u8]) -> Result<Option<(u32, usize)>, Violation> {
         }
     }
     Ok(None)
-}
-
-/// Writes a fixed header.
-#[inline]
-pub(super) fn write_fixed_header<S: Sink>(out: &mut S, first_byte: u8, remaining_length: usize) {
-    out.byte(first_byte);
-    out.variable_byte_integer(remaining_length);
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
 //! PUBLISH, section 3.3: the one packet whose cost is the broker's cost.
 
-use super::framing::write_fixed_header;
 use super::properties::{Property, Section, identifier, write_optional};
 use super::reader::{self, Reader};
 use super::selection::Span;
-use super::sink::{Sink, Write, variable_byte_integer_size};
+use super::sink::{Body, Sink, Write, variable_byte_integer_size};
 use super::{
     Forwarded, PacketId, PacketType, QoS, SubscriptionIdentifiers, UserProperties, Version,
     Violation,
@@ -231,31 +230,13 @@ impl<'a> Publish<'a> {
 
     /// Appends the packet to `out`.
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
-        write_fixed_header(
-            out,
-            self.first_byte(),
-            Body {
-                version,
-                packet: self,
-            }
-            .written_size(),
-        );
-        Body {
-            version,
-            packet: self,
-        }
-        .write(out);
+        Body(version, self).write_packet(self.first_byte(), out);
     }
 
     /// Bytes of the packet, fixed header included.
     #[must_use]
     pub fn size(&self, version: Version) -> usize {
-        let body = Body {
-            version,
-            packet: self,
-        }
-        .written_size();
-        1 + variable_byte_integer_size(body) + body
+        Body(version, self).packet_size()
     }
 
     fn first_byte(&self) -> u8 {
@@ -270,21 +251,17 @@ fn first_byte(dup: bool, qos: QoS, retain: bool) -> u8 {
     PacketType::Publish.first_byte() | u8::from(dup) << 3 | qos.bits() << 1 | u8::from(retain)
 }
 
-struct Body<'a> {
-    version: Version,
-    packet: &'a Publish<'a>,
-}
-
-impl Write for Body<'_> {
+impl Write for Body<'_, Publish<'_>> {
     fn write<S: Sink>(&self, out: &mut S) {
-        out.string(self.packet.topic);
-        if let Some(packet_id) = self.packet.packet_id {
+        let &Self(version, packet) = self;
+        out.string(packet.topic);
+        if let Some(packet_id) = packet.packet_id {
             out.two_byte_integer(packet_id.get());
         }
-        if self.version.is_v5() {
-            self.packet.properties.write_with_length(out);
+        if version.is_v5() {
+            packet.properties.write_with_length(out);
         }
-        out.bytes(self.packet.payload);
+        out.bytes(packet.payload);
     }
 }
 
@@ -337,7 +314,8 @@ impl PublishHead<'_> {
         let properties_size = self.properties_size();
         let body_size = self.body_size(properties_size);
         out.reserve(body_size + crate::limits::MAX_FIXED_HEADER as usize);
-        write_fixed_header(out, first_byte(self.dup, self.qos, self.retain), body_size);
+        out.byte(first_byte(self.dup, self.qos, self.retain));
+        out.variable_byte_integer(body_size);
         out.string(self.topic);
         // [MQTT-2.2.1-2] [MQTT-2.3.1-5 3.1.1]
         let packet_id = match (self.qos, self.packet_id) {

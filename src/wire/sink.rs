@@ -4,6 +4,7 @@
 //! into a [`Counter`], once into the buffer. Length and bytes cannot disagree that way. PUBLISH, the
 //! one packet where the second pass would be felt, computes its size in closed form.
 
+use super::types::Version;
 use crate::limits::{MAX_REMAINING_LENGTH, MAX_STRING};
 
 /// Something that bytes are written to.
@@ -100,7 +101,24 @@ pub(super) trait Write {
         out.variable_byte_integer(self.written_size());
         self.write(out);
     }
+
+    /// Appends the packet of which this is what follows the fixed header.
+    #[inline]
+    fn write_packet(&self, first_byte: u8, out: &mut Vec<u8>) {
+        out.byte(first_byte);
+        self.write_with_length(out);
+    }
+
+    /// Bytes of that packet, fixed header included.
+    #[inline]
+    fn packet_size(&self) -> usize {
+        let body = self.written_size();
+        1 + variable_byte_integer_size(body) + body
+    }
 }
+
+/// A packet as it is written in one version: each kind of packet says how.
+pub(super) struct Body<'a, P>(pub(super) Version, pub(super) &'a P);
 
 /// Bytes that `value` takes as a Variable Byte Integer.
 #[inline]

@@ -1,11 +1,10 @@
 //! SUBSCRIBE and SUBACK, sections 3.8 and 3.9.
 
 use super::acknowledge::{ReasonProperties, reason_properties};
-use super::framing::write_fixed_header;
 use super::properties::{Property, Section, write_optional};
 use super::reader::Reader;
 use super::selection::Span;
-use super::sink::{Sink, Write, variable_byte_integer_size};
+use super::sink::{Body, Sink, Write};
 use super::{PacketId, PacketType, QoS, ReasonCode, UserProperties, Version, Violation};
 use crate::topic::SHARE_PREFIX;
 
@@ -188,40 +187,26 @@ impl<'a> Subscribe<'a> {
 
     /// Appends the packet to `out`; the filters must have been put together for this version.
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
-        let body = SubscribeBody {
-            version,
-            packet: self,
-        };
-        write_fixed_header(out, PacketType::Subscribe.first_byte(), body.written_size());
-        body.write(out);
+        Body(version, self).write_packet(PacketType::Subscribe.first_byte(), out);
     }
 
     /// Bytes of the packet, fixed header included.
     #[must_use]
     pub fn size(&self, version: Version) -> usize {
-        let body = SubscribeBody {
-            version,
-            packet: self,
-        }
-        .written_size();
-        1 + variable_byte_integer_size(body) + body
+        Body(version, self).packet_size()
     }
 }
 
-struct SubscribeBody<'a> {
-    version: Version,
-    packet: &'a Subscribe<'a>,
-}
-
-impl Write for SubscribeBody<'_> {
+impl Write for Body<'_, Subscribe<'_>> {
     fn write<S: Sink>(&self, out: &mut S) {
-        out.two_byte_integer(self.packet.packet_id.get());
-        if self.version.is_v5() {
-            SubscribeProperties(self.packet).write_with_length(out);
+        let &Self(version, packet) = self;
+        out.two_byte_integer(packet.packet_id.get());
+        if version.is_v5() {
+            SubscribeProperties(packet).write_with_length(out);
         }
-        for (filter, options) in self.packet.filters.iter() {
+        for (filter, options) in packet.filters.iter() {
             out.string(filter);
-            out.byte(options.to_byte(self.version));
+            out.byte(options.to_byte(version));
         }
     }
 }
@@ -298,37 +283,22 @@ impl<'a> SubAck<'a> {
 
     /// Appends the packet to `out`.
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
-        let body = SubAckBody {
-            version,
-            packet: self,
-        };
-        write_fixed_header(out, PacketType::SubAck.first_byte(), body.written_size());
-        body.write(out);
+        Body(version, self).write_packet(PacketType::SubAck.first_byte(), out);
     }
 
     /// Bytes of the packet, fixed header included.
     #[must_use]
     pub fn size(&self, version: Version) -> usize {
-        let body = SubAckBody {
-            version,
-            packet: self,
-        }
-        .written_size();
-        1 + variable_byte_integer_size(body) + body
+        Body(version, self).packet_size()
     }
 }
 
-struct SubAckBody<'a> {
-    version: Version,
-    packet: &'a SubAck<'a>,
-}
-
-impl Write for SubAckBody<'_> {
+impl Write for Body<'_, SubAck<'_>> {
     fn write<S: Sink>(&self, out: &mut S) {
-        let packet = self.packet;
+        let &Self(version, packet) = self;
         // [MQTT-3.8.4-2] [MQTT-3.8.4-2 3.1.1]
         out.two_byte_integer(packet.packet_id.get());
-        if self.version.is_v5() {
+        if version.is_v5() {
             ReasonProperties {
                 reason_string: packet.reason_string,
                 user_properties: packet.user_properties,

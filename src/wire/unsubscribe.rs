@@ -1,11 +1,10 @@
 //! UNSUBSCRIBE and UNSUBACK, sections 3.10 and 3.11.
 
 use super::acknowledge::{ReasonProperties, reason_properties};
-use super::framing::write_fixed_header;
 use super::properties::{Property, Section};
 use super::reader::Reader;
 use super::selection::Span;
-use super::sink::{Sink, Write, variable_byte_integer_size};
+use super::sink::{Body, Sink, Write};
 use super::{PacketId, PacketType, ReasonCode, UserProperties, Version, Violation};
 
 /// An UNSUBSCRIBE packet.
@@ -86,42 +85,24 @@ impl<'a> Unsubscribe<'a> {
 
     /// Appends the packet to `out`.
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
-        let body = UnsubscribeBody {
-            version,
-            packet: self,
-        };
-        write_fixed_header(
-            out,
-            PacketType::Unsubscribe.first_byte(),
-            body.written_size(),
-        );
-        body.write(out);
+        Body(version, self).write_packet(PacketType::Unsubscribe.first_byte(), out);
     }
 
     /// Bytes of the packet, fixed header included.
     #[must_use]
     pub fn size(&self, version: Version) -> usize {
-        let body = UnsubscribeBody {
-            version,
-            packet: self,
-        }
-        .written_size();
-        1 + variable_byte_integer_size(body) + body
+        Body(version, self).packet_size()
     }
 }
 
-struct UnsubscribeBody<'a> {
-    version: Version,
-    packet: &'a Unsubscribe<'a>,
-}
-
-impl Write for UnsubscribeBody<'_> {
+impl Write for Body<'_, Unsubscribe<'_>> {
     fn write<S: Sink>(&self, out: &mut S) {
-        out.two_byte_integer(self.packet.packet_id.get());
-        if self.version.is_v5() {
-            self.packet.user_properties.write_with_length(out);
+        let &Self(version, packet) = self;
+        out.two_byte_integer(packet.packet_id.get());
+        if version.is_v5() {
+            packet.user_properties.write_with_length(out);
         }
-        for filter in self.packet.filters.iter() {
+        for filter in packet.filters.iter() {
             out.string(filter);
         }
     }
@@ -188,42 +169,28 @@ impl<'a> UnsubAck<'a> {
 
     /// Appends the packet to `out`.
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
-        let body = UnsubAckBody {
-            version,
-            packet: self,
-        };
-        write_fixed_header(out, PacketType::UnsubAck.first_byte(), body.written_size());
-        body.write(out);
+        Body(version, self).write_packet(PacketType::UnsubAck.first_byte(), out);
     }
 
     /// Bytes of the packet, fixed header included.
     #[must_use]
     pub fn size(&self, version: Version) -> usize {
-        let body = UnsubAckBody {
-            version,
-            packet: self,
-        }
-        .written_size();
-        1 + variable_byte_integer_size(body) + body
+        Body(version, self).packet_size()
     }
 }
 
-struct UnsubAckBody<'a> {
-    version: Version,
-    packet: &'a UnsubAck<'a>,
-}
-
-impl Write for UnsubAckBody<'_> {
+impl Write for Body<'_, UnsubAck<'_>> {
     fn write<S: Sink>(&self, out: &mut S) {
+        let &Self(version, packet) = self;
         // [MQTT-3.10.4-5] [MQTT-3.10.4-4 3.1.1]
-        out.two_byte_integer(self.packet.packet_id.get());
-        if self.version.is_v5() {
+        out.two_byte_integer(packet.packet_id.get());
+        if version.is_v5() {
             ReasonProperties {
-                reason_string: self.packet.reason_string,
-                user_properties: self.packet.user_properties,
+                reason_string: packet.reason_string,
+                user_properties: packet.user_properties,
             }
             .write_with_length(out);
-            out.bytes(self.packet.codes);
+            out.bytes(packet.codes);
         }
     }
 }
