@@ -111,6 +111,26 @@ pub(super) fn yield_to_others() -> io::Result<()> {
     check(result)
 }
 
+/// Makes the calling thread's time slice a tenth of a millisecond instead of 3: it is given the CPU sooner
+/// than threads with a longer one, for less at a time, and for no more in sum. It needs no privilege. Before
+/// Linux 6.12 nothing changes.
+pub(super) fn shorten_time_slice() {
+    // SAFETY: takes integers only.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    let attributes = libc::sched_attr {
+        size: size_of::<libc::sched_attr>() as u32,
+        sched_policy: 0,
+        sched_flags: libc::SCHED_FLAG_KEEP_POLICY as u64,
+        sched_nice: nice,
+        sched_priority: 0,
+        sched_runtime: 100_000, // nanoseconds
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    // SAFETY: 0 is the calling thread; the call reads `size` bytes and keeps no pointer.
+    let _ = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+}
+
 /// A new eventfd that blocks, as io_uring wants it.
 pub(super) fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: takes no pointer.

@@ -302,12 +302,12 @@ impl HistoryDisk {
             read: None,
         };
         let name = format!("history{}", options.place.shard);
-        let jobs = Worker::start(name, move |todo| {
+        let jobs = Worker::start(name, move |mut todo| {
             let mut scans = VecDeque::new();
             loop {
                 let job = match scans.is_empty() {
-                    true => todo.recv().map_err(|_| TryRecvError::Disconnected),
-                    false => todo.try_recv(),
+                    true => todo.next().ok_or(TryRecvError::Disconnected),
+                    false => todo.try_next(),
                 };
                 let work = match job {
                     Ok(HistoryJob::Scan(number, scan)) => {
