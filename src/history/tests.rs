@@ -500,7 +500,7 @@ fn what_is_pinned_stays() {
         let bytes = disk.files[&id][..bytes as usize].to_vec();
         copy.files.insert(id, bytes);
     }
-    let copied = Log::new(place(2), vec![stream()], &copy.found());
+    let copied = Log::new(place(2), vec![stream()], &[copy.found()]);
     let (read, missed) = read(&copied, &copy, 0, &mut START.clone(), &everything());
     let all: Vec<String> = (0..10).map(|number| format!("t/1 {number}")).collect();
     assert_eq!((read, missed), (all, 0));
