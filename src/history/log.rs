@@ -343,6 +343,8 @@ impl Log {
     pub fn buckets(&self, stream: usize) -> impl Iterator<Item = (BucketId, u64)> {
         let kept = self.streams.get(stream).into_iter();
         let buckets = kept.flat_map(Kept::buckets);
+        // One that was begun and has nothing yet is no file to be read.
+        let buckets = buckets.filter(|bucket| bucket.bytes > 0);
         buckets.map(|bucket| (bucket.id, bucket.bytes))
     }
 
