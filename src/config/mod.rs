@@ -26,6 +26,7 @@ pub use schema::{
     Anonymous, Auth, CertificateName, ClientCertificate, Config, DeniedPublish, Driver, Durable,
     History, Http, Limits, Listener, ListenerType, Log, LogFormat, LogLevel, Mqtt, Net, TlsVersion,
 };
+pub(crate) use value::is_word;
 pub use value::{Bounds, FileMode, Key, Kind, Unit};
 
 /// The version of the file format that this program writes and the newest that it reads.

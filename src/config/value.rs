@@ -559,7 +559,8 @@ impl Value for FileMode {
     }
 }
 
-fn is_word(text: &str) -> bool {
+/// Whether it is a name of letters, digits, `-` and `_`, as a section may have.
+pub(crate) fn is_word(text: &str) -> bool {
     let fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     !text.is_empty() && text.chars().all(fine)
 }

@@ -22,6 +22,7 @@
 
 pub mod block;
 pub mod bucket;
+mod kept;
 mod log;
 pub mod range;
 mod reader;

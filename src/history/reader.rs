@@ -4,7 +4,7 @@ use crate::limits::HISTORY_SCAN_BYTES;
 
 use super::block::Records;
 use super::bucket::{Page, Picker, Query, Scan, Scanned};
-use super::log::{Bucket, Lane, Tail};
+use super::kept::{Bucket, Lane, Tail};
 
 /// How far a lane was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -461,3 +461,49 @@ fn names_of_files_are_read() {
         assert_eq!(BucketId::of_file(name), None, "{name}");
     }
 }
+
+/// What is copied is all that came before it was pinned: it is written first, and nothing of it is removed or
+/// changed until it was copied.
+#[test]
+fn what_is_pinned_stays() {
+    let mut log = Log::new(place(1), vec![stream()], &[]);
+    let mut disk = Disk::default();
+    let append = |log: &mut Log, number: u64, now| {
+        let payload = number.to_string();
+        let message = view("t/1", payload.as_bytes());
+        log.append(0, now, std::iter::once((message, None)));
+    };
+    let work = |log: &mut Log, disk: &mut Disk, now| {
+        while let Some(write) = log.next_write(now) {
+            disk.todo.push(write);
+        }
+        while disk.write(log, false, now) {}
+    };
+    (0..10).for_each(|number| append(&mut log, number, SECOND));
+    let pinned = log.pin();
+    (10..15).for_each(|number| append(&mut log, number, SECOND));
+    assert_eq!(log.unwritten(&pinned), 10);
+    work(&mut log, &mut disk, SECOND);
+    assert_eq!(log.unwritten(&pinned), 0);
+    let extents: Vec<_> = log.buckets(0).collect();
+    assert_eq!(extents.len(), 1);
+    // It becomes too old and goes on being written to.
+    let later = 4_000 * SECOND;
+    append(&mut log, 15, later);
+    log.seal();
+    work(&mut log, &mut disk, later);
+    log.expire(later + 60 * SECOND);
+    assert_eq!(log.buckets(0).count(), 1, "nobody reads it any more");
+    assert_eq!(log.next_removal(), None, "and it is there");
+    let mut copy = Disk::default();
+    for (id, bytes) in extents {
+        let bytes = disk.files[&id][..bytes as usize].to_vec();
+        copy.files.insert(id, bytes);
+    }
+    let copied = Log::new(place(2), vec![stream()], &[copy.found()]);
+    let (read, missed) = read(&copied, &copy, 0, &mut START.clone(), &everything());
+    let all: Vec<String> = (0..10).map(|number| format!("t/1 {number}")).collect();
+    assert_eq!((read, missed), (all, 0));
+    log.unpin();
+    assert!(log.next_removal().is_some());
+}

@@ -9,8 +9,9 @@
 
 use super::types::{BLOCK, FileId, Identity, ItemId, Position};
 
-/// The version of the format that this program writes.
-pub const VERSION: u16 = 1;
+/// The version of the format that this program writes. Those before it are read too: 2 gave a subscription's
+/// options the bit that retained messages are owed to it, which is 0 in what 1 wrote.
+pub const VERSION: u16 = 2;
 
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 80;
@@ -86,7 +87,7 @@ impl Header {
         if frame[4..8] != crc32fast::hash(&frame[8..]).to_le_bytes() {
             return Err(NoFrame::None);
         }
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(NoFrame::Newer(version));
         }
         Ok((found, &frame[HEADER_BYTES..]))
@@ -285,12 +286,19 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_says_so() {
+    fn an_older_format_is_read_and_a_newer_one_says_so() {
         let mut bytes = frame(b"abc", 0).as_bytes().to_vec();
-        bytes[8..10].copy_from_slice(&2_u16.to_le_bytes());
-        let sum = crc32fast::hash(&bytes[8..HEADER_BYTES + 3]);
-        bytes[4..8].copy_from_slice(&sum.to_le_bytes());
-        assert_eq!(Header::open(IDENTITY, &bytes), Err(NoFrame::Newer(2)));
+        for version in 1..=VERSION + 1 {
+            bytes[8..10].copy_from_slice(&version.to_le_bytes());
+            let sum = crc32fast::hash(&bytes[8..HEADER_BYTES + 3]);
+            bytes[4..8].copy_from_slice(&sum.to_le_bytes());
+            let opened = Header::open(IDENTITY, &bytes).map(|(_, records)| records);
+            let expected = match version {
+                ..=VERSION => Ok(&b"abc"[..]),
+                newer => Err(NoFrame::Newer(newer)),
+            };
+            assert_eq!(opened, expected);
+        }
         let other = Identity {
             log: 78,
             ..IDENTITY

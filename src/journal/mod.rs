@@ -14,6 +14,7 @@
 //! | CONNECT of a session that outlives its connection | [`Journal::open_session`] or [`Journal::change_session`] (never expires while connected), [`Journal::set_will`] or [`Journal::clear_will`]; at a clean start [`Journal::remove_session`] before | CONNACK |
 //! | the connection ends | [`Journal::change_session`] with its deadline; [`Journal::set_will`] with its, or [`Journal::clear_will`] | none |
 //! | SUBSCRIBE, UNSUBSCRIBE | [`Journal::add_subscription`] (`replaces` the old one of the filter), [`Journal::remove_subscription`] | SUBACK, UNSUBACK |
+//! | the last retained message was handed to a new subscription | [`Journal::add_subscription`] again, nothing being owed any more | none |
 //! | PUBLISH QoS 1 from a client | [`Journal::add_message`] on every shard with receivers that outlive their connection, and where it is retained | PUBACK |
 //! | PUBLISH QoS 2 from a client | the same, and [`Journal::hold`] | PUBREC |
 //! | PUBREL from a client | [`Journal::release`] | PUBCOMP |

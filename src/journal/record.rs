@@ -160,6 +160,9 @@ const PROPERTIES: u8 = 0b0001_0000;
 const RETAINED: u8 = 0b0010_0000;
 const REPLACES: u8 = 0b0100_0000;
 
+/// Of a subscription: retained messages are still to be sent because of it.
+const OWED: u8 = 0b0100_0000;
+
 /// Bytes that a message may take besides its topic, properties, payload and receivers.
 pub(super) const MESSAGE_OVERHEAD: usize = 64;
 
@@ -197,7 +200,7 @@ impl<'a> Record<'a> {
                 put_id(id, out);
                 put_number(session.0.into(), out);
                 put_replaced(id, replaces, out);
-                out.push(option_bits(details.options));
+                out.push(option_bits(details));
                 put_number(details.identifier.into(), out);
                 put_bytes(details.filter.as_bytes(), out);
             }
@@ -353,11 +356,7 @@ impl<'a> Record<'a> {
                     id,
                     session: take_session(reader)?,
                     replaces: take_replaced(id, reader)?,
-                    details: SubscriptionDetails {
-                        options: take_options(reader)?,
-                        identifier: reader.narrow()?,
-                        filter: reader.text()?,
-                    },
+                    details: take_subscription(reader)?,
                 }
             }
             MESSAGE => {
@@ -588,26 +587,34 @@ fn take_session_details<'a>(reader: &mut Reader<'a>) -> Result<SessionDetails<'a
     })
 }
 
-/// As SUBSCRIBE has them, section 3.8.3.1 of version 5.
-fn option_bits(options: SubscriptionOptions) -> u8 {
+/// As SUBSCRIBE has them, section 3.8.3.1 of version 5, and since format 2 one of the two bits that it leaves.
+fn option_bits(details: &SubscriptionDetails<'_>) -> u8 {
+    let options = details.options;
     options.qos.bits()
         | (u8::from(options.no_local) << 2)
         | (u8::from(options.retain_as_published) << 3)
         | ((options.retain_handling as u8) << 4)
+        | (u8::from(details.owed) * OWED)
 }
 
-fn take_options(reader: &mut Reader<'_>) -> Result<SubscriptionOptions, Malformed> {
+fn take_subscription<'a>(reader: &mut Reader<'a>) -> Result<SubscriptionDetails<'a>, Malformed> {
     let bits = reader.byte()?;
-    Ok(SubscriptionOptions {
+    let options = SubscriptionOptions {
         qos: QoS::from_bits(bits & 3).ok_or(Malformed)?,
         no_local: bits & 4 != 0,
         retain_as_published: bits & 8 != 0,
-        retain_handling: match bits >> 4 {
+        retain_handling: match (bits & !OWED) >> 4 {
             0 => RetainHandling::Send,
             1 => RetainHandling::SendIfNew,
             2 => RetainHandling::DoNotSend,
             _ => return Err(Malformed),
         },
+    };
+    Ok(SubscriptionDetails {
+        options,
+        identifier: reader.narrow()?,
+        filter: reader.text()?,
+        owed: bits & OWED != 0,
     })
 }
 

@@ -126,6 +126,7 @@ impl Owned {
                         retain_handling: RetainHandling::SendIfNew,
                     },
                     identifier: self.numbers.0,
+                    owed: self.flags.0 != self.flags.1,
                 },
             },
             4 => Record::Message {

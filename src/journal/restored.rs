@@ -166,6 +166,8 @@ pub struct RestoredSubscription {
     pub options: SubscriptionOptions,
     /// Its Subscription Identifier, 0 for none.
     pub identifier: u32,
+    /// Whether retained messages are still to be sent because of it.
+    pub owed: bool,
 }
 
 impl RestoredSubscription {
@@ -175,6 +177,7 @@ impl RestoredSubscription {
             filter: details.filter.into(),
             options: details.options,
             identifier: details.identifier,
+            owed: details.owed,
         }
     }
 
@@ -185,6 +188,7 @@ impl RestoredSubscription {
             filter: &self.filter,
             options: self.options,
             identifier: self.identifier,
+            owed: self.owed,
         }
     }
 }

@@ -103,6 +103,8 @@ pub struct SubscriptionDetails<'a> {
     pub options: SubscriptionOptions,
     /// Its Subscription Identifier, 0 for none.
     pub identifier: u32,
+    /// Whether retained messages are still to be sent because of it.
+    pub owed: bool,
 }
 
 /// An application message.

@@ -8,13 +8,18 @@
 //! (`tests/powercut`). Shards go on working meanwhile; what waits is what waits for the disk, for as long
 //! as one commit of the slowest shard takes. What is copied afterwards is not written to again; files that the
 //! journals do not need any longer wait for their copy before they are used again.
+//!
+//! History needs no such moment: nothing contradicts it. Before the journals are asked, each shard is asked to write
+//! what it has of it, and to remove nothing until the copy is complete; afterwards, which buckets there are.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
+use crate::history::BucketId;
 use crate::journal::{Cut, FileId, Journal};
+use crate::shard::Shard;
 use crate::time::Time;
 
 use super::clock::Clock;
@@ -119,10 +124,76 @@ impl Participant {
     }
 }
 
+/// What a shard is asked to do for a copy of its history.
+#[derive(Debug)]
+enum HistoryOrder {
+    /// Writes what it has, and removes nothing before [`HistoryOrder::Release`].
+    Pin(Sender<()>),
+    /// Says what there is once that is written, or then.
+    Tell(Time, Sender<HistoryCut>),
+    /// Nothing is copied any longer.
+    Release(Sender<()>),
+}
+
+/// What a copy of history is made of.
+#[derive(Debug, Default)]
+pub(super) struct HistoryCut {
+    /// Of which stream, which bucket, and how many bytes at its begin.
+    pub(super) buckets: Vec<(Box<str>, BucketId, u64)>,
+    /// Messages that could not be written in time.
+    pub(super) missing: u64,
+}
+
+/// The shard's end of that.
+#[derive(Clone, Debug)]
+pub(super) struct HistoryParticipant {
+    orders: Receiver<HistoryOrder>,
+    /// How far the streams had come when they were pinned.
+    pinned: Vec<u64>,
+    /// Who waits for what there is, and until when.
+    asked: Option<(Time, Sender<HistoryCut>)>,
+}
+
+impl HistoryParticipant {
+    /// Does what was asked. Comes in each turn, before the disk is given anything.
+    pub(super) fn step(&mut self, shard: &mut Shard, now: Time) {
+        while let Ok(order) = self.orders.try_recv() {
+            // Whoever asked may have gone.
+            match order {
+                HistoryOrder::Pin(reply) => {
+                    self.pinned = shard.pin_history();
+                    let _ = reply.send(());
+                }
+                HistoryOrder::Tell(until, reply) => self.asked = Some((until, reply)),
+                HistoryOrder::Release(reply) => {
+                    self.asked = None;
+                    shard.unpin_history();
+                    let _ = reply.send(());
+                }
+            }
+        }
+        let Some((until, _)) = self.asked else { return };
+        let missing = shard.unwritten_history(&self.pinned);
+        if (missing == 0 || now >= until)
+            && let Some((_, reply)) = self.asked.take()
+        {
+            let buckets = shard.history_buckets();
+            let _ = reply.send(HistoryCut { buckets, missing });
+        }
+    }
+
+    /// When to look again although nothing happens.
+    pub(super) fn deadline(&self) -> Time {
+        self.asked.as_ref().map_or(Time::NEVER, |(until, _)| *until)
+    }
+}
+
 /// The other end: of whoever wants a copy. One at a time.
 #[derive(Debug)]
 pub(super) struct Barrier {
     shards: Vec<Sender<Order>>,
+    /// None where there is no history.
+    historians: Vec<Sender<HistoryOrder>>,
     doors: Arc<[Door]>,
     clock: Clock,
 }
@@ -140,27 +211,39 @@ impl Barrier {
         let participants = participants.collect();
         let barrier = Self {
             shards,
+            historians: Vec::new(),
             doors,
             clock,
         };
         (barrier, participants)
     }
 
+    /// There is history too: what each shard needs for that.
+    pub(super) fn with_history(&mut self) -> Vec<HistoryParticipant> {
+        let ends = self.shards.iter().map(|_| unbounded()); // three orders for one copy
+        let (historians, orders): (Vec<_>, Vec<_>) = ends.unzip();
+        self.historians = historians;
+        let participants = orders.into_iter().map(|orders| HistoryParticipant {
+            orders,
+            pinned: Vec::new(),
+            asked: None,
+        });
+        participants.collect()
+    }
+
     /// What each shard has written at one moment, and how long the first of them waited for the last.
     /// [`Barrier::release`] must follow.
     pub(super) fn cut(&self) -> Result<(Vec<Cut>, Duration), Refusal> {
+        self.ask(&self.historians, HistoryOrder::Pin)?;
         let begun = Instant::now();
-        let until = self
-            .clock
-            .now()
-            .plus_micros(u64::try_from(PATIENCE.as_micros()).unwrap_or(u64::MAX));
-        let cuts = self.ask(|reply| Order::Freeze(until, reply));
+        let until = self.until();
+        let cuts = self.ask(&self.shards, |reply| Order::Freeze(until, reply));
         let cuts = cuts.and_then(|cuts| {
             let cuts = cuts.into_iter().enumerate();
             let cuts = cuts.map(|(shard, cut)| cut.ok_or(Refusal::Failed(shard)));
             cuts.collect::<Result<Vec<Cut>, _>>()
         });
-        let thawed = self.ask(Order::Thaw);
+        let thawed = self.ask(&self.shards, Order::Thaw);
         let took = begun.elapsed();
         let cuts = cuts?;
         // Each said that it waits before any was told to go on: so there was a moment when all did.
@@ -168,6 +251,23 @@ impl Barrier {
             Some(shard) => Err(Refusal::Late(shard)),
             None => Ok((cuts, took)),
         }
+    }
+
+    /// What there is of history: all that was published before [`Barrier::cut`], as far as the disk takes it.
+    pub(super) fn history(&self) -> Result<HistoryCut, Refusal> {
+        let until = self.until();
+        let told = self.ask(&self.historians, |reply| HistoryOrder::Tell(until, reply))?;
+        let mut all = HistoryCut::default();
+        for mut cut in told {
+            all.buckets.append(&mut cut.buckets);
+            all.missing += cut.missing;
+        }
+        Ok(all)
+    }
+
+    fn until(&self) -> Time {
+        let patience = u64::try_from(PATIENCE.as_micros()).unwrap_or(u64::MAX);
+        self.clock.now().plus_micros(patience)
     }
 
     /// A file of a shard was copied.
@@ -180,14 +280,19 @@ impl Barrier {
 
     /// All was copied, or nothing will be any more. Whether each file had waited for its copy.
     pub(super) fn release(&self) -> Result<bool, Refusal> {
-        let kept = self.ask(Order::Release)?;
-        Ok(kept.iter().all(|kept| *kept))
+        let kept = self.ask(&self.shards, Order::Release);
+        self.ask(&self.historians, HistoryOrder::Release)?;
+        Ok(kept?.iter().all(|kept| *kept))
     }
 
     /// Asks all shards at once, and waits for their answers.
-    fn ask<T>(&self, order: impl Fn(Sender<T>) -> Order) -> Result<Vec<T>, Refusal> {
+    fn ask<O, T>(
+        &self,
+        shards: &[Sender<O>],
+        order: impl Fn(Sender<T>) -> O,
+    ) -> Result<Vec<T>, Refusal> {
         let mut pending = Vec::new();
-        for (orders, door) in self.shards.iter().zip(self.doors.iter()) {
+        for (orders, door) in shards.iter().zip(self.doors.iter()) {
             let (reply, answer) = bounded(1);
             orders.send(order(reply)).map_err(|_| Refusal::Stopping)?;
             door.ring_bell();

@@ -28,13 +28,15 @@ use super::control::{Backups, Control};
 use super::driver::{Common, DriverOptions};
 use super::error::{BootError, ListenError};
 use super::gate::Gate;
+use super::historian::HistorianOptions;
 use super::http::{self, Facts, HttpAddress};
 use super::keeper::KeeperOptions;
 use super::listener::{ListenOptions, Listener, Listening, Place, SocketFile, listen};
 use super::mesh::{self, Door};
 use super::net::{self, Chosen};
 use super::signals::{self, Catcher};
-use super::store::{HistoryOptions, Store, open_history};
+use super::store::{Store, open_history};
+use super::stores::StoresOptions;
 use super::sys::{self, Resource};
 use super::threads::{Note, Starter, Thread};
 use super::tls::Watcher;
@@ -219,9 +221,9 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
     let starter = Starter::new(&events, wait_for_go);
     let clock = Clock::start();
     let store = open_store(&options, shards)?;
-    let (barrier, participants) = Barrier::new(Arc::clone(&doors), clock);
+    let (mut barrier, participants) = Barrier::new(Arc::clone(&doors), clock);
     let keepers = keepers(store.as_ref(), &options, clock, participants);
-    let histories = histories(&options, shards, clock)?;
+    let histories = histories(&options, shards, clock, &mut barrier)?;
     let backups = Arc::default();
     let seed = std::hash::RandomState::new().build_hasher().finish();
     let (auth, desks) = authenticators(&mut options, &doors, cpus.len(), clock)?;
@@ -260,8 +262,10 @@ pub fn run(mut options: RuntimeOptions) -> Result<(), BootError> {
             mesh,
             questions,
             desk,
-            keeper: keepers.as_ref().map(|keepers| keepers[index].clone()),
-            history: histories.get(index).cloned(),
+            stores: StoresOptions {
+                keeper: keepers.as_ref().map(|keepers| keepers[index].clone()),
+                historian: histories.get(index).cloned(),
+            },
             clock,
             common: broker.common.clone(),
         };
@@ -350,13 +354,20 @@ fn histories(
     options: &RuntimeOptions,
     shards: usize,
     clock: Clock,
-) -> Result<Vec<HistoryOptions>, BootError> {
+    barrier: &mut Barrier,
+) -> Result<Vec<HistorianOptions>, BootError> {
     let wanted = options.store.as_ref();
     let Some(wanted) = wanted.filter(|wanted| !wanted.history.is_empty()) else {
         return Ok(Vec::new());
     };
     let opened = open_history(&wanted.directory, &wanted.history, shards, epoch(clock));
-    opened.map_err(BootError::Store)
+    let histories = opened.map_err(BootError::Store)?.into_iter();
+    let historians = histories.zip(barrier.with_history());
+    let historians = historians.map(|(history, participant)| HistorianOptions {
+        history,
+        participant,
+    });
+    Ok(historians.collect())
 }
 
 /// What each shard keeps, and where.
@@ -373,6 +384,7 @@ fn keepers(
     let (store, wanted) = (store?, wanted?);
     let epoch = epoch(clock);
     let keeper = |(shard, participant)| KeeperOptions {
+        shard,
         files: store.files(shard),
         durable: wanted.durable,
         interval: wanted.interval,
@@ -390,7 +402,13 @@ fn control(
     backups: &Arc<Backups>,
 ) -> Option<Control> {
     let (_, wanted) = (store?, options.store.as_ref()?);
-    let control = Control::start(&wanted.directory, barrier, Arc::clone(backups));
+    let streams = wanted.history.iter().map(|stream| stream.name.clone());
+    let control = Control::start(
+        &wanted.directory,
+        barrier,
+        streams.collect(),
+        Arc::clone(backups),
+    );
     // A file system without sockets is no reason not to serve.
     control
         .inspect_err(|error| {

@@ -6,8 +6,9 @@
 //!
 //! | asks | is told |
 //! | --- | --- |
-//! | `{"shardmq":1,"do":"backup"}` | `{"held_us":N,"shards":[{"position":N,"files":[[FILE,BYTES],…]},…]}` |
+//! | `{"shardmq":1,"do":"backup"}` | `{"held_us":N,"shards":[{"position":N,"files":[[FILE,BYTES],…]},…],"history":{"missing":N,"streams":{NAME:[[FILE,BYTES],…],…}}}` |
 //! | `{"copied":[SHARD,FILE]}` for each | nothing |
+//! | `{"copied":[NAME,FILE]}` for each of history | nothing |
 //! | `{"do":"finish"}` | `{}`: nothing was changed under the copy |
 //! | `{"do":"verified","bytes":N}` | `{}`: it counts as the last backup |
 //!
@@ -27,7 +28,7 @@ use socket2::Socket;
 
 use crate::journal::FileId;
 
-use super::barrier::Barrier;
+use super::barrier::{Barrier, HistoryCut};
 use super::listener::{SocketFile, UnixPlace, listen_unix};
 use super::store;
 
@@ -57,10 +58,11 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Listens in this data directory.
+    /// Listens in this data directory, which has these history streams.
     pub(super) fn start(
         directory: &Path,
         barrier: Barrier,
+        streams: Arc<[String]>,
         backups: Arc<Backups>,
     ) -> io::Result<Self> {
         let door = store::Door::of(directory)?;
@@ -80,10 +82,11 @@ impl Control {
             .spawn(move || {
                 while let Ok((client, _)) = listener.accept() {
                     let (barrier, backups) = (Arc::clone(&barrier), Arc::clone(&backups));
+                    let streams = Arc::clone(&streams);
                     // Without a thread the connection ends, and who asked says so.
                     let _ = std::thread::Builder::new()
                         .name("backup".into())
-                        .spawn(move || serve(client.into(), &barrier, &backups));
+                        .spawn(move || serve(client.into(), &barrier, &streams, &backups));
                 }
             })?;
         Ok(Self {
@@ -130,7 +133,7 @@ impl Client {
     }
 }
 
-fn serve(stream: UnixStream, barrier: &Mutex<Barrier>, backups: &Backups) {
+fn serve(stream: UnixStream, barrier: &Mutex<Barrier>, streams: &[String], backups: &Backups) {
     let limits = stream
         .set_read_timeout(Some(PATIENCE))
         .and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
@@ -155,7 +158,7 @@ fn serve(stream: UnixStream, barrier: &Mutex<Barrier>, backups: &Backups) {
         Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
     };
     tracing::info!("a backup begins");
-    match backup(&mut client, &barrier, backups) {
+    match backup(&mut client, &barrier, streams, backups) {
         Ok(bytes) => {
             backups.succeeded.fetch_add(1, Ordering::Relaxed);
             tracing::info!(bytes, "a backup was taken and verified");
@@ -170,20 +173,32 @@ fn serve(stream: UnixStream, barrier: &Mutex<Barrier>, backups: &Backups) {
 }
 
 /// Serves who takes a backup; its bytes, once it was verified.
-fn backup(client: &mut Client, barrier: &Barrier, backups: &Backups) -> Result<u64, String> {
+fn backup(
+    client: &mut Client,
+    barrier: &Barrier,
+    streams: &[String],
+    backups: &Backups,
+) -> Result<u64, String> {
     let gone = || String::from("whoever asked for it has given up");
     let (cuts, held) = barrier.cut().map_err(|refusal| refusal.to_string())?;
+    let history = barrier.history().map_err(|refusal| refusal.to_string())?;
     let held_us = u64::try_from(held.as_micros()).unwrap_or(u64::MAX);
     let shards = cuts.iter().map(|cut| {
         let files = cut.files.iter().map(|(file, bytes)| json!([file.0, bytes]));
         json!({ "position": cut.position.0, "files": files.collect::<Vec<_>>() })
     });
-    let told = json!({ "held_us": held_us, "shards": shards.collect::<Vec<_>>() });
+    let told = json!({
+        "held_us": held_us,
+        "shards": shards.collect::<Vec<_>>(),
+        "history": as_json(streams, &history),
+    });
     client.tell(&told).map_err(|_| gone())?;
     loop {
         let line = client.line().ok_or_else(gone)?;
         if let Some((shard, file)) = copied(&line) {
             barrier.copied(shard, file);
+        } else if line["copied"].is_array() {
+            // Of history, which stays until all is copied: a sign of life.
         } else if line["do"] == "finish" {
             break;
         } else {
@@ -210,6 +225,20 @@ fn backup(client: &mut Client, barrier: &Barrier, backups: &Backups) -> Result<u
     backups.last_held_us.store(held_us, Ordering::Relaxed);
     let _ = client.tell(&json!({}));
     Ok(bytes)
+}
+
+/// What there is of history, by its streams.
+fn as_json(streams: &[String], history: &HistoryCut) -> Value {
+    let mut told: serde_json::Map<String, Value> = streams
+        .iter()
+        .map(|name| (name.clone(), json!([])))
+        .collect();
+    for (stream, bucket, bytes) in &history.buckets {
+        if let Some(Value::Array(buckets)) = told.get_mut(&**stream) {
+            buckets.push(json!([bucket.file_name(), bytes]));
+        }
+    }
+    json!({ "missing": history.missing, "streams": told })
 }
 
 fn copied(line: &Value) -> Option<(usize, FileId)> {

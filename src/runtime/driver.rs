@@ -30,15 +30,14 @@ use super::auth::{Desk, News};
 use super::clock::Clock;
 use super::entrance::{self, Entrance};
 use super::gate::Gate;
-use super::historian::Historian;
 use super::idle::{Idleness, LONGEST_BLOCK, LONGEST_SLEEP, Notifier};
-use super::keeper::{Keeper, KeeperOptions};
 use super::log::Log;
 use super::mesh::{HandedOver, Mesh, Parcel};
 use super::meters::{self, Watch};
 use super::net::{Chosen, Completion, Gather, Net, Operation, Received, Token, Wait};
 use super::sockets::{Given, ReceiveEnd, SendEnd, Sockets, Standing, key};
-use super::store::{HistoryOptions, StoreError};
+use super::store::StoreError;
+use super::stores::{Stores, StoresOptions};
 use super::sys;
 
 /// Microseconds after which to look again whether another shard has made room in its channel: about
@@ -73,8 +72,7 @@ pub(super) struct DriverOptions {
     pub(super) mesh: Mesh,
     pub(super) questions: Receiver<Question>,
     pub(super) desk: Desk,
-    pub(super) keeper: Option<KeeperOptions>,
-    pub(super) history: Option<HistoryOptions>,
+    pub(super) stores: StoresOptions,
     pub(super) clock: Clock,
     pub(super) common: Common,
 }
@@ -114,8 +112,7 @@ pub(super) struct Driver {
     acceptor: Acceptor,
     shard: Shard,
     outbox: Outbox,
-    keeper: Option<Keeper>,
-    historian: Option<Historian>,
+    stores: Stores,
     mesh: Mesh,
     gather: Gather,
     spin_us: u64,
@@ -163,16 +160,9 @@ impl Driver {
         let index = options.identity.shard.index();
         let mut outbox = Outbox::new(options.identity.shards);
         let mut shard = Shard::new(options.identity, options.settings, policy, now);
-        let keeper = options.keeper.map(|keeper| {
-            let ringer = options.mesh.ringer();
-            Keeper::open(keeper, index, &mut shard, ringer, now, &mut outbox)
-        });
-        let keeper = keeper.transpose().map_err(DriverError::Store)?;
-        let historian = options.history.map(|history| {
-            let ringer = options.mesh.ringer();
-            Historian::open(&history, &mut shard, ringer)
-        });
-        let historian = historian.transpose().map_err(DriverError::Store)?;
+        let ringer = || options.mesh.ringer();
+        let stores = Stores::open(options.stores, &mut shard, ringer, now, &mut outbox);
+        let stores = stores.map_err(DriverError::Store)?;
         let mut driver = Self {
             sockets: Sockets::new(
                 ring,
@@ -182,8 +172,7 @@ impl Driver {
             acceptor: Acceptor::new(options.listeners),
             outbox,
             shard,
-            keeper,
-            historian,
+            stores,
             mesh: options.mesh,
             gather: Gather::new(options.gather_us, now),
             spin_us: options.spin_us.into(),
@@ -271,10 +260,9 @@ impl Driver {
             let shortage = self.common.shortage.load(Ordering::Relaxed);
             self.shard.set_shortage(Shortage::from_level(shortage));
         }
-        if let Some(keeper) = &mut self.keeper {
-            keeper.take(&mut self.shard, now, &mut self.outbox);
-            keeper.feed(&mut self.shard, now); // the disk is not idle while this turn works
-        }
+        // The disk is not idle while this turn works.
+        self.stores.take(&mut self.shard, now, &mut self.outbox);
+        self.stores.feed(&mut self.shard, now);
         self.work_on_mesh(now);
         self.work_on_completions(now);
         self.work_on_arrivals(now);
@@ -291,19 +279,9 @@ impl Driver {
             self.shard.tick(now, &mut self.outbox);
         }
         // Again, behind every place where the bell is heard: it rings once.
-        if let Some(keeper) = &mut self.keeper {
-            keeper.take(&mut self.shard, now, &mut self.outbox);
-        }
-        if let Some(historian) = &mut self.historian {
-            historian.take(&mut self.shard, now, &mut self.outbox);
-        }
+        self.stores.take(&mut self.shard, now, &mut self.outbox);
         self.shard.end_turn(now, &mut self.outbox);
-        if let Some(keeper) = &mut self.keeper {
-            keeper.feed(&mut self.shard, now);
-        }
-        if let Some(historian) = &mut self.historian {
-            historian.feed(&mut self.shard, now);
-        }
+        self.stores.feed(&mut self.shard, now);
         self.empty_outbox(now);
     }
 
@@ -379,7 +357,7 @@ impl Driver {
     /// the kernel reads no more from any client: that is how a full mesh reaches the publishers.
     fn work_on_arrivals(&mut self, now: Time) {
         while self.outbox.live_held() <= MESH_BACKLOG_BYTES
-            && Keeper::has_room(self.shard.kept())
+            && Stores::has_room(&self.shard)
             && let Some(mut completion) = self.arrivals.pop_front()
         {
             let conn = key(completion.token);
@@ -796,7 +774,7 @@ impl Driver {
             .next_deadline()
             .min(self.sockets.deadline())
             .min(self.acceptor.deadline())
-            .min(self.keeper.as_ref().map_or(Time::NEVER, Keeper::deadline))
+            .min(self.stores.deadline())
             .min(self.stops_at.unwrap_or(Time::NEVER))
     }
 
@@ -808,16 +786,12 @@ impl Driver {
         self.acceptor.stop(&mut self.sockets.ring);
         self.sockets.kill_linking(&mut self.outbox);
         self.shard.shutdown(now, &mut self.outbox);
-        if let Some(journal) = self.shard.journal() {
-            journal.seal();
-        }
-        self.shard.seal_history();
+        Stores::seal(&mut self.shard);
     }
 
     fn is_finished(&self, now: Time) -> bool {
         self.stops_at.is_some_and(|stops_at| {
-            let kept =
-                self.shard.kept().is_none_or(Keeper::is_done) && self.shard.history_is_idle();
+            let kept = Stores::are_done(&self.shard);
             let done = self.sockets.len() == 0 && self.acceptor.is_closed() && !self.behind && kept;
             done || now >= stops_at
         })

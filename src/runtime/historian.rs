@@ -4,11 +4,19 @@ use crate::history::Log;
 use crate::shard::{HistoryDone, Outbox, Shard};
 use crate::time::Time;
 
+use super::barrier::HistoryParticipant;
 use super::mesh::Ringer;
 use super::store::{HistoryDisk, HistoryOptions, StoreError};
 
 /// How long nothing more is said of messages that are dropped.
 const TELL_PERIOD_MS: u64 = 10_000;
+
+/// What a shard is to keep of history, and who copies it.
+#[derive(Clone, Debug)]
+pub(super) struct HistorianOptions {
+    pub(super) history: HistoryOptions,
+    pub(super) participant: HistoryParticipant,
+}
 
 /// The historian of one shard.
 #[derive(Debug)]
@@ -16,6 +24,7 @@ pub(super) struct Historian {
     shard: u16,
     names: Vec<String>,
     disk: HistoryDisk,
+    participant: HistoryParticipant,
     dropped: u64,
     tell_due: Time,
 }
@@ -23,15 +32,19 @@ pub(super) struct Historian {
 impl Historian {
     /// Gives `shard` what earlier runs left, and starts the thread of the disk.
     pub(super) fn open(
-        options: &HistoryOptions,
+        options: HistorianOptions,
         shard: &mut Shard,
         ringer: Ringer,
     ) -> Result<Self, StoreError> {
+        let HistorianOptions {
+            history: options,
+            participant,
+        } = options;
         let streams = options.streams.to_vec();
         let names = streams.iter().map(|stream| stream.name.clone()).collect();
         let log = Log::new(options.place, streams, &options.found);
         shard.keep_history(log, options.epoch, options.damaged);
-        let disk = HistoryDisk::start(options, move || ringer.ring());
+        let disk = HistoryDisk::start(&options, move || ringer.ring());
         let disk = disk.map_err(|error| {
             StoreError::Io("start the thread of", options.directory.clone(), error)
         })?;
@@ -39,6 +52,7 @@ impl Historian {
             shard: options.place.shard,
             names,
             disk,
+            participant,
             dropped: 0,
             tell_due: Time::ZERO,
         })
@@ -69,6 +83,7 @@ impl Historian {
 
     /// Gives the disk what there is to do. Comes at the end of a turn.
     pub(super) fn feed(&mut self, shard: &mut Shard, now: Time) {
+        self.participant.step(shard, now);
         while let Some(job) = shard.next_history_job(now) {
             self.disk.give(job);
         }
@@ -82,5 +97,10 @@ impl Historian {
             self.dropped = dropped;
             self.tell_due = now.plus_millis(TELL_PERIOD_MS);
         }
+    }
+
+    /// When to look again although nothing happens.
+    pub(super) fn deadline(&self) -> Time {
+        self.participant.deadline()
     }
 }

@@ -22,6 +22,7 @@ const BACKLOG_BYTES: usize = 8 << 20;
 /// What a shard is to keep, and where.
 #[derive(Clone, Debug)]
 pub(super) struct KeeperOptions {
+    pub(super) shard: usize,
     pub(super) files: Files,
     pub(super) durable: Durable,
     /// How often what is not promised is synced.
@@ -48,13 +49,13 @@ impl Keeper {
     /// outbox for the other shards.
     pub(super) fn open(
         options: KeeperOptions,
-        index: usize,
         shard: &mut Shard,
         ringer: Ringer,
         now: Time,
         out: &mut Outbox,
     ) -> Result<Self, StoreError> {
         let KeeperOptions {
+            shard: index,
             files,
             durable,
             interval,
@@ -172,8 +173,8 @@ impl Keeper {
     }
 
     /// Whether clients may be read.
-    pub(super) fn has_room(journal: Option<&Journal>) -> bool {
-        journal.is_none_or(|journal| journal.backlog() <= BACKLOG_BYTES)
+    pub(super) fn has_room(journal: &Journal) -> bool {
+        journal.backlog() <= BACKLOG_BYTES
     }
 
     /// Whether all that was appended is on disk, or never will be.

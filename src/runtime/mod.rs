@@ -21,7 +21,7 @@
 //! | `meters` | what the runtime of a shard counts about itself |
 //! | `store` | the data directory: its lock, its files, the thread that writes them |
 //! | `barrier` | one moment for the journals of all shards |
-//! | `keeper`, `historian` | what a shard's loop does for its journal, and for its history |
+//! | `stores` | what a shard's loop does for its disks: `keeper` for the journal, `historian` for history |
 //! | `driver` | the loop of a shard |
 //! | `auth` | slow authenticators: files, threads, answers |
 //! | `admin` | questions to the shards from other threads |
@@ -59,6 +59,7 @@ pub mod net;
 mod signals;
 mod sockets;
 pub mod store;
+mod stores;
 mod sys;
 mod threads;
 mod tls;

@@ -190,20 +190,33 @@ impl Store {
         self.append(session, |journal, number| journal.remove_session(number));
     }
 
-    /// A subscription was made or replaced; what the journal calls it now.
+    /// A subscription was made or replaced, with retained messages `owed` to it or not; what the journal calls it
+    /// now.
     pub(super) fn subscribed(
         &mut self,
         session: Option<SessionNumber>,
         entry: &SubscriptionEntry,
+        owed: bool,
     ) -> Option<ItemId> {
-        let details = SubscriptionDetails {
-            filter: &entry.filter,
-            options: entry.options,
-            identifier: entry.identifier,
-        };
+        let details = subscription_details(entry, owed);
         self.append(session, |journal, number| {
             journal.add_subscription(number, details, entry.stored)
         })
+    }
+
+    /// All retained messages were handed to a subscription; what the journal calls it now. Nobody waits for that: at
+    /// worst they come again.
+    pub(super) fn replayed(
+        &mut self,
+        session: Option<SessionNumber>,
+        entry: &SubscriptionEntry,
+    ) -> Option<ItemId> {
+        let (number, inner) = (session?, self.sessions()?);
+        let details = subscription_details(entry, false);
+        let added = inner
+            .journal
+            .add_subscription(number, details, Some(entry.stored?));
+        added.ok()
     }
 
     pub(super) fn unsubscribed(
@@ -438,6 +451,15 @@ fn details<'a>(session: &'a Session, owner: &'a str, expires_at: Deadline) -> Se
         version: session.version,
         expiry_interval: session.expiry_interval,
         expires_at,
+    }
+}
+
+fn subscription_details(entry: &SubscriptionEntry, owed: bool) -> SubscriptionDetails<'_> {
+    SubscriptionDetails {
+        filter: &entry.filter,
+        options: entry.options,
+        identifier: entry.identifier,
+        owed,
     }
 }
 

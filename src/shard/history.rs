@@ -253,6 +253,43 @@ impl Shard {
         }
     }
 
+    // Copies.
+
+    /// All of history that is there is to be written, and nothing of it removed until
+    /// [`Shard::unpin_history`]: somebody copies it. Returns how far each stream has come, for
+    /// [`Shard::unwritten_history`].
+    pub fn pin_history(&mut self) -> Vec<u64> {
+        let history = self.history.as_deref_mut();
+        history.map_or_else(Vec::new, |history| history.log.pin())
+    }
+
+    /// Nobody copies it any longer.
+    pub fn unpin_history(&mut self) {
+        if let Some(history) = self.history.as_deref_mut() {
+            history.log.unpin();
+        }
+    }
+
+    /// Messages that came before history was pinned and are not written yet.
+    #[must_use]
+    pub fn unwritten_history(&self, before: &[u64]) -> u64 {
+        let history = self.history.as_deref();
+        history.map_or(0, |history| history.log.unwritten(before))
+    }
+
+    /// The buckets that are here: of which stream, and how many of their bytes count.
+    #[must_use]
+    pub fn history_buckets(&self) -> Vec<(Box<str>, BucketId, u64)> {
+        let mut buckets = Vec::new();
+        if let Some(history) = self.history.as_deref() {
+            for (index, stream) in history.log.streams().enumerate() {
+                let of = history.log.buckets(index);
+                buckets.extend(of.map(|(id, bytes)| (stream.name.as_str().into(), id, bytes)));
+            }
+        }
+        buckets
+    }
+
     // Questions.
 
     /// Somebody asks for records of a lane that this shard reads.

@@ -13,6 +13,13 @@
 //! sent it to the keeper before it acknowledged the subscription, and the question followed that; but
 //! the keeper may have looked into the one lane before and into the other after. So a question waits
 //! until all lanes were looked into again.
+//!
+//! A replay outlives its connection, and goes on with the next one. In a session that outlives the process
+//! its subscription is kept with a mark that retained messages are owed to it, on disk before SUBACK leaves; the
+//! mark goes when the last chunk was handed out, behind the messages of that chunk, so it is never gone without
+//! them. Where it stands at a start, the replay begins again from its start: nobody knows how far it had come.
+//! Messages of QoS 1 and 2 may come twice then, each a delivery of its own; none is missing. One of QoS 0 may be
+//! lost with its connection, as always.
 
 use std::sync::Arc;
 
@@ -71,14 +78,13 @@ enum State {
 }
 
 impl Shard {
-    /// Makes the replay of a new subscription, which begins with [`Shard::start_replays`]. Live
+    /// Makes the replay of a subscription that has none, which begins with [`Shard::start_replays`]. Live
     /// messages are noted from here on.
     pub(super) fn prepare_replay(
         &mut self,
         session: SessionKey,
         entry: SubscriptionEntry,
     ) -> ReplayKey {
-        self.cancel_replays(session, Some(&entry.filter));
         let shards = self.identity.shards;
         let shards = if Filter::trusted(&entry.filter).has_wildcard() {
             (0..shards).map(ShardId::new).collect()
@@ -110,6 +116,16 @@ impl Shard {
         key
     }
 
+    /// Whether retained messages are on their way to a subscription.
+    pub(super) fn is_replaying(&self, session: SessionKey, filter: &str) -> bool {
+        let session = self.sessions.get(session);
+        let mut keys = session.into_iter().flat_map(|session| &session.replays);
+        keys.any(|key| {
+            let replay = self.replays.get(key);
+            replay.is_some_and(|replay| &*replay.entry.filter == filter)
+        })
+    }
+
     /// Begins to send retained messages: every shard knows of the subscription. Replays that were
     /// cancelled meanwhile do not begin.
     pub(super) fn start_replays(
@@ -120,10 +136,8 @@ impl Shard {
     ) {
         for key in keys {
             if let Some(replay) = self.replays.get_mut(key) {
-                replay
-                    .sources
-                    .iter_mut()
-                    .for_each(|source| source.state = State::Idle);
+                let sources = replay.sources.iter_mut();
+                sources.for_each(|source| source.state = State::Idle);
             }
         }
         self.continue_replays(session, out);
@@ -319,20 +333,32 @@ impl Shard {
             }
             deliveries.push(retained_delivery(message, &replay.entry));
         }
-        if replay
-            .sources
-            .iter()
-            .all(|source| source.state == State::Done)
-        {
-            self.replays.remove(&key);
-            if let Some(session) = self.sessions.get_mut(session_key) {
-                session.replays.retain(|other| *other != key);
-            }
-        }
+        let mut sources = replay.sources.iter();
+        let is_over = sources.all(|source| source.state == State::Done);
         for delivery in deliveries {
             self.deliver_retained(session_key, delivery, now, out);
         }
+        if is_over {
+            self.end_replay(key);
+        }
         self.pump(session_key, now, out);
+    }
+
+    /// Everything was handed out: nothing is owed any more.
+    fn end_replay(&mut self, key: ReplayKey) {
+        let Some(replay) = self.replays.remove(&key) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(replay.session) else {
+            return;
+        };
+        session.replays.retain(|other| *other != key);
+        // As it is now: it may have been replaced without another replay.
+        if let Ok(at) = session.subscription(&replay.entry.filter) {
+            let stored = session.stored;
+            let entry = &mut session.subscriptions[at];
+            entry.stored = self.store.replayed(stored, entry).or(entry.stored);
+        }
     }
 
     /// Keeps a retained message for a session that outlives its connection, as any other.

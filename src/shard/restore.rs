@@ -177,19 +177,22 @@ impl Shard {
         session.version = restored.version;
         session.expiry_interval = restored.expiry_interval;
         session.received = Received::restored(restored.held);
-        session.subscriptions = restored
-            .subscriptions
+        let mut subscriptions = restored.subscriptions;
+        subscriptions.sort_unstable_by(|one, other| one.filter.cmp(&other.filter));
+        let subscriptions: Vec<(SubscriptionEntry, bool)> = subscriptions
             .into_iter()
-            .map(|subscription| SubscriptionEntry {
-                filter: subscription.filter.into(),
-                options: subscription.options,
-                identifier: subscription.identifier,
-                stored: Some(subscription.id),
+            .map(|subscription| {
+                let entry = SubscriptionEntry {
+                    filter: subscription.filter.into(),
+                    options: subscription.options,
+                    identifier: subscription.identifier,
+                    stored: Some(subscription.id),
+                };
+                (entry, subscription.owed)
             })
             .collect();
-        session
-            .subscriptions
-            .sort_unstable_by(|one, other| one.filter.cmp(&other.filter));
+        let entries = subscriptions.iter().map(|(entry, _)| entry.clone());
+        session.subscriptions = entries.collect();
         session.expires_at = match (restored.expires_at, restored.expiry_interval) {
             (_, NEVER_EXPIRES) => Time::NEVER,
             // It was connected.
@@ -204,10 +207,14 @@ impl Shard {
             };
         }
         self.store.disconnected(&session);
-        let subscriptions = session.subscriptions.clone();
         let key = self.sessions.insert(session);
-        for entry in &subscriptions {
-            self.enlist(key, entry, out);
+        let mut owed = Vec::new();
+        for (entry, is_owed) in subscriptions {
+            self.enlist(key, &entry, out);
+            // A group is owed nothing, whatever was imported.
+            if is_owed && Subscription::trusted(&entry.filter).share.is_none() {
+                owed.push(self.prepare_replay(key, entry));
+            }
         }
         let (window, queue) = self.restore_messages(restored.exchanges, waiting);
         self.stats.count_queue(&queue);
@@ -216,6 +223,9 @@ impl Shard {
             session.queue = queue;
         }
         self.arm_session(key);
+        if !owed.is_empty() {
+            self.owe_again(key, owed, out);
+        }
     }
 
     /// Whose it was, it is. Rules that came with a token are gone: until the client comes back with others, what

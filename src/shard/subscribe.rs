@@ -29,9 +29,9 @@ type Codes = SmallVec<[u8; 8]>;
 
 /// A SUBACK that waits for other shards.
 pub(super) struct PendingSubscribe {
-    conn: ConnKey,
+    /// Who gets it, and its packet identifier; nobody does at a start.
+    asker: Option<(ConnKey, PacketId)>,
     session: SessionKey,
-    packet_id: PacketId,
     codes: Codes,
     wanted: Wanted,
     /// Why the first filter that history refused was, if there is more to say than its reason code does.
@@ -91,15 +91,34 @@ impl Shard {
             codes.push(code as u8); // one for each, in their order [MQTT-3.8.4-6] [MQTT-3.9.3-1]
         }
         let pending = PendingSubscribe {
-            conn,
+            asker: Some((conn, subscribe.packet_id)),
             session,
-            packet_id: subscribe.packet_id,
             codes,
             wanted,
             because,
             waiting: 0,
             durable: self.store.promised(mark),
         };
+        self.await_interest(pending, out);
+        Ok(())
+    }
+
+    /// What was owed to subscriptions when the process ended is sent as if they had just been made: when every
+    /// shard knows of them, and so has handed over what it had for others.
+    pub(super) fn owe_again(&mut self, session: SessionKey, wanted: Wanted, out: &mut Outbox) {
+        let pending = PendingSubscribe {
+            asker: None,
+            session,
+            codes: Codes::new(),
+            wanted,
+            because: None,
+            waiting: 0,
+            durable: Position::default(),
+        };
+        self.await_interest(pending, out);
+    }
+
+    fn await_interest(&mut self, pending: PendingSubscribe, out: &mut Outbox) {
         let serial = self.next_serial();
         let waiting = self.mesh.await_interest(self.identity.shard, serial);
         if waiting == 0 {
@@ -108,7 +127,6 @@ impl Shard {
             self.subscribes
                 .insert(serial, PendingSubscribe { waiting, ..pending });
         }
-        Ok(())
     }
 
     /// One filter of a SUBSCRIBE; returns what SUBACK says of it.
@@ -150,11 +168,19 @@ impl Shard {
             stored: position.map_or(None, |at| session.subscriptions[at].stored),
         };
         let is_new = position.is_err();
+        let sends = subscription.share.is_none()
+            && match options.retain_handling {
+                RetainHandling::Send => true,        // [MQTT-3.3.1-9]
+                RetainHandling::SendIfNew => is_new, // [MQTT-3.3.1-10]
+                RetainHandling::DoNotSend => false,  // [MQTT-3.3.1-11]
+            };
+        // What an earlier SUBSCRIBE brings is owed until it was sent, whatever this one asks for.
+        let owed = sends || self.is_replaying(key, text);
         let Some(session) = self.sessions.get_mut(key) else {
             return ReasonCode::UnspecifiedError;
         };
         let entry = SubscriptionEntry {
-            stored: self.store.subscribed(session.keeps(), &entry),
+            stored: self.store.subscribed(session.keeps(), &entry, owed),
             ..entry
         };
         match position {
@@ -174,12 +200,10 @@ impl Shard {
             self.join(key, &entry, available, out);
         } else {
             self.listen(key, subscription, &entry, out);
-            let sends = match options.retain_handling {
-                RetainHandling::Send => true,        // [MQTT-3.3.1-9]
-                RetainHandling::SendIfNew => is_new, // [MQTT-3.3.1-10]
-                RetainHandling::DoNotSend => false,  // [MQTT-3.3.1-11]
-            };
             if sends {
+                if !is_new {
+                    self.cancel_replays(key, Some(text));
+                }
                 wanted.push(self.prepare_replay(key, entry));
             }
         }
@@ -243,16 +267,17 @@ impl Shard {
     /// Every shard knows: SUBACK [MQTT-3.8.4-1], then retained messages.
     fn subscribed(&mut self, pending: PendingSubscribe, out: &mut Outbox) {
         let PendingSubscribe {
-            conn,
+            asker,
             session,
-            packet_id,
             mut codes,
             wanted,
             because,
             durable,
             ..
         } = pending;
-        if let Some(connection) = self.connections.get(conn) {
+        if let Some((conn, packet_id)) = asker
+            && let Some(connection) = self.connections.get(conn)
+        {
             if !connection.version.is_v5() {
                 for code in codes.iter_mut().filter(|code| **code >= 0x80) {
                     *code = 0x80; // the only failure that 3.1.1 knows [MQTT-3.9.3-2 3.1.1]

@@ -35,7 +35,11 @@ impl Place {
     }
 
     fn start(&self, setup: Setup) -> Broker {
-        Broker::start_at(setup, self.port, &self.data(), &self.environment)
+        self.start_on(setup, &self.data())
+    }
+
+    fn start_on(&self, setup: Setup, data: &Path) -> Broker {
+        Broker::start_at(setup, self.port, data, &self.environment)
     }
 
     /// The files of the stream, and their bytes.
@@ -153,13 +157,23 @@ fn ended(broker: &Broker, version: Version, count: usize) -> Vec<u32> {
 }
 
 fn verify(data: &Path) -> (Option<i32>, String) {
-    let output = Command::new(binary())
-        .args(["store", "verify"])
-        .arg(data)
-        .output()
-        .expect("the program starts");
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    store(&["verify".as_ref(), data])
+}
+
+/// Exit code and words of `shardmq store`.
+fn store(arguments: &[&Path]) -> (Option<i32>, String) {
+    let mut command = Command::new(binary());
+    let output = command.arg("store").args(arguments).output();
+    let output = output.expect("the program starts");
+    let told = [output.stdout, output.stderr].concat();
+    let told = String::from_utf8_lossy(&told).into_owned();
     (output.status.code(), told)
+}
+
+fn back_up(data: &Path, copy: &Path) -> String {
+    let (code, told) = store(&["backup".as_ref(), data, "--to".as_ref(), copy]);
+    assert_eq!(code, Some(0), "{told}");
+    told
 }
 
 /// What was kept is there after an orderly stop, with any number of shards and either driver, in order.
@@ -238,7 +252,7 @@ fn it_goes_when_it_is_too_old() {
     publish(&broker, 0..100);
     place.wait_for_buckets("nothing is written", |count, _| count > 0);
     place.wait_for_buckets("it stays", |count, _| count == 0);
-    assert_eq!(kept(&broker, Version::V5), []);
+    assert_eq!(kept(&broker, Version::V5), Vec::<u32>::new());
     publish(&broker, 100..110);
     assert_eq!(
         kept(&broker, Version::V3_1_1),
@@ -314,6 +328,172 @@ fn damage_is_told() {
     assert!(numbers.is_sorted());
     assert!(broker.log().contains("damaged"), "{}", broker.log());
     broker.stop();
+}
+
+/// A backup has everything that was published before it began, although nothing of it had to be written by
+/// then; the broker goes on, and so does one that is started on the copy, with other shards too.
+#[test]
+fn a_backup_has_the_history() {
+    for (setup, later) in [(Setup::TWO, Setup::ONE), (Setup::EPOLL, Setup::EPOLL)] {
+        let place = Place::new(&[("SHARDMQ__HISTORY__FLEET__INTERVAL", "60 s")]);
+        let (copy, second) = (place.dir.join("copy"), place.dir.join("second"));
+        let broker = place.start(setup);
+        publish(&broker, 0..500);
+        let told = back_up(&place.data(), &copy);
+        assert!(told.contains("history fleet: 500 messages in "), "{told}");
+        publish(&broker, 500..600);
+        assert_eq!(
+            ended(&broker, Version::V5, 600),
+            (0..600).collect::<Vec<_>>()
+        );
+        broker.stop();
+        let (code, told) = verify(&copy);
+        assert_eq!(code, Some(0), "{told}");
+        assert!(told.contains("history fleet: 500 messages in "), "{told}");
+        // Of what nobody works on.
+        back_up(&copy, &second);
+        for data in [&copy, &second] {
+            let broker = place.start_on(later, data);
+            for version in Version::BOTH {
+                let numbers = ended(&broker, version, 500);
+                assert_eq!(numbers, (0..500).collect::<Vec<_>>(), "{setup}");
+            }
+            publish(&broker, 500..550);
+            assert_eq!(
+                kept(&broker, Version::V5),
+                (0..550).collect::<Vec<_>>(),
+                "{setup}"
+            );
+            broker.stop();
+        }
+        // What is missing from a backup is told.
+        let third = place.dir.join("third");
+        back_up(&second, &third);
+        let entries = std::fs::read_dir(third.join("history/fleet")).expect("it is there");
+        let bucket = entries.flatten().next().expect("a bucket").path();
+        std::fs::remove_file(bucket).expect("it can be removed");
+        let (code, told) = verify(&third);
+        assert_eq!(code, Some(1), "{told}");
+        assert!(told.contains("the backup had 551 in "), "{told}");
+    }
+}
+
+/// Buckets go while backups are taken, one after the other: each of these is whole, and holds what it has in
+/// order.
+#[test]
+fn a_backup_is_whole_while_buckets_go() {
+    let place = Place::new(&[
+        ("SHARDMQ__HISTORY__FLEET__KEEP_BYTES", "1 MiB"),
+        ("SHARDMQ__HISTORY__FLEET__INTERVAL", "10 ms"),
+    ]);
+    let broker = place.start(Setup::TWO);
+    let copies: Vec<PathBuf> = (0..5)
+        .map(|copy| place.dir.join(format!("copy{copy}")))
+        .collect();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut vehicle = peer(&broker, Version::V5, "vehicle");
+            let body = "x".repeat(4_000);
+            for number in 0..u32::MAX {
+                if done.load(Ordering::Relaxed) {
+                    return;
+                }
+                let id = (number % 60_000 + 1) as u16;
+                let sent = Publish::new("fleet/0", format!("{number} {body}"));
+                vehicle.publish(&sent.qos(1, id));
+                vehicle.expect_ack(PUBACK, id);
+            }
+        });
+        for copy in &copies {
+            place.wait_for_buckets("too little", |_, bytes| bytes > 600 << 10);
+            back_up(&place.data(), copy);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    broker.stop();
+    for copy in &copies {
+        let (code, told) = verify(copy);
+        assert_eq!(code, Some(0), "{told}");
+        let export = place.dir.join("export");
+        let (code, told) = store(&["export".as_ref(), copy, &export]);
+        assert_eq!(code, Some(0), "{told}");
+        let numbers = exported(&export);
+        // Where the disk does not keep up whole blocks are dropped; what is there is in order, and there once.
+        assert!(numbers.len() > 100, "{}", numbers.len());
+        assert!(numbers.is_sorted_by(|one, next| one < next));
+    }
+}
+
+/// The numbers that the records of an export begin with.
+fn exported(file: &Path) -> Vec<u32> {
+    use base64::Engine as _;
+    let text = std::fs::read_to_string(file).expect("an export");
+    let values = text.lines().map(serde_json::from_str::<serde_json::Value>);
+    let values = values.map(|value| value.expect("JSON"));
+    let records = values.filter(|value| value["type"] == "record");
+    let number = |record: serde_json::Value| {
+        let payload = record["payload"].as_str().expect("text");
+        let bytes = base64::engine::general_purpose::STANDARD.decode(payload);
+        let text = String::from_utf8(bytes.expect("base64")).expect("text");
+        let number = text.split(' ').next().expect("a number");
+        number.parse().expect("a number")
+    };
+    records.map(number).collect()
+}
+
+/// Export and import keep what was kept, in its order, with the times at which it came; a second export says
+/// the same as the first.
+#[test]
+fn it_survives_an_export() {
+    let place = Place::new(&[]);
+    for run in 0..3 {
+        let broker = place.start([Setup::TWO, Setup::EPOLL, Setup::ONE][run as usize]);
+        publish(&broker, run * 200..(run + 1) * 200);
+        broker.stop();
+    }
+    let path = |name: &str| place.dir.join(name);
+    let (file, again, lean, other) = (path("file"), path("again"), path("lean"), path("other"));
+    let export = Path::new("export");
+    let import = Path::new("import");
+    let (code, told) = store(&[export, &place.data(), &file]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("600 of history"), "{told}");
+    let (code, told) = store(&[import, &other, &file, "--shards".as_ref(), "2".as_ref()]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("600 of history"), "{told}");
+    let (code, told) = verify(&other);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("history fleet: 600 messages in "), "{told}");
+    store(&[export, &other, &again]);
+    let read = |path: &Path| std::fs::read_to_string(path).expect("an export");
+    let history = |path: &Path| {
+        let text = read(path);
+        let lines = text.lines().filter(|line| line.contains(r#""record""#));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(history(&file).len(), 600);
+    assert_eq!(history(&again), history(&file));
+    store(&[export, &place.data(), &lean, "--without-history".as_ref()]);
+    assert!(!read(&lean).contains("fleet"));
+    let refused = store(&[import, &other, &file]);
+    assert_eq!(refused.0, Some(2), "{}", refused.1);
+    for setup in [Setup::TWO, Setup::ONE] {
+        let broker = place.start_on(setup, &other);
+        for version in Version::BOTH {
+            let numbers = ended(&broker, version, 600);
+            assert_eq!(numbers, (0..600).collect::<Vec<_>>(), "{setup}");
+        }
+        broker.stop();
+    }
+    // A part of an export is none, and leaves nothing.
+    let cut = read(&file);
+    let cut = &cut[..cut.len() - 2];
+    std::fs::write(&lean, cut).expect("it can be written");
+    let fresh = path("fresh");
+    let (code, told) = store(&[import, &fresh, &lean]);
+    assert_eq!(code, Some(2), "{told}");
+    assert!(!fresh.join("history/fleet").exists());
 }
 
 /// Without a data directory there is no history, and the broker says what to do.

@@ -61,6 +61,7 @@ pub struct Subscription {
     pub filter: String,
     pub options: SubscriptionOptions,
     pub identifier: u32,
+    pub owed: bool,
 }
 
 impl Subscription {
@@ -69,6 +70,7 @@ impl Subscription {
             filter: &self.filter,
             options: self.options,
             identifier: self.identifier,
+            owed: self.owed,
         }
     }
 }
@@ -300,6 +302,7 @@ impl Model {
                     filter: details.filter.into(),
                     options: details.options,
                     identifier: details.identifier,
+                    owed: details.owed,
                 };
                 (subscription.id, restored)
             });

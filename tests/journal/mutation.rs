@@ -24,10 +24,12 @@ pub enum Bug {
     NoSyncAtStart,
     /// Files are used again while they are copied.
     NotPinned,
+    /// At a start nobody knows any more that retained messages are owed to a subscription.
+    ForgottenReplay,
 }
 
 impl Bug {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NoSync,
         Self::AcknowledgedBeforeCommit,
         Self::RecycledTooEarly,
@@ -35,6 +37,7 @@ impl Bug {
         Self::LastWriteOrder,
         Self::NoSyncAtStart,
         Self::NotPinned,
+        Self::ForgottenReplay,
     ];
 }
 
@@ -80,6 +83,11 @@ impl Mutator {
 
     /// What came back at a start.
     pub fn recovered(&self, recovered: &mut Recovered, journal: &Journal, disk: &Disk) {
+        if self.bug == Some(Bug::ForgottenReplay) {
+            let sessions = recovered.sessions.iter_mut();
+            let subscriptions = sessions.flat_map(|session| &mut session.subscriptions);
+            subscriptions.for_each(|subscription| subscription.owed = false);
+        }
         if self.bug != Some(Bug::LastWriteOrder) {
             return;
         }

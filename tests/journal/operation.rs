@@ -101,6 +101,7 @@ impl Machine {
                 retain_handling: RetainHandling::SendIfNew,
             },
             identifier: self.random.below(3) as u32,
+            owed: self.random.chance(50),
         };
         match self
             .journal

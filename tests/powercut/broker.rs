@@ -186,7 +186,8 @@ impl Broker {
                 .read(file, disk.read(file.0))
                 .map_err(|damage| damage.to_string())?;
         }
-        let (journal, recovered) = recovery.finish().map_err(|damage| damage.to_string())?;
+        let (journal, mut recovered) = recovery.finish().map_err(|damage| damage.to_string())?;
+        self.mutators[index].recovered(&mut recovered, &journal, disk);
         let mut bodies = Bodies::new(EPOCH, &recovered);
         for file in journal.files().collect::<Vec<_>>() {
             journal

@@ -146,7 +146,7 @@ fn identifier(number: u32) -> u16 {
     (number % 50) as u16 + 1
 }
 
-fn ack(first: u8, id: u16) -> [u8; 4] {
+pub fn ack(first: u8, id: u16) -> [u8; 4] {
     let [high, low] = id.to_be_bytes();
     [first, 2, high, low]
 }
@@ -155,8 +155,10 @@ fn ack(first: u8, id: u16) -> [u8; 4] {
 #[derive(Debug)]
 pub struct Subscriber {
     pub name: u32,
-    /// How often each message came, by publisher and number.
+    /// How often each message came live, by publisher and number. What is retained may come once more.
     pub received: BTreeMap<(u32, u32), u32>,
+    /// The newest that came of those that are retained and replaced, by publisher.
+    newest: BTreeMap<u32, u32>,
     held: BTreeSet<u16>,
 }
 
@@ -165,6 +167,7 @@ impl Subscriber {
         Self {
             name,
             received: BTreeMap::new(),
+            newest: BTreeMap::new(),
             held: BTreeSet::new(),
         }
     }
@@ -184,9 +187,16 @@ impl Subscriber {
     fn receive(&mut self, publish: &Publish<'_>, out: &mut Vec<u8>) {
         let id = publish.packet_id.map_or(0, |id| id.get());
         if (publish.qos < QoS::ExactlyOnce || self.held.insert(id))
-            && let Some(message) = numbers(publish.payload)
+            && let Some((publisher, number)) = numbers(publish.payload)
         {
-            *self.received.entry(message).or_default() += 1;
+            if number.is_multiple_of(10) {
+                let newest = self.newest.entry(publisher).or_default();
+                assert!(*newest <= number, "{number} came behind {newest}");
+                *newest = number;
+            }
+            if !publish.retain {
+                *self.received.entry((publisher, number)).or_default() += 1;
+            }
         }
         match publish.qos {
             QoS::AtMostOnce => {}

@@ -5,14 +5,15 @@
 //! has written and synced when the power goes, and what becomes of sectors that were written and not
 //! synced (lost, kept, torn, garbage). Clients go on after each crash as the standard asks them to. In the
 //! end nothing acknowledged is lost, no message of QoS 2 came twice, retained messages are no older than
-//! the last acknowledged one, and what was deleted has not come back. Instead of a crash there may be a backup
-//! that is restored. Bugs are planted to show that this
-//! would be seen.
+//! the last acknowledged one, and what was deleted has not come back; each retained message that was there when a
+//! SUBACK was sent, and stayed, has come to the subscriber. Instead of a crash there may be a backup
+//! that is restored. Bugs are planted to show that this would be seen.
 //!
 //! `POWERCUT_SEEDS=from..to cargo test --test powercut` runs other seeds.
 
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 
+mod asker;
 mod broker;
 mod clients;
 #[path = "../support/disk.rs"]
@@ -93,6 +94,7 @@ fn nothing_acknowledged_is_lost_when_the_power_goes() {
         "{summary:?}"
     );
     assert!(summary.backups > 0, "{summary:?}");
+    assert!(summary.replays > summary.crashes / 10, "{summary:?}");
 }
 
 #[test]
@@ -103,6 +105,7 @@ fn every_planted_bug_is_found() {
         Bug::RecycledTooEarly,
         Bug::NoHead,
         Bug::NoSyncAtStart,
+        Bug::ForgottenReplay,
     ];
     for bug in bugs {
         let found = (0..60)

@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 
 use shardmq::wire::{Framing, Packet, frame};
 
+use crate::asker::{Asker, STILL, still};
 use crate::broker::{Broker, Cut};
-use crate::clients::{Publisher, Subscriber, VERSION, connect, numbers, subscribe};
+use crate::clients::{Publisher, Subscriber, VERSION, ack, connect, numbers, subscribe};
 use crate::mutation::Bug;
 
 const PUBLISHERS: usize = 3;
 const SUBSCRIBERS: usize = 3;
-/// The client that looks at what is retained in the end.
-const LOOKER: usize = PUBLISHERS + SUBSCRIBERS;
+const ASKERS: usize = 2;
+/// Clients that come and go.
+const CLIENTS: usize = PUBLISHERS + SUBSCRIBERS + ASKERS;
+/// The client that makes what is retained from the beginning, and looks at what is in the end.
+const LOOKER: usize = CLIENTS;
 
 /// Crashes of one seed.
 const CRASHES: u64 = 20;
@@ -37,6 +41,8 @@ pub struct Summary {
     pub moves: u64,
     pub backups: u64,
     pub fetched: u64,
+    /// Subscriptions that brought all that was retained.
+    pub replays: u64,
 }
 
 impl Summary {
@@ -47,6 +53,7 @@ impl Summary {
         self.moves += other.moves;
         self.backups += other.backups;
         self.fetched += other.fetched;
+        self.replays += other.replays;
     }
 }
 
@@ -54,6 +61,9 @@ struct World {
     broker: Broker,
     publishers: Vec<Publisher>,
     subscribers: Vec<Subscriber>,
+    askers: Vec<Asker>,
+    /// Messages of the looker that were acknowledged.
+    kept: usize,
     /// Clients that had a CONNACK once: their sessions must be there.
     known: Vec<bool>,
     /// Clients whose CONNACK has come on the present connection.
@@ -68,14 +78,20 @@ pub fn run(plan: Plan) -> Result<Summary, String> {
         broker: Broker::new(plan.seed, LOOKER + 1, plan.bug),
         publishers: (0..PUBLISHERS as u32).map(Publisher::new).collect(),
         subscribers: (0..SUBSCRIBERS as u32).map(Subscriber::new).collect(),
+        askers: (0..ASKERS).map(Asker::new).collect(),
+        kept: 0,
         known: vec![false; LOOKER + 1],
         welcome: vec![false; LOOKER + 1],
         subscribed: vec![false; SUBSCRIBERS],
         retained: BTreeMap::new(),
         wrong: None,
     };
-    // Nobody publishes before all have subscribed.
     world.broker.start()?;
+    world.until(|world| {
+        world.meet(LOOKER);
+        world.kept == STILL
+    })?;
+    // Nobody else publishes before all have subscribed.
     world.until(|world| {
         for subscriber in 0..SUBSCRIBERS {
             world.meet(PUBLISHERS + subscriber);
@@ -106,6 +122,7 @@ pub fn run(plan: Plan) -> Result<Summary, String> {
         moves: world.broker.moves,
         backups,
         fetched: world.broker.fetched,
+        replays: world.askers.iter().map(|asker| asker.replays).sum(),
     })
 }
 
@@ -125,7 +142,7 @@ impl World {
     fn live_for(&mut self, steps: usize) {
         for _ in 0..steps {
             if self.broker.random.chance(30) {
-                let client = self.broker.random.below(LOOKER);
+                let client = self.broker.random.below(CLIENTS);
                 self.meet(client);
             }
             if self.step(u32::MAX).is_err() || self.wrong.is_some() {
@@ -158,7 +175,7 @@ impl World {
     /// Whatever has left the broker comes to the clients, or does not.
     fn part(&mut self) -> Result<(), String> {
         // What has come to a client is there, whether the broker is or not.
-        for client in 0..LOOKER {
+        for client in 0..=LOOKER {
             if self.broker.random.chance(70) {
                 self.hear(client);
             }
@@ -223,20 +240,33 @@ impl World {
                 self.welcome[client] = true;
                 if client < PUBLISHERS {
                     self.publishers[client].resume(out);
+                } else if client == LOOKER && self.kept < STILL {
+                    (0..STILL).for_each(|number| still(number, out));
                 } else if client == LOOKER {
                     out.extend(subscribe("load/#", 0));
+                } else if client >= PUBLISHERS + SUBSCRIBERS {
+                    self.askers[client - PUBLISHERS - SUBSCRIBERS].resume(out);
                 } else if !self.subscribed[client - PUBLISHERS] {
                     out.extend(subscribe("load/#", 2));
                 }
             }
-            Packet::SubAck(_) if client < LOOKER => self.subscribed[client - PUBLISHERS] = true,
-            Packet::SubAck(_) => {}
+            Packet::SubAck(_) if client < PUBLISHERS + SUBSCRIBERS => {
+                self.subscribed[client - PUBLISHERS] = true;
+            }
+            Packet::SubAck(_) if client == LOOKER => {}
             Packet::Publish(publish) if client == LOOKER => {
                 let topic = publish.topic.to_owned();
                 self.retained.insert(topic, publish.payload.to_vec());
             }
+            Packet::PubAck(_) | Packet::PubComp(_) if client == LOOKER => self.kept += 1,
+            Packet::PubRec(received) if client == LOOKER => {
+                out.extend(ack(0x62, received.packet_id.get()));
+            }
             packet if client < PUBLISHERS => self.publishers[client].take(packet, out),
-            packet => self.subscribers[client - PUBLISHERS].take(packet, out),
+            packet if client < PUBLISHERS + SUBSCRIBERS => {
+                self.subscribers[client - PUBLISHERS].take(packet, out);
+            }
+            packet => self.askers[client - PUBLISHERS - SUBSCRIBERS].take(packet, out),
         }
     }
 
@@ -271,8 +301,11 @@ impl World {
             .map(|one| one.next)
             .max()
             .unwrap_or(0);
+        self.askers
+            .iter_mut()
+            .for_each(|asker| asker.goes_on = false);
         self.until_with(last, &mut |world| {
-            (0..LOOKER).for_each(|client| world.meet(client));
+            (0..CLIENTS).for_each(|client| world.meet(client));
             let publishers = &world.publishers;
             publishers.iter().all(|publisher| publisher.is_done(last))
         })?;
@@ -301,6 +334,7 @@ impl World {
     }
 
     fn compare(&self) -> Result<(), String> {
+        self.askers.iter().try_for_each(Asker::compare)?;
         for publisher in &self.publishers {
             for subscriber in &self.subscribers {
                 compare(publisher, subscriber)?;

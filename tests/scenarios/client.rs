@@ -42,6 +42,15 @@ pub fn on_shards_with(settings: &Settings, scenario: impl Fn(&Broker)) {
     }
 }
 
+/// Runs a scenario on brokers of one and three shards that keep on disk what outlives the process.
+pub fn on_kept_shards(scenario: impl Fn(&Broker)) {
+    for shards in [1, 3] {
+        let broker = Broker::new(shards, &settings());
+        broker.world().keep();
+        broker.play(&scenario);
+    }
+}
+
 /// Runs a scenario on brokers of one and three shards whose shards ask `policy`.
 pub fn on_shards_under<P: Policy + 'static>(policy: impl Fn() -> P, scenario: impl Fn(&Broker)) {
     for shards in [1, 3] {
@@ -93,6 +102,11 @@ impl Broker {
 
     pub fn settle(&self) {
         self.world().settle();
+    }
+
+    /// The process ends, and another one goes on with what was on disk.
+    pub fn crash(&self) {
+        self.world().crash();
     }
 
     pub fn advance(&self, seconds: f64) {

@@ -30,6 +30,7 @@ mod mesh;
 mod mount;
 mod order;
 mod overflow;
+mod owed;
 mod policy;
 mod properties;
 mod qos;

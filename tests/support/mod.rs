@@ -6,6 +6,8 @@
 
 #![expect(dead_code, reason = "each test binary uses another part of it")]
 
+mod kept;
+
 use std::collections::{HashMap, VecDeque};
 
 use shardmq::history::bucket::FaultKind;
@@ -50,6 +52,24 @@ struct Node {
     /// What the disk was told to do for history and has not done.
     history: VecDeque<HistoryJob>,
     broken: Option<BucketId>,
+    /// The files of the journal.
+    kept: kept::Files,
+}
+
+impl Node {
+    fn new(shard: Shard, shards: usize) -> Self {
+        Self {
+            shard,
+            out: Outbox::new(shards),
+            links: HashMap::new(),
+            generations: Vec::new(),
+            free: Vec::new(),
+            unsent: HashMap::new(),
+            history: VecDeque::new(),
+            broken: None,
+            kept: kept::Files::new(),
+        }
+    }
 }
 
 /// Milliseconds since 1970 at the zero of a scenario's clock: 2026-11-21T00:00:00Z.
@@ -69,6 +89,9 @@ struct Lane {
 /// Shards, the lanes between them, and the clients' ends of all connections.
 pub struct World {
     pub now: Time,
+    settings: Settings,
+    /// Whether there are journals.
+    keeps: bool,
     nodes: Vec<Node>,
     lanes: HashMap<(usize, usize), Lane>,
     pub wires: Vec<Wire>,
@@ -118,20 +141,14 @@ impl World {
                     shards,
                     seed: seed + index as u64,
                 };
-                Node {
-                    shard: Shard::new(identity, settings.clone(), policy(), now),
-                    out: Outbox::new(shards),
-                    links: HashMap::new(),
-                    generations: Vec::new(),
-                    free: Vec::new(),
-                    unsent: HashMap::new(),
-                    history: VecDeque::new(),
-                    broken: None,
-                }
+                let shard = Shard::new(identity, settings.clone(), policy(), now);
+                Node::new(shard, shards)
             })
             .collect();
         Self {
             now,
+            settings,
+            keeps: false,
             nodes,
             lanes: HashMap::new(),
             wires: Vec::new(),
@@ -371,6 +388,7 @@ impl World {
         if self.disk_works {
             busy |= self.work_on_history(shard);
         }
+        busy |= self.work_on_journal(shard);
         busy | self.drain(shard)
     }
 

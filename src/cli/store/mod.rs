@@ -14,7 +14,9 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use shardmq::limits::MAX_SHARDS;
-use shardmq::runtime::store::{Format, Remains, Store, StoreError, examine_history};
+use shardmq::runtime::store::{
+    Amount, Format, Remains, Store, StoreError, examine_history, lacks_history,
+};
 
 use super::{complain, print};
 
@@ -36,8 +38,9 @@ enum Work {
     /// Copy it to another directory, consistently, while a broker works on it or not
     ///
     /// The copy is verified, and `shardmq run --data-dir` starts from it as it is: from a copy of it, if it is to
-    /// stay a backup. It holds everything that was acknowledged before this command began. The broker goes on
-    /// serving; it does not commit for about as long as one commit takes.
+    /// stay a backup. It holds everything that was acknowledged before this command began, and the history of
+    /// all streams up to then. The broker goes on serving; it does not commit for about as long as one commit
+    /// takes, and removes no history until that was copied.
     Backup {
         /// The data directory
         dir: PathBuf,
@@ -53,12 +56,17 @@ enum Work {
         #[arg(long, value_enum, default_value_t)]
         format: DumpFormat,
     },
-    /// Write sessions and messages as lines of JSON
+    /// Write sessions, messages and history as lines of JSON
+    ///
+    /// Exits with 1 if history is damaged: everything else is written then.
     Export {
         /// The data directory
         dir: PathBuf,
         /// Where to write them; standard output without
         file: Option<PathBuf>,
+        /// Leave out what history streams hold: it may be much more than all the rest
+        #[arg(long)]
+        without_history: bool,
     },
     /// Fill a new data directory with what was exported, or with a mosquitto.db
     Import {
@@ -97,7 +105,11 @@ pub(super) fn run(args: &StoreArgs) -> ExitCode {
         Work::Verify { dir } => verify(dir),
         Work::Backup { dir, to } => backup(dir, to),
         Work::Dump { dir, format } => dump(dir, *format),
-        Work::Export { dir, file } => export(dir, file.as_deref()),
+        Work::Export {
+            dir,
+            file,
+            without_history,
+        } => export(dir, file.as_deref(), !without_history),
         Work::Import { dir, file, shards } => import(dir, file, *shards),
         Work::Repair { dir, discard } => repair(dir, *discard),
     };
@@ -119,8 +131,9 @@ pub(super) fn run(args: &StoreArgs) -> ExitCode {
 
 fn verify(dir: &Path) -> Result<ExitCode, StoreError> {
     let remains = Remains::open(dir)?;
-    let examined = remains.examine()?;
+    let mut examined = remains.examine()?;
     let history = examine_history(dir)?;
+    examined.problems.extend(lacks_history(dir, &history));
     let damaged: usize = history.iter().map(|stream| stream.damage().count()).sum();
     let text = report::history(&history) + &report::examined(&examined, damaged);
     let printed = print(text.as_bytes());
@@ -161,19 +174,36 @@ fn dump(dir: &Path, format: DumpFormat) -> Result<ExitCode, StoreError> {
     })
 }
 
-fn export(dir: &Path, file: Option<&Path>) -> Result<ExitCode, StoreError> {
+fn export(dir: &Path, file: Option<&Path>, with_history: bool) -> Result<ExitCode, StoreError> {
     let store = Store::open_existing(dir)?;
     let Some(path) = file else {
-        store.export(&mut BufWriter::new(io::stdout().lock()))?;
-        return Ok(ExitCode::SUCCESS);
+        let mut out = BufWriter::new(io::stdout().lock());
+        let amount = store.export(&mut out, with_history)?;
+        return Ok(exit_code(&amount));
     };
     let made = create(path);
     let made = made.map_err(|error| StoreError::Io("make", path.to_owned(), error))?;
     let mut out = BufWriter::new(made);
-    let amount = store.export(&mut out)?;
+    let amount = store.export(&mut out, with_history)?;
     let synced = out.flush().and_then(|()| out.get_ref().sync_all());
     synced.map_err(|error| StoreError::Io("sync", path.to_owned(), error))?;
-    Ok(print(report::exported(&amount, path).as_bytes()))
+    let printed = print(report::exported(&amount, path).as_bytes());
+    Ok(match amount.damaged {
+        0 => printed,
+        _ => exit_code(&amount),
+    })
+}
+
+/// Says what could not be exported.
+fn exit_code(amount: &Amount) -> ExitCode {
+    if amount.damaged == 0 {
+        return ExitCode::SUCCESS;
+    }
+    complain(format!(
+        "history is damaged, and left out, in so many places: {}\n  `shardmq store verify` lists them",
+        amount.damaged
+    ));
+    ExitCode::FAILURE
 }
 
 /// What clients sent is nobody else's business.

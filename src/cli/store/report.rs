@@ -153,6 +153,29 @@ pub(super) fn taken(backup: &Backup, to: &Path, took: Duration) -> String {
     for shard in &backup.shards {
         summary(shard, &mut text);
     }
+    text += &history(&backup.history);
+    let damaged: usize = backup
+        .history
+        .iter()
+        .map(|stream| stream.damage().count())
+        .sum();
+    if damaged > 0 {
+        line(
+            &mut text,
+            format_args!(
+                "the history was damaged in so many places before it was copied: {damaged}"
+            ),
+        );
+    }
+    if backup.history_missing > 0 {
+        line(
+            &mut text,
+            format_args!(
+                "the broker could not write its history in time: {} messages are not in the copy",
+                backup.history_missing
+            ),
+        );
+    }
     line(
         &mut text,
         format_args!(
@@ -176,17 +199,18 @@ pub(super) fn taken(backup: &Backup, to: &Path, took: Duration) -> String {
 
 pub(super) fn exported(amount: &Amount, path: &Path) -> String {
     format!(
-        "{} sessions and {} messages in {}\n",
+        "{} sessions, {} messages and {} of history in {}\n",
         amount.sessions,
         amount.messages,
+        amount.records,
         path.display()
     )
 }
 
 pub(super) fn imported(amount: &Amount) -> String {
     let mut text = format!(
-        "{} sessions and {} messages\n",
-        amount.sessions, amount.messages
+        "{} sessions, {} messages and {} of history\n",
+        amount.sessions, amount.messages, amount.records
     );
     if amount.left_out > 0 {
         line(

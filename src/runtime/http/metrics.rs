@@ -111,7 +111,7 @@ const BACKUP_BYTES: Family = Family {
     name: "shardmq_backup_bytes",
     kind: Kind::Gauge,
     label: None,
-    help: &["Bytes of journals in the last backup."],
+    help: &["Bytes of journals and history in the last backup."],
 };
 const BACKUP_HELD: Family = Family {
     name: "shardmq_backup_held_seconds",

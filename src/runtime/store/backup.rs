@@ -10,6 +10,7 @@
 //! DIR/store.json      as that of the original
 //! DIR/backup.json     when, from where, and where each journal ends: until a broker goes on from it
 //! DIR/LAYOUT/SHARD/…  the files that count, each as large as a segment
+//! DIR/history/NAME/…  the buckets of history (`history_copy`)
 //! ```
 
 use std::fs::{self, File};
@@ -21,11 +22,14 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
+use crate::history::BucketId;
 use crate::journal::{Cut, FileId, Position, Sync};
 
 use super::super::sys;
 use super::examine::ShardExamined;
 use super::files::Files;
+use super::history::{self, HistoryExamined};
+use super::history_copy::{self, Extent};
 use super::manifest::Manifest;
 use super::{Store, StoreError, make_directory, make_layout, sync_directory};
 
@@ -80,6 +84,10 @@ impl Door {
 pub struct Backup {
     /// What it holds, by shards.
     pub shards: Vec<ShardExamined>,
+    /// What it holds of history, by streams.
+    pub history: Vec<HistoryExamined>,
+    /// Messages of history that the broker could not write in time, so that they are not in it.
+    pub history_missing: u64,
     /// Bytes that were copied.
     pub bytes: u64,
     /// How long the shards did not commit anything, if a broker runs.
@@ -111,6 +119,7 @@ impl Store {
         if done.is_err() {
             // What was made here, and nothing else: it was empty.
             let _ = fs::remove_dir_all(super::layout(to, source.manifest.layout));
+            let _ = fs::remove_dir_all(to.join(history::DIRECTORY));
             let _ = fs::remove_file(to.join(NAME));
         }
         done
@@ -141,6 +150,8 @@ struct Source {
     directory: PathBuf,
     manifest: Manifest,
     cuts: Vec<Cut>,
+    history: Vec<Extent>,
+    history_missing: u64,
     /// Nobody else works on it.
     _store: Option<Store>,
     /// The broker that does.
@@ -163,6 +174,8 @@ impl Source {
             directory: store.directory.clone(),
             manifest: store.manifest.clone(),
             cuts,
+            history: history_copy::all(&store.directory, &[])?,
+            history_missing: 0,
             _store: Some(store),
             broker: None,
             held: None,
@@ -177,10 +190,16 @@ impl Source {
         let told = broker.ask(&json!({ "shardmq": 1, "do": "backup" }))?;
         let cuts = cuts(&told).filter(|cuts| cuts.len() == manifest.logs.len());
         let cuts = cuts.ok_or_else(|| broker.strange())?;
+        let told_history = told_history(&told).ok_or_else(|| broker.strange())?;
+        let (streams, mut history, history_missing) = told_history;
+        // Those that the broker does not know any more: nobody works on them.
+        history.extend(history_copy::all(directory, &streams)?);
         Ok(Self {
             directory: directory.to_owned(),
             manifest,
             cuts,
+            history,
+            history_missing,
             _store: None,
             broker: Some(broker),
             held: told["held_us"].as_u64().map(Duration::from_micros),
@@ -196,6 +215,7 @@ impl Source {
         make_layout(to, &self.manifest)?;
         let all = self.cuts.iter().flat_map(|cut| &cut.files);
         let total: u64 = all.map(|(_, bytes)| u64::from(*bytes)).sum();
+        let total = total + self.history.iter().map(|extent| extent.bytes).sum::<u64>();
         let mut copied = 0;
         tell(copied, total);
         for (shard, cut) in self.cuts.iter().enumerate() {
@@ -211,17 +231,28 @@ impl Source {
             }
             into.sync()?;
         }
+        // Behind the journals, which the broker needs again sooner.
+        let history = history_copy::copy(&self.directory, to, &self.history, |extent| {
+            copied += extent.bytes;
+            tell(copied, total);
+            let Some(broker) = &mut self.broker else {
+                return Ok(());
+            };
+            broker.tell(&json!({ "copied": [extent.stream, extent.bucket.file_name()] }))
+        })?;
         if let Some(broker) = &mut self.broker {
             broker.ask(&json!({ "do": "finish" }))?;
         }
         let shards = self.verify(to)?;
-        self.describe(to, now, &shards, total)?;
+        self.describe(to, now, (&shards, &history), total)?;
         self.manifest.write(to)?;
         if let Some(broker) = &mut self.broker {
             broker.ask(&json!({ "do": "verified", "bytes": total }))?;
         }
         Ok(Backup {
             shards,
+            history,
+            history_missing: self.history_missing,
             bytes: total,
             held: self.held,
         })
@@ -252,7 +283,7 @@ impl Source {
         &self,
         to: &Path,
         now: SystemTime,
-        shards: &[ShardExamined],
+        (shards, history): (&[ShardExamined], &[HistoryExamined]),
         bytes: u64,
     ) -> Result<(), StoreError> {
         let taken = now.duration_since(SystemTime::UNIX_EPOCH);
@@ -268,6 +299,14 @@ impl Source {
                 "files": files.collect::<Vec<_>>(),
             })
         });
+        let history = history.iter().map(|stream| {
+            json!({
+                "stream": stream.name,
+                "buckets": stream.buckets,
+                "bytes": stream.bytes,
+                "messages": stream.messages,
+            })
+        });
         let text = json!({
             "version": VERSION,
             "program": env!("CARGO_PKG_VERSION"),
@@ -275,6 +314,7 @@ impl Source {
             "taken": taken.map_or(0, |taken| taken.as_secs()),
             "bytes": bytes,
             "shards": shards.collect::<Vec<_>>(),
+            "history": history.collect::<Vec<_>>(),
         });
         let path = to.join(NAME);
         let written = File::create(&path).and_then(|mut file| {
@@ -379,6 +419,24 @@ fn cuts(told: &Value) -> Option<Vec<Cut>> {
     shards.collect()
 }
 
+/// What a broker tells of history: its streams, their buckets, and how many messages are in none.
+fn told_history(told: &Value) -> Option<(Vec<String>, Vec<Extent>, u64)> {
+    let history = told.get("history")?;
+    let mut extents = Vec::new();
+    let streams = history.get("streams")?.as_object()?;
+    for (stream, buckets) in streams {
+        for bucket in buckets.as_array()? {
+            extents.push(Extent {
+                stream: stream.clone(),
+                bucket: BucketId::of_file(bucket.get(0)?.as_str()?)?,
+                bytes: bucket.get(1)?.as_u64()?,
+            });
+        }
+    }
+    let streams = streams.keys().cloned().collect();
+    Some((streams, extents, history.get("missing")?.as_u64()?))
+}
+
 /// What is wrong with a backup that no broker has gone on from yet, besides its journals: the last frame
 /// of all has nobody to speak for it but this. Nothing, if it is no backup.
 pub(super) fn problems(directory: &Path, shards: &[ShardExamined]) -> Vec<String> {
@@ -403,6 +461,30 @@ pub(super) fn problems(directory: &Path, shards: &[ShardExamined]) -> Vec<String
         )
     });
     wrong.collect()
+}
+
+/// What a backup that no broker has gone on from yet lacks of the history that it had.
+#[must_use]
+pub fn lacks(directory: &Path, history: &[HistoryExamined]) -> Vec<String> {
+    let text = fs::read_to_string(directory.join(NAME)).unwrap_or_default();
+    let value = serde_json::from_str::<Value>(&text).unwrap_or_default();
+    let streams = value["history"].as_array().into_iter().flatten();
+    let lacks = streams.filter_map(|stream| {
+        let name = stream["stream"].as_str().unwrap_or_default();
+        let found = history.iter().find(|found| found.name == name);
+        let had = |key: &str| stream[key].as_u64().unwrap_or(0);
+        let has = found.map_or((0, 0), |found| (found.bytes, found.messages));
+        (has != (had("bytes"), had("messages"))).then(|| {
+            format!(
+                "history {name} has {} messages in {} bytes, and the backup had {} in {}",
+                has.1,
+                has.0,
+                had("messages"),
+                had("bytes")
+            )
+        })
+    });
+    lacks.collect()
 }
 
 /// A broker goes on from it: it is no backup any longer.

@@ -50,6 +50,8 @@ pub enum StoreError {
         /// The one that it must have.
         wanted: u64,
     },
+    /// A copy is not what it was made from.
+    Copy(PathBuf),
     /// What is to be imported cannot be read.
     Input(io::Error),
     /// A line of it is wrong.
@@ -137,6 +139,11 @@ impl fmt::Display for StoreError {
                 f,
                 "the copy in {} ends at frame {found} and must end at {wanted}: there is no backup",
                 directory.display()
+            ),
+            Self::Copy(path) => write!(
+                f,
+                "{} is not what was copied: there is no backup",
+                path.display()
             ),
             Self::Input(error) => write!(f, "cannot read what is to be imported: {error}"),
             Self::Line { number, what } => write!(f, "line {number}: {what}"),

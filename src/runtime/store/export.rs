@@ -2,16 +2,20 @@
 //! machine or another broker, for looking into.
 //!
 //! ```text
-//! {"format":"shardmq-export","version":1}
+//! {"format":"shardmq-export","version":2}
 //! {"type":"session","client_id":"vehicle-7",…,"subscriptions":[…],"held":[…],"will":null}
 //! {"type":"message","topic":"a","payload":"aGVsbG8=",…,"retained":false,"receivers":[…]}
 //! {"type":"released","receivers":[…]}
-//! {"type":"end","sessions":1,"messages":1}
+//! {"type":"stream","name":"fleet","filter":"fleet/#"}
+//! {"type":"record","run":1,"received_at_us":1795219200000000,"topic":"fleet/7","payload":"MjE=",…}
+//! {"type":"end","sessions":1,"messages":1,"records":1}
 //! ```
 //!
 //! A session stands before the messages that wait for it, and these stand in their order. `released`
-//! is the place of a QoS 2 message that its receivers have: PUBREL goes on there. The last line tells a
-//! whole file from the beginning of one.
+//! is the place of a QoS 2 message that its receivers have: PUBREL goes on there. Behind a `stream` of history its
+//! records stand, in the order in which they came (`history_lines`). The last line tells a
+//! whole file from the beginning of one. Version 1 knew of no history, and not of the retained messages that are
+//! `owed` to a subscription.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead, Write};
@@ -19,7 +23,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::config::is_word;
+use crate::topic::Filter;
+
 use super::content::{Content, Kept};
+use super::history_lines::{self, Writer};
 use super::json::{self, Fields, Wrong};
 use super::target::Targets;
 use super::{Store, StoreError, mosquitto};
@@ -28,7 +36,7 @@ use super::{Store, StoreError, mosquitto};
 const FORMAT: &str = "shardmq-export";
 
 /// The version that this program writes, and the newest that it reads.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// How much was written or read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,16 +45,20 @@ pub struct Amount {
     pub sessions: u64,
     /// Messages, those that were released included.
     pub messages: u64,
+    /// Messages of history.
+    pub records: u64,
+    /// Places of history that are damaged: what stood there is left out.
+    pub damaged: u64,
     /// What could not be taken over, of a foreign format.
     pub left_out: u64,
 }
 
 impl Store {
-    /// Writes everything to `out`.
+    /// Writes everything to `out`, with what history streams hold or without.
     ///
     /// # Errors
     /// A journal is damaged, or something cannot be read or written.
-    pub fn export(&self, out: &mut dyn Write) -> Result<Amount, StoreError> {
+    pub fn export(&self, out: &mut dyn Write, with_history: bool) -> Result<Amount, StoreError> {
         let mut amount = Amount::default();
         let mut line = |value: Value| writeln!(out, "{value}").map_err(StoreError::Output);
         line(json!({"format": FORMAT, "version": VERSION}))?;
@@ -61,13 +73,21 @@ impl Store {
                 amount.messages += 1;
             }
         }
-        line(json!({"type": "end", "sessions": amount.sessions, "messages": amount.messages}))?;
+        if with_history {
+            history_lines::write(&self.directory, &mut amount, &mut line)?;
+        }
+        line(json!({
+            "type": "end",
+            "sessions": amount.sessions,
+            "messages": amount.messages,
+            "records": amount.records,
+        }))?;
         out.flush().map_err(StoreError::Output)?;
         Ok(amount)
     }
 
     /// Makes `directory` for `shards` shards and fills it with what was exported, or with a
-    /// `mosquitto.db`. Until all of it is on disk the directory is an empty one.
+    /// `mosquitto.db`. Until all of it is on disk the directory holds no session and no message.
     ///
     /// # Errors
     /// There is something in the directory, or `input` is not what it should be.
@@ -84,17 +104,22 @@ impl Store {
             return Err(StoreError::NotEmpty(directory.to_owned()));
         }
         let mut amount = Amount::default();
-        store.replace(shards, |targets| {
+        let mut history = Writer::new(directory);
+        let filled = store.replace(shards, |targets| {
             amount = match is_mosquitto {
                 true => mosquitto::import(input, now, targets)?,
-                false => read(input, targets)?,
+                false => read(input, targets, &mut history)?,
             };
-            Ok(())
-        })?;
+            history.finish()
+        });
+        filled.inspect_err(|_| history.remove())?;
         Ok(amount)
     }
 
     fn is_empty(&self) -> Result<bool, StoreError> {
+        if history_lines::is_any(&self.directory)? {
+            return Ok(false);
+        }
         let contents = Content::read_all(&self.manifest.files(&self.directory))?;
         let mut contents = contents.iter();
         Ok(contents.all(|content| content.sessions.is_empty() && content.messages.is_empty()))
@@ -116,9 +141,15 @@ fn as_line<'a>(kept: &'a Kept, client: impl Fn(usize) -> &'a str) -> Value {
 }
 
 /// Reads lines as [`Store::export`] writes them.
-fn read(input: &mut dyn BufRead, targets: &mut Targets) -> Result<Amount, StoreError> {
+fn read(
+    input: &mut dyn BufRead,
+    targets: &mut Targets,
+    history: &mut Writer,
+) -> Result<Amount, StoreError> {
     let mut reader = Reader {
         targets,
+        history,
+        version: VERSION,
         clients: HashMap::new(),
         topics: HashSet::new(),
         amount: Amount::default(),
@@ -166,6 +197,9 @@ enum State {
 
 struct Reader<'a> {
     targets: &'a mut Targets,
+    history: &'a mut Writer,
+    /// What the first line says.
+    version: u64,
     clients: HashMap<Box<str>, usize>,
     /// Of retained messages.
     topics: HashSet<Box<str>>,
@@ -199,8 +233,9 @@ impl Reader<'_> {
                 let what = format!("this does not begin with {{\"format\":\"{FORMAT}\"}}");
                 return Err(Trouble::Line(what));
             }
-            let version: u64 = fields.number("version")?;
-            if version != VERSION {
+            self.version = fields.number("version")?;
+            if !(1..=VERSION).contains(&self.version) {
+                let version = self.version;
                 let what = format!("version {version} of the format is not known to this program");
                 return Err(Trouble::Line(what));
             }
@@ -214,6 +249,8 @@ impl Reader<'_> {
             "session" => self.session(fields),
             "message" => self.message(fields, true),
             "released" => self.message(fields, false),
+            "stream" => self.stream(fields),
+            "record" => self.record(fields),
             "end" => self.end(fields),
             other => Err(Trouble::Line(format!("`{other}` is no type of line"))),
         }
@@ -248,9 +285,40 @@ impl Reader<'_> {
         Ok(())
     }
 
+    fn stream(&mut self, fields: Fields<'_>) -> Result<(), Trouble> {
+        let (name, filter) = (fields.text("name")?, fields.text("filter")?);
+        if !is_word(name) {
+            let what = format!("`{name}` is no name of a history stream");
+            return Err(Trouble::Line(what));
+        }
+        if Filter::parse(filter).is_err() {
+            return Err(Trouble::Line(format!("`{filter}` is no topic filter")));
+        }
+        match self.history.begin(name, filter)? {
+            true => Ok(()),
+            false => Err(Trouble::Line(format!("a second stream `{name}`"))),
+        }
+    }
+
+    fn record(&mut self, fields: Fields<'_>) -> Result<(), Trouble> {
+        let record = fields.record()?;
+        match self.history.append(&record)? {
+            Ok(()) => {
+                self.amount.records += 1;
+                Ok(())
+            }
+            Err(what) => Err(Trouble::Line(what.into())),
+        }
+    }
+
     fn end(&mut self, fields: Fields<'_>) -> Result<(), Trouble> {
         let said: (u64, u64) = (fields.number("sessions")?, fields.number("messages")?);
-        if said != (self.amount.sessions, self.amount.messages) {
+        let records: u64 = match self.version {
+            1 => 0,
+            _ => fields.number("records")?,
+        };
+        let amount = &self.amount;
+        if (said.0, said.1, records) != (amount.sessions, amount.messages, amount.records) {
             return Err(Trouble::Line(
                 "there are more or fewer lines than it says here".into(),
             ));

@@ -27,7 +27,7 @@ use super::worker::Worker;
 use super::{StoreError, make_directory, sync_directory};
 
 /// The directory of all streams.
-const DIRECTORY: &str = "history";
+pub(super) const DIRECTORY: &str = "history";
 
 /// Bytes that most headers fit into.
 const HEADER_GUESS: usize = 512;
@@ -104,7 +104,8 @@ fn tell_of_others(directory: &Path, streams: &[Stream]) -> Result<(), StoreError
     Ok(())
 }
 
-fn folders(directory: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
+/// The directories of streams, by their names.
+pub(super) fn folders(directory: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
     let entries =
         fs::read_dir(directory).map_err(|error| StoreError::io("read", directory, error))?;
     let folders = entries.flatten().filter(|entry| entry.path().is_dir());
@@ -115,9 +116,9 @@ fn folders(directory: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
 }
 
 /// The buckets of a stream, and files that cannot be read, each with what is wrong.
-type Buckets = (Vec<Found>, Vec<(PathBuf, FaultKind)>);
+pub(super) type Buckets = (Vec<Found>, Vec<(PathBuf, FaultKind)>);
 
-fn buckets(directory: &Path) -> Result<Buckets, StoreError> {
+pub(super) fn buckets(directory: &Path) -> Result<Buckets, StoreError> {
     let entries =
         fs::read_dir(directory).map_err(|error| StoreError::io("read", directory, error))?;
     let (mut found, mut wrong) = (Vec::new(), Vec::new());
@@ -139,7 +140,8 @@ fn buckets(directory: &Path) -> Result<Buckets, StoreError> {
     Ok((found, wrong))
 }
 
-fn bucket(path: &Path, id: BucketId) -> Result<Found, FaultKind> {
+/// What a bucket says of itself.
+pub(super) fn bucket(path: &Path, id: BucketId) -> Result<Found, FaultKind> {
     let io = |error: io::Error| FaultKind::Io(error.to_string());
     let file = File::open(path).map_err(io)?;
     let bytes = file.metadata().map_err(io)?.len();
@@ -213,28 +215,16 @@ pub fn examine(data: &Path) -> Result<Vec<HistoryExamined>, StoreError> {
     Ok(examined)
 }
 
-fn examine_bucket(found: &Found, file: &File, path: &Path, stream: &mut HistoryExamined) {
-    let mut scan = Scan {
-        stream: 0,
-        bucket: found.header.id,
-        offset: 0,
-        limit: u64::MAX,
-        seq: found.header.first,
-        before: u64::MAX,
-        query: crate::history::Query {
-            filter: Arc::from("#"),
-            from: 0,
-            to: u64::MAX,
-        },
-        page_bytes: 1 << 20,
-    };
-    // What begins with `$` is not matched by `#`.
-    if found.header.filter.starts_with('$') {
-        let first = found.header.filter.split('/').next().unwrap_or_default();
-        scan.query.filter = Arc::from(format!("{first}/#"));
-    }
+/// Reads a bucket.
+pub(super) fn examine_bucket(
+    found: &Found,
+    file: &File,
+    path: &Path,
+    stream: &mut HistoryExamined,
+) {
+    let mut scan = whole(found);
     loop {
-        let read = scan.run(&mut OpenFile(file));
+        let read = run(&scan, file);
         stream.messages += u64::from(read.page.count);
         let faults = read.faults.into_iter();
         let faults = faults.map(|fault| (path.to_owned(), fault));
@@ -246,6 +236,34 @@ fn examine_bucket(found: &Found, file: &File, path: &Path, stream: &mut HistoryE
     }
 }
 
+/// Reads everything in a bucket.
+pub(super) fn whole(found: &Found) -> Scan {
+    // What begins with `$` is not matched by `#`.
+    let first = found.header.filter.split('/').next().unwrap_or_default();
+    let filter = match first.starts_with('$') {
+        true => format!("{first}/#"),
+        false => String::from("#"),
+    };
+    Scan {
+        stream: 0,
+        bucket: found.header.id,
+        offset: 0,
+        limit: found.bytes,
+        seq: found.header.first,
+        before: u64::MAX,
+        query: crate::history::Query {
+            filter: Arc::from(filter),
+            from: 0,
+            to: u64::MAX,
+        },
+        page_bytes: 1 << 20,
+    }
+}
+
+pub(super) fn run(scan: &Scan, file: &File) -> Scanned {
+    scan.run(&mut OpenFile(file))
+}
+
 struct OpenFile<'a>(&'a File);
 
 impl Source for OpenFile<'_> {
@@ -255,7 +273,7 @@ impl Source for OpenFile<'_> {
 }
 
 /// Reads until `into` is full or the file ends.
-fn read_at(file: &File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read_at(file: &File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
     let mut done = 0;
     while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
         match file.read_at(rest, offset + done as u64) {
@@ -295,12 +313,7 @@ impl HistoryDisk {
             .iter()
             .map(|stream| stream.name.clone())
             .collect();
-        let mut hand = Hand {
-            directory: options.directory.clone(),
-            names,
-            written: HashMap::new(),
-            read: None,
-        };
+        let mut hand = Hand::new(options.directory.clone(), names);
         let name = format!("history{}", options.place.shard);
         let jobs = Worker::start(name, move |mut todo| {
             let mut scans = VecDeque::new();
@@ -346,7 +359,8 @@ impl HistoryDisk {
     }
 }
 
-struct Hand {
+/// Works on the files of some streams.
+pub(super) struct Hand {
     directory: PathBuf,
     names: Names,
     /// The bucket of each stream that is written to.
@@ -356,6 +370,15 @@ struct Hand {
 }
 
 impl Hand {
+    pub(super) fn new(directory: PathBuf, names: Names) -> Self {
+        Self {
+            directory,
+            names,
+            written: HashMap::new(),
+            read: None,
+        }
+    }
+
     fn path(&self, stream: usize, bucket: BucketId) -> PathBuf {
         let name = self.names.get(stream).map_or("", String::as_str);
         self.directory.join(name).join(bucket.file_name())
@@ -380,8 +403,12 @@ impl Hand {
         }
     }
 
-    fn try_write(&mut self, write: &Write) -> io::Result<()> {
+    pub(super) fn try_write(&mut self, write: &Write) -> io::Result<()> {
         if let Some(header) = &write.header {
+            // The sync that is due comes to the bucket after this one.
+            if let Some((_, before)) = self.written.get(&write.stream) {
+                before.sync_data()?;
+            }
             let path = self.path(write.stream, write.bucket);
             let mut made = OpenOptions::new();
             let made = made.read(true).write(true).create_new(true).mode(0o600);

@@ -17,6 +17,9 @@ use crate::wire::{
     Forwarded, PacketId, Property, QoS, RetainHandling, SubscriptionOptions, Version,
 };
 
+use crate::history::block::Record;
+use crate::history::range::Micros;
+
 use super::content::{Begun, Receiver};
 
 /// The names of properties.
@@ -62,6 +65,7 @@ pub(super) fn subscription(subscription: &SubscriptionDetails<'_>) -> Value {
         "retain_as_published": subscription.options.retain_as_published,
         "retain_handling": subscription.options.retain_handling as u8,
         "identifier": subscription.identifier,
+        "owed": subscription.owed,
     })
 }
 
@@ -146,6 +150,31 @@ fn properties(bytes: &[u8]) -> Value {
         other => json!([format!("{other:?}")]),
     };
     Forwarded::from_bytes(bytes).iter().map(pair).collect()
+}
+
+/// A record of history. Its points in time are microseconds.
+pub(super) fn record(run: u32, record: &Record<'_>) -> Value {
+    json!({
+        "type": "record",
+        "run": run,
+        "received_at_us": record.time,
+        "topic": record.topic,
+        "payload": base64(record.payload),
+        "properties": properties(record.properties),
+        "qos": record.qos.bits(),
+        "expires_at_us": record.expires_at,
+    })
+}
+
+/// The same, read back.
+pub(super) struct OwnedRecord<'a> {
+    pub(super) run: u32,
+    pub(super) time: Micros,
+    pub(super) topic: Name<'a>,
+    pub(super) payload: Vec<u8>,
+    pub(super) properties: Vec<u8>,
+    pub(super) qos: QoS,
+    pub(super) expires_at: Option<Micros>,
 }
 
 /// An object that is taken apart.
@@ -262,6 +291,10 @@ impl<'a> Fields<'a> {
                 },
             },
             identifier: self.number("identifier")?,
+            owed: match self.get("owed") {
+                Ok(_) => self.flag("owed")?,
+                Err(_) => false, // version 1 did not know of it
+            },
         })
     }
 
@@ -284,16 +317,37 @@ impl<'a> Fields<'a> {
         if Name::parse(topic).is_err() {
             return Err(format!("`{topic}` is no topic name"));
         }
-        let payload = self.get("payload")?.as_str();
-        let payload = payload.and_then(|text| STANDARD.decode(text).ok());
         Ok(OwnedMessage {
             topic: topic.into(),
             properties: self.properties()?.into(),
-            payload: payload.ok_or("`payload` is no base64")?.into(),
+            payload: self.payload()?.into(),
             qos: self.qos()?,
             retain: self.flag("retain")?,
             expires_at: self.deadline("expires_at")?,
         })
+    }
+
+    /// What [`record`] made.
+    pub(super) fn record(self) -> Result<OwnedRecord<'a>, Wrong> {
+        let topic = self.text("topic")?;
+        Ok(OwnedRecord {
+            run: self.number("run")?,
+            time: self.number("received_at_us")?,
+            topic: Name::parse(topic).map_err(|_| format!("`{topic}` is no topic name"))?,
+            payload: self.payload()?,
+            properties: self.properties()?,
+            qos: self.qos()?,
+            expires_at: match self.get("expires_at_us")? {
+                Value::Null => None,
+                _ => Some(self.number("expires_at_us")?),
+            },
+        })
+    }
+
+    fn payload(self) -> Result<Vec<u8>, Wrong> {
+        let payload = self.get("payload")?.as_str();
+        let payload = payload.and_then(|text| STANDARD.decode(text).ok());
+        payload.ok_or_else(|| "`payload` is no base64".into())
     }
 
     fn properties(self) -> Result<Vec<u8>, Wrong> {

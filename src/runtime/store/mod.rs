@@ -24,6 +24,8 @@ mod export;
 mod files;
 mod forwards;
 mod history;
+mod history_copy;
+mod history_lines;
 mod json;
 mod manifest;
 mod mosquitto;
@@ -38,7 +40,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use backup::Backup;
+pub use backup::{Backup, lacks as lacks_history};
 pub(super) use backup::{DOOR, Door};
 pub use content::Superseded;
 pub(super) use disk::{Disk, Done};

@@ -104,6 +104,7 @@ impl Dice {
                 retain_handling: RetainHandling::SendIfNew,
             },
             identifier: self.below(3) as u32 * 1_000,
+            owed: self.one_in(2),
         });
         let subscriptions = subscriptions.collect();
         let held = (1..=self.below(4) as u16).map(|number| PacketId::new(number * 7).unwrap());
@@ -195,7 +196,7 @@ fn make(directory: &Path, shards: usize, contents: &[Content]) {
 
 fn export(directory: &Path) -> Result<String, StoreError> {
     let mut out = Vec::new();
-    Store::open_existing(directory)?.export(&mut out)?;
+    Store::open_existing(directory)?.export(&mut out, true)?;
     Ok(String::from_utf8(out).unwrap())
 }
 
@@ -420,7 +421,7 @@ fn what_is_no_export_is_refused_with_its_line() {
     let lines: Vec<&str> = text.lines().collect();
     assert!(refused(&lines[..lines.len() - 1].join("\n")).contains("last line is missing"));
     assert!(refused(&lines[1..].join("\n")).starts_with("line 1: "));
-    assert!(refused(&text.replacen("\"version\":1", "\"version\":2", 1)).contains("version 2"));
+    assert!(refused(&text.replacen("\"version\":2", "\"version\":3", 1)).contains("version 3"));
     let twice = [&lines[..2], &lines[1..2]].concat().join("\n");
     assert!(refused(&twice).contains("line 3: a second session"));
     let receiver =
@@ -428,8 +429,47 @@ fn what_is_no_export_is_refused_with_its_line() {
     let message = format!("{{\"type\":\"released\",\"receivers\":[{receiver}]}}");
     let unknown = [lines[0], &message].join("\n");
     assert!(refused(&unknown).contains("no session of \"nobody\""));
+    let record = "{\"type\":\"record\",\"run\":RUN,\"received_at_us\":AT,\"topic\":\"t\",\"payload\":\"\",\
+        \"properties\":[],\"qos\":0,\"expires_at_us\":null}";
+    let record = |run: &str, at: &str| record.replace("RUN", run).replace("AT", at);
+    let stream =
+        |name: &str| format!("{{\"type\":\"stream\",\"name\":\"{name}\",\"filter\":\"#\"}}");
+    for (wrong, lines) in [
+        ("no stream before it", vec![record("1", "5")]),
+        ("no name of a history stream", vec![stream("../up")]),
+        (
+            "a second stream `A`",
+            vec![stream("a"), record("1", "5"), stream("A")],
+        ),
+        (
+            "before the record",
+            vec![stream("a"), record("1", "5"), record("1", "4")],
+        ),
+        (
+            "its run is over",
+            vec![stream("a"), record("2", "5"), record("1", "6")],
+        ),
+    ] {
+        let refusal = refused(
+            &[vec![text.lines().next().unwrap().to_owned()], lines]
+                .concat()
+                .join("\n"),
+        );
+        assert!(refusal.contains(wrong), "{refusal}");
+        assert!(!other.0.join("history/a").exists());
+    }
     // Nothing of all that is there, and so there is room.
     import(&other.0, 1, &text).unwrap();
     assert!(refused(&text).contains("holds something"));
     assert_eq!(export(&other.0).unwrap(), text);
+    // As version 1 wrote it.
+    let third = Directory::new();
+    let old = text.replacen("\"version\":2", "\"version\":1", 1);
+    let old = old
+        .replace(",\"owed\":false", "")
+        .replace(",\"owed\":true", "");
+    let old = old.replacen(",\"records\":0", "", 1);
+    import(&third.0, 1, &old).unwrap();
+    let text = text.replace("\"owed\":true", "\"owed\":false");
+    assert_eq!(export(&third.0).unwrap(), text);
 }

@@ -49,6 +49,7 @@ pub(super) fn import(
         sessions: content.sessions.len() as u64,
         messages: content.messages.len() as u64,
         left_out,
+        ..Amount::default()
     })
 }
 
@@ -148,6 +149,7 @@ impl<'a> Conversion<'a> {
             filter: subscribed.filter.into(),
             options,
             identifier: subscribed.identifier,
+            owed: false,
         });
     }
 
