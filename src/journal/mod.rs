@@ -68,6 +68,7 @@ mod index;
 mod items;
 mod log;
 mod moving;
+mod numbers;
 mod reading;
 mod receivers;
 mod record;
