@@ -102,7 +102,7 @@ pub(super) fn bind_to_cpu(cpu: usize) -> io::Result<()> {
     check(result)
 }
 
-/// Gives the calling thread the lowest priority: it runs when nobody else wants its CPU, and a little
+/// Gives the calling thread the lowest priority: it runs when nobody else wants its CPU, and next to never
 /// when somebody does.
 pub(super) fn yield_to_others() -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: 0 };

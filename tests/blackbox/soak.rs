@@ -51,16 +51,22 @@ fn memory_and_disk_level_off() {
     let broker = Broker::start_guarded(Setup::TWO, port, &data, &environment);
     let done = Done::default();
     let samples = std::thread::scope(|scope| {
+        // Whoever ends, by a panic too, ends all.
+        let (broker, done) = (&broker, &done);
+        let start = |work: Box<dyn FnOnce() + Send>| {
+            scope.spawn(move || {
+                let _stop = StopAtEnd(&done.stop);
+                work();
+            });
+        };
         for road in 0..ROADS {
-            let (broker, done) = (&broker, &done);
-            scope.spawn(move || drive(broker, done, road));
+            start(Box::new(move || drive(broker, done, road)));
         }
-        scope.spawn(|| command(&broker, &done));
-        scope.spawn(|| newcomers(&broker, &done));
-        scope.spawn(|| look_back(&broker, &done));
-        // Also when this thread panics the others must end, or the scope never does.
+        start(Box::new(|| command(broker, done)));
+        start(Box::new(|| newcomers(broker, done)));
+        start(Box::new(|| look_back(broker, done)));
         let _stop = StopAtEnd(&done.stop);
-        sample(&broker, &data, &done, time)
+        sample(broker, &data, done, time)
     });
     broker.stop();
     let _ = std::fs::remove_dir_all(dir);
@@ -98,7 +104,7 @@ struct Sample {
 
 fn sample(broker: &Broker, data: &Path, done: &Done, time: Duration) -> Vec<Sample> {
     let (begin, mut samples) = (Instant::now(), Vec::new());
-    while begin.elapsed() < time {
+    while begin.elapsed() < time && !done.stop.load(Ordering::Relaxed) {
         std::thread::sleep(SAMPLE_EVERY);
         let sample = Sample {
             memory: resident(broker.pid()),

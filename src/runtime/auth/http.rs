@@ -15,7 +15,6 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use crossbeam_channel::Sender;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode, header};
@@ -30,7 +29,7 @@ use crate::policy::{Decision, Grant, json_mount_point, json_rules};
 use crate::wire::ReasonCode;
 
 use super::https::Secure;
-use super::pool::{Answers, Asked};
+use super::pool::{Answers, Asked, Busy, Questions};
 
 /// Whom to ask, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +116,7 @@ impl HttpUrl {
 }
 
 /// A question and the place in the chain behind this authenticator.
-pub(super) type Put = (Asked, usize);
+pub(super) type Put = (Arc<Asked>, usize);
 
 /// What the answers say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,7 +155,7 @@ impl fmt::Display for Failure {
 struct Shared {
     asker: HttpAsker,
     answers: Answers,
-    back: Sender<Asked>,
+    back: Questions,
     key: hmac::Key,
     cache: Mutex<HashMap<[u8; 32], (Verdict, Instant)>>,
     tls: Option<Secure>,
@@ -167,7 +166,7 @@ struct Shared {
 pub(super) fn start(
     (asker, tls): (HttpAsker, Option<Secure>),
     answers: Answers,
-    back: Sender<Asked>,
+    back: Questions,
 ) -> io::Result<mpsc::Sender<Put>> {
     let (questions, mut put) = mpsc::channel::<Put>(AUTH_QUEUE);
     let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
@@ -203,7 +202,7 @@ pub(super) fn start(
 }
 
 impl Shared {
-    async fn ask(&self, asked: Asked, then: usize) {
+    async fn ask(&self, asked: Arc<Asked>, then: usize) {
         let body = question(&asked);
         let digest = self.digest(&body);
         let verdict = match self.remembered(&digest) {
@@ -226,13 +225,9 @@ impl Shared {
         match verdict {
             Verdict::Decided(decision) => self.answers.give(&asked, decision),
             Verdict::Ignored => {
-                let asked = Asked {
-                    from: then,
-                    ..asked
-                };
-                if let Err(error) = self.back.try_send(asked) {
+                if let Err(Busy) = self.back.put(Arc::clone(&asked), then) {
                     let busy = Decision::Deny(ReasonCode::ServerBusy);
-                    self.answers.give(&error.into_inner(), busy);
+                    self.answers.give(&asked, busy);
                 }
             }
         }

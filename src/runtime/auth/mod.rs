@@ -1,6 +1,6 @@
 //! Who may come in, as far as it takes files, threads and time.
 //!
-//! A shard that cannot answer at once puts its question to the [`Desk`]; threads of low priority take
+//! A shard that cannot answer at once puts its question to the [`Desk`]; threads of the lowest priority take
 //! them one by one, hash, and put the answer into the shard's channel, whose bell they ring. Both ways are
 //! bounded: when [`crate::limits::AUTH_QUEUE`] questions wait, the next client is told that the server is
 //! busy, and a question whose client cannot be waiting any longer is thrown away unanswered.
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::limits::{AUTH_ANSWERS, MAX_AUTH_THREADS};
 use crate::policy::{Decision, Entrance, GuardOptions, Method, TokenOptions};
@@ -31,7 +31,7 @@ pub use files::FileError;
 use files::Files;
 pub use http::{BadUrl, HttpAsker, HttpUrl};
 use https::Secure;
-use pool::{Asked, Pool};
+use pool::{Asked, Busy, Pool, Questions};
 
 /// Who may come in and what he may do, as an operator wants it.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +71,7 @@ pub(super) enum News {
 #[derive(Debug)]
 pub(super) struct Desk {
     shard: usize,
-    questions: Option<Sender<Asked>>,
+    questions: Option<Questions>,
     news: Receiver<News>,
 }
 
@@ -91,12 +91,8 @@ impl Desk {
             shard: self.shard,
             question,
             asked_at: now,
-            from: 0,
         };
-        match questions.try_send(asked) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(ticket),
-        }
+        questions.put(Arc::new(asked), 0).map_err(|Busy| ticket)
     }
 
     /// What has come, so much as one turn takes.
