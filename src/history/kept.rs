@@ -311,7 +311,9 @@ impl Kept {
 
     /// The next block to be written.
     pub(super) fn next_write(&mut self, place: Place, index: usize, now: Micros) -> Option<Write> {
-        if self.tail.flying >= HISTORY_FLYING || now < self.tail.pause_until {
+        // Those behind one that failed fail as well, and none is added to them: they must come to an end.
+        let draining = self.tail.failed && self.tail.flying > 0;
+        if draining || self.tail.flying >= HISTORY_FLYING || now < self.tail.pause_until {
             return None;
         }
         let next = self.tail.sealed.get(self.tail.flying)?.header;

@@ -474,10 +474,13 @@ fn what_is_pinned_stays() {
         log.append(0, now, std::iter::once((message, None)));
     };
     let work = |log: &mut Log, disk: &mut Disk, now| {
-        while let Some(write) = log.next_write(now) {
-            disk.todo.push(write);
+        // The first block of a bucket is handed out when the one before is written to its end.
+        loop {
+            disk.todo.extend(std::iter::from_fn(|| log.next_write(now)));
+            if !disk.write(log, false, now) {
+                return;
+            }
         }
-        while disk.write(log, false, now) {}
     };
     (0..10).for_each(|number| append(&mut log, number, SECOND));
     let pinned = log.pin();

@@ -2,6 +2,7 @@
 
 use super::codec::Malformed;
 use super::index::Place;
+use super::numbers::Numbers;
 use super::reading::Read;
 use super::record::Record;
 use super::state::Journal;
@@ -52,44 +53,30 @@ impl Fetch {
 impl Journal {
     /// The messages that wait for a session, oldest first.
     pub fn messages(&self, session: SessionNumber) -> impl Iterator<Item = ItemId> {
-        let known = self.session(session);
-        known
-            .into_iter()
-            .flat_map(|known| known.messages.iter().copied())
+        let messages = self.messages_of(session);
+        messages.into_iter().flat_map(Numbers::iter)
     }
 
-    /// The oldest message that waits for a session and came behind `after`.
-    #[must_use]
-    pub fn message_behind(&self, session: SessionNumber, after: ItemId) -> Option<ItemId> {
-        self.messages_behind(session, after).next()
-    }
-
-    fn messages_behind(
+    /// The messages that wait for a session and came behind `after`, oldest first.
+    pub fn messages_behind(
         &self,
         session: SessionNumber,
         after: ItemId,
     ) -> impl Iterator<Item = ItemId> {
-        let known = self.session(session).map(|known| &known.messages);
-        known.into_iter().flat_map(move |messages| {
-            let first = messages.partition_point(|&message| message <= after);
-            messages.range(first..).copied()
-        })
+        let messages = self.messages_of(session);
+        messages
+            .into_iter()
+            .flat_map(move |messages| messages.behind(after))
     }
 
-    /// Asks for the messages that wait for a session behind `after` up to `last`, `most` of them at most.
+    /// Asks for the messages that wait for a session behind `after`, `most` of them at most.
     /// `None` if the first of them was not written yet: [`Journal::completed`] may change that.
     #[must_use]
-    pub fn fetch(
-        &self,
-        session: SessionNumber,
-        after: ItemId,
-        last: ItemId,
-        most: usize,
-    ) -> Option<Fetch> {
+    pub fn fetch(&self, session: SessionNumber, after: ItemId, most: usize) -> Option<Fetch> {
         let mut parts: Vec<Part> = Vec::new();
         let mut bytes = 0;
         let messages = self.messages_behind(session, after);
-        for message in messages.take_while(|&message| message <= last).take(most) {
+        for message in messages.take(most) {
             let Some((place, read)) = self.locate(message, 1) else {
                 break;
             };
@@ -126,10 +113,7 @@ impl Journal {
         let session = fetch.session;
         for (part, bytes) in fetch.parts.iter().zip(buffers) {
             for &(message, place) in &part.messages {
-                let waits = self
-                    .session(session)
-                    .is_some_and(|known| known.waits_for(message));
-                if !waits {
+                if !self.waits(session, message) {
                     continue;
                 }
                 let again = |wanted| {

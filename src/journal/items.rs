@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::chunks::Chunks;
 use crate::wire::PacketId;
 
 use super::codec::Malformed;
@@ -13,7 +14,7 @@ use super::record::{MAX_ITEM, Record};
 use super::restored::{
     Recovered, RestoredForward, RestoredSession, RestoredSubscription, RestoredWill,
 };
-use super::state::Session;
+use super::state::{Known, Session};
 use super::types::{Exchange, ItemId, SessionNumber};
 
 type Numbers = HashSet<u64, foldhash::fast::FixedState>;
@@ -166,7 +167,7 @@ impl Items {
         mut self,
         index: &mut Index,
         found: &mut Found,
-    ) -> (Vec<Option<Box<Session>>>, Recovered) {
+    ) -> (Chunks<Known>, Recovered) {
         let mut settled = Settled {
             removed: std::mem::take(&mut self.removed),
             ..Settled::default()
@@ -185,7 +186,6 @@ impl Items {
             for message in &restored.messages {
                 *settled.counts.entry(message.0).or_insert(0) += 1;
             }
-            session.messages = restored.messages.iter().copied().collect();
         }
         settled.end_exchanges();
         self.forwards.retain(|forward| settled.lives(forward.id));
@@ -194,9 +194,7 @@ impl Items {
         let retained = self.place(&settled, index, found);
         let mut sorted: Vec<_> = settled.sessions.into_iter().collect();
         sorted.sort_unstable_by_key(|(number, _)| *number);
-        let last = sorted.last().map_or(0, |(number, _)| number.0 as usize + 1);
-        let mut sessions = Vec::new();
-        sessions.resize_with(last, || None);
+        let mut sessions = Chunks::<Known>::default();
         let mut recovered = Recovered {
             retained,
             forwards: self.forwards,
@@ -204,7 +202,9 @@ impl Items {
             ..Recovered::default()
         };
         for (number, (session, restored)) in sorted {
-            sessions[number.0 as usize] = Some(session);
+            let messages = restored.messages.iter().copied().collect();
+            let session = Some(session);
+            *sessions.get_or_grow(number.0 as usize) = Known { messages, session };
             recovered.sessions.push(restored);
         }
         (sessions, recovered)

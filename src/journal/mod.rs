@@ -69,6 +69,7 @@ mod index;
 mod items;
 mod log;
 mod moving;
+mod numbers;
 mod reading;
 mod receivers;
 mod record;

@@ -94,8 +94,7 @@ impl Journal {
         let mut living: SmallVec<[_; 4]> = SmallVec::new();
         let mut identifiers: SmallVec<[u32; 4]> = SmallVec::new();
         receivers.for_each(|recipient| {
-            let known = self.session(recipient.session);
-            if known.is_some_and(|known| known.waits_for(id)) {
+            if self.waits(recipient.session, id) {
                 let Recipient { session, copy } = recipient;
                 let start = identifiers.len();
                 identifiers.extend_from_slice(copy.identifiers);

@@ -5,6 +5,8 @@
 //! the shortest: a single number, steps, runs, or a bitmap. Numbers are small and used again, so a
 //! message to a hundred thousand offline sessions takes 12 KiB as a bitmap, a few bytes as a run.
 
+use smallvec::SmallVec;
+
 use crate::wire::QoS;
 
 use super::codec::{Malformed, Reader, number_size, put_bytes, put_number};
@@ -29,20 +31,24 @@ pub(super) fn put_recipients(recipients: &mut [Recipient<'_>], out: &mut Vec<u8>
         recipients.sort_unstable_by_key(|recipient| (recipient.copy, recipient.session));
     }
     for alike in recipients.chunk_by(|one, other| one.copy == other.copy) {
-        put_alike(alike, out);
+        let sessions = alike.iter().map(|recipient| recipient.session);
+        let sessions: SmallVec<[SessionNumber; 8]> = sessions.collect();
+        if let Some(first) = alike.first() {
+            put_alike(&first.copy, &sessions, out);
+        }
     }
 }
 
-fn put_alike(alike: &[Recipient<'_>], out: &mut Vec<u8>) {
-    let (Some(first), Some(last)) = (alike.first(), alike.last()) else {
+/// Appends sessions that get a message alike, ascending.
+pub(super) fn put_alike(copy: &Copied<'_>, sessions: &[SessionNumber], out: &mut Vec<u8>) {
+    let (Some(first), Some(last)) = (sessions.first(), sessions.last()) else {
         return;
     };
-    let copy = &first.copy;
-    let numbers = || alike.iter().map(|recipient| recipient.session.0);
+    let numbers = || sessions.iter().map(|session| session.0);
     let (mut steps, mut runs, mut run_count) = (0, 0, 0_u64);
     let each_run = |f: &mut dyn FnMut(u32, u32)| {
         let mut next = 0;
-        let mut start = first.session.0;
+        let mut start = first.0;
         let mut length = 0;
         for number in numbers() {
             if number != start + length {
@@ -54,10 +60,15 @@ fn put_alike(alike: &[Recipient<'_>], out: &mut Vec<u8>) {
         }
         f(start - next, length);
     };
-    if alike.len() > 1 {
+    if sessions.len() > 1 {
         let mut before = 0;
         for number in numbers() {
-            steps += number_size(u64::from(number - before));
+            let step = number - before;
+            steps += if step < 0x80 {
+                1
+            } else {
+                number_size(step.into())
+            };
             before = number;
         }
         each_run(&mut |gap, length| {
@@ -65,8 +76,8 @@ fn put_alike(alike: &[Recipient<'_>], out: &mut Vec<u8>) {
             run_count += 1;
         });
     }
-    let bitmap = (last.session.0 - first.session.0) as usize / 8 + 1;
-    let form = match alike.len() {
+    let bitmap = (last.0 - first.0) as usize / 8 + 1;
+    let form = match sessions.len() {
         1 => ONE,
         _ if steps <= runs.min(bitmap) => STEPS,
         _ if runs <= bitmap => RUNS,
@@ -89,9 +100,9 @@ fn put_alike(alike: &[Recipient<'_>], out: &mut Vec<u8>) {
         put_bytes(copy.group.as_bytes(), out);
     }
     match form {
-        ONE => put_number(first.session.0.into(), out),
+        ONE => put_number(first.0.into(), out),
         STEPS => {
-            put_number(alike.len() as u64, out);
+            put_number(sessions.len() as u64, out);
             let mut before = 0;
             for number in numbers() {
                 put_number(u64::from(number - before), out);
@@ -106,12 +117,12 @@ fn put_alike(alike: &[Recipient<'_>], out: &mut Vec<u8>) {
             });
         }
         _ => {
-            put_number(first.session.0.into(), out);
+            put_number(first.0.into(), out);
             put_number(bitmap as u64, out);
             let start = out.len();
             out.resize(start + bitmap, 0);
             for number in numbers() {
-                let bit = (number - first.session.0) as usize;
+                let bit = (number - first.0) as usize;
                 out[start + bit / 8] |= 1 << (bit % 8);
             }
         }

@@ -1,17 +1,18 @@
 //! What the journal remembers of what it wrote: who still wants what, and where it stands.
 
-use std::collections::VecDeque;
-
+use crate::chunks::Chunks;
 use crate::wire::PacketId;
 
 use super::index::{Index, Place};
 use super::log::Log;
 use super::moving::Moving;
-use super::receivers::{Receivers, put_recipients};
+use super::numbers::Numbers;
+use super::receivers::{Receivers, put_alike, put_recipients};
 use super::record::{MESSAGE_OVERHEAD, Record};
 use super::types::{
-    Damage, Exchange, Failure, FileId, ForwardDetails, ItemId, MAX_SESSIONS, Position, Recipient,
-    Refused, SessionDetails, SessionNumber, StoredMessage, SubscriptionDetails, WillDetails,
+    Copied, Damage, Exchange, Failure, FileId, ForwardDetails, ItemId, MAX_SESSIONS, Position,
+    Recipient, Refused, SessionDetails, SessionNumber, StoredMessage, SubscriptionDetails,
+    WillDetails,
 };
 
 /// The journal of one shard. See [`super`] for which call comes before which packet.
@@ -26,7 +27,7 @@ use super::types::{
 pub struct Journal {
     pub(super) log: Log,
     pub(super) index: Index,
-    pub(super) sessions: Vec<Option<Box<Session>>>,
+    pub(super) sessions: Chunks<Known>,
     free_numbers: Vec<u32>,
     session_count: usize,
     pub(super) moving: Option<Moving>,
@@ -38,14 +39,21 @@ pub struct Journal {
     scratch: Vec<u8>,
 }
 
-/// What the journal knows of one session.
+/// What stands under the number of a session. A message for many sessions needs nothing of them but this, and
+/// finds it in a row.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Messages that wait for it.
+    pub(super) messages: Numbers,
+    pub(super) session: Option<Box<Session>>,
+}
+
+/// What the journal knows of one session besides.
 #[derive(Debug)]
 pub(super) struct Session {
     /// Its first record, and its present one.
     pub(super) begun: ItemId,
     pub(super) id: ItemId,
-    /// Messages that wait for it, oldest first.
-    pub(super) messages: VecDeque<ItemId>,
     /// Ascending.
     pub(super) subscriptions: Vec<ItemId>,
     /// Sorted by packet identifier.
@@ -69,49 +77,20 @@ impl Session {
         Self {
             begun,
             id,
-            messages: VecDeque::new(),
             subscriptions: Vec::new(),
             held: Vec::new(),
             exchanges: Vec::new(),
             will: None,
         }
     }
-
-    /// A quarter more at a time: a queue is long where memory counts.
-    fn push_message(&mut self, id: ItemId) {
-        let len = self.messages.len();
-        if len == self.messages.capacity() {
-            self.messages.reserve_exact((len / 4).max(4));
-        }
-        self.messages.push_back(id);
-    }
-
-    /// Takes a message out; `false` if it does not wait for the session.
-    fn take_message(&mut self, id: ItemId) -> bool {
-        if self.messages.front() == Some(&id) {
-            self.messages.pop_front();
-        } else if let Ok(at) = self.messages.binary_search(&id) {
-            self.messages.remove(at);
-        } else {
-            return false;
-        }
-        if self.messages.is_empty() {
-            self.messages = VecDeque::new();
-        }
-        true
-    }
-
-    pub(super) fn waits_for(&self, id: ItemId) -> bool {
-        self.messages.binary_search(&id).is_ok()
-    }
 }
 
 impl Journal {
-    pub(super) fn restored(log: Log, index: Index, sessions: Vec<Option<Box<Session>>>) -> Self {
-        let free_numbers: Vec<u32> = (0..sessions.len() as u32)
-            .rev()
-            .filter(|&number| sessions[number as usize].is_none())
-            .collect();
+    pub(super) fn restored(log: Log, index: Index, sessions: Chunks<Known>) -> Self {
+        let is_free = |(_, known): &(u32, &Known)| known.session.is_none();
+        let free_numbers = (0..).zip(sessions.iter()).filter(is_free);
+        let mut free_numbers: Vec<u32> = free_numbers.map(|(number, _)| number).collect();
+        free_numbers.reverse();
         Self {
             log,
             index,
@@ -158,11 +137,9 @@ impl Journal {
             details,
         };
         self.begin_item(id, &record)?;
-        let entry = Some(Box::new(Session::new(id, id)));
-        match self.free_numbers.pop() {
-            Some(number) => self.sessions[number as usize] = entry,
-            None => self.sessions.push(entry),
-        }
+        self.free_numbers.pop();
+        let known = self.sessions.get_or_grow(session.0 as usize);
+        known.session = Some(Box::new(Session::new(id, id)));
         self.session_count += 1;
         Ok(session)
     }
@@ -200,7 +177,9 @@ impl Journal {
     /// There is no such session.
     pub fn remove_session(&mut self, session: SessionNumber) -> Result<(), Refused> {
         let slot = self.sessions.get_mut(session.0 as usize);
-        let known = slot.and_then(Option::take).ok_or(Refused::Unknown)?;
+        let slot = slot.ok_or(Refused::Unknown)?;
+        let known = slot.session.take().ok_or(Refused::Unknown)?;
+        let messages = std::mem::take(&mut slot.messages);
         self.append(&Record::SessionRemoved {
             session,
             begun: known.begun,
@@ -210,11 +189,7 @@ impl Journal {
         self.end_item(known.id);
         let held = known.held.iter().map(|&(_, item)| item);
         let exchanges = known.exchanges.iter().map(|&(_, _, item)| item);
-        let own = known
-            .subscriptions
-            .iter()
-            .copied()
-            .chain(known.messages.iter().copied());
+        let own = known.subscriptions.iter().copied().chain(messages.iter());
         for item in own.chain(held).chain(exchanges).chain(known.will) {
             self.end_item(item);
         }
@@ -284,44 +259,55 @@ impl Journal {
         recipients: &mut [Recipient<'_>],
         retention: Retention,
     ) -> Result<ItemId, Refused> {
+        self.add_message_alike(message, (Copied::PLAIN, &mut []), recipients, retention)
+    }
+
+    /// The same for sessions that get it alike, and `others`: a session costs no more than its number then.
+    ///
+    /// # Errors
+    /// It is too large, there is no such session, or nobody wants it.
+    pub fn add_message_alike(
+        &mut self,
+        message: StoredMessage<'_>,
+        (copy, alike): (Copied<'_>, &mut [SessionNumber]),
+        others: &mut [Recipient<'_>],
+        retention: Retention,
+    ) -> Result<ItemId, Refused> {
         let (retained, replaces) = match retention {
             Retention::None => (false, None),
             Retention::Retained(replaces) => (true, replaces),
         };
-        let count = recipients.len() as u32 + u32::from(retained);
-        if count == 0
-            || recipients
-                .iter()
-                .any(|known| self.session(known.session).is_none())
-        {
+        let count = (alike.len() + others.len()) as u32 + u32::from(retained);
+        if count == 0 {
             return Err(Refused::Unknown);
         }
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
-        put_recipients(recipients, &mut scratch);
+        if !alike.is_sorted() {
+            alike.sort_unstable();
+        }
         let id = self.log.take_item();
-        let record = Record::Message {
-            id,
-            retained,
-            replaces,
-            message,
-            receivers: Receivers::trusted(&scratch),
-        };
-        let size = message.topic.len() + message.properties.len() + message.payload.len();
-        let placed = if size + scratch.len() + MESSAGE_OVERHEAD > self.log.largest_record() {
-            Err(Refused::TooLarge)
+        let all = alike.len() + others.len();
+        let sessions = sessions_of(alike, others);
+        let listed = sessions
+            .take_while(|&session| self.list(session, id))
+            .count();
+        let placed = if listed < all {
+            Err(Refused::Unknown)
         } else {
-            self.log.append(|base, out| record.encode(base, out))
+            self.append_message(id, message, (retained, replaces), (copy, alike, others))
         };
-        self.scratch = scratch;
-        let place = placed?;
+        let place = match placed {
+            Ok(place) => place,
+            Err(refused) => {
+                for session in sessions_of(alike, others).take(listed) {
+                    if let Some(known) = self.known_mut(session) {
+                        known.messages.remove(id);
+                    }
+                }
+                return Err(refused);
+            }
+        };
         self.index.insert(id, place, count);
         self.log.born(place);
-        for recipient in recipients {
-            if let Some(known) = self.session_mut(recipient.session) {
-                known.push_message(id);
-            }
-        }
         if let Some(old) = replaces {
             self.end_item(old);
         }
@@ -344,15 +330,15 @@ impl Journal {
     /// # Errors
     /// It does not wait for that session.
     pub fn acknowledge(&mut self, session: SessionNumber, message: ItemId) -> Result<(), Refused> {
-        let known = self.session_mut(session).ok_or(Refused::Unknown)?;
-        if !known.take_message(message) {
+        let known = self.known_mut(session).ok_or(Refused::Unknown)?;
+        if !known.messages.remove(message) {
             return Err(Refused::Unknown);
         }
-        let exchange = known
-            .exchanges
-            .iter()
-            .position(|(_, sent, _)| sent.message == message);
-        let exchange = exchange.map(|at| known.exchanges.remove(at).2);
+        let exchange = known.session.as_mut().and_then(|known| {
+            let mut exchanges = known.exchanges.iter();
+            let at = exchanges.position(|(_, sent, _)| sent.message == message);
+            at.map(|at| known.exchanges.remove(at).2)
+        });
         self.append(&Record::Acknowledged { session, message })?;
         self.end_item(message);
         if let Some(item) = exchange {
@@ -417,7 +403,7 @@ impl Journal {
         let at = known
             .exchanges
             .binary_search_by_key(&packet_id, |&(used, ..)| used);
-        let (Err(at), true) = (at, known.waits_for(message)) else {
+        let (Err(at), true) = (at, self.waits(session, message)) else {
             return Err(Refused::Unknown);
         };
         let id = self.log.take_item();
@@ -474,7 +460,9 @@ impl Journal {
                 ..exchange
             };
             known.exchanges[at] = (packet_id, received, id);
-            known.take_message(message);
+        }
+        if let Some(known) = self.known_mut(session) {
+            known.messages.remove(message);
         }
         self.end_item(old);
         self.end_item(message);
@@ -651,19 +639,75 @@ impl Journal {
     /// Bytes of memory for messages, without what the allocator adds: the index and the lists of sessions.
     #[must_use]
     pub fn memory(&self) -> usize {
-        let lists = self.sessions.iter().flatten();
-        let lists = lists.map(|session| session.messages.capacity() * size_of::<ItemId>());
+        let lists = self.sessions.iter();
+        let lists = lists.map(|known| size_of::<Numbers>() + known.messages.memory());
         self.index.memory() + lists.sum::<usize>()
     }
 
     // Inside.
 
     pub(super) fn session(&self, session: SessionNumber) -> Option<&Session> {
-        self.sessions.get(session.0 as usize)?.as_deref()
+        let known = self.sessions.get(session.0 as usize)?;
+        known.session.as_deref()
     }
 
     pub(super) fn session_mut(&mut self, session: SessionNumber) -> Option<&mut Session> {
-        self.sessions.get_mut(session.0 as usize)?.as_deref_mut()
+        self.known_mut(session)?.session.as_deref_mut()
+    }
+
+    /// The messages that wait for a session.
+    pub(super) fn messages_of(&self, session: SessionNumber) -> Option<&Numbers> {
+        let known = self.sessions.get(session.0 as usize)?;
+        Some(&known.messages)
+    }
+
+    /// Whether a message waits for a session.
+    pub(super) fn waits(&self, session: SessionNumber, message: ItemId) -> bool {
+        let messages = self.messages_of(session);
+        messages.is_some_and(|messages| messages.contains(message))
+    }
+
+    /// A message waits for a session from here on; `false` if there is no such session.
+    #[inline]
+    fn list(&mut self, session: SessionNumber, message: ItemId) -> bool {
+        let known = self.known_mut(session);
+        let known = known.filter(|known| known.session.is_some());
+        known.is_some_and(|known| {
+            known.messages.push(message);
+            true
+        })
+    }
+
+    fn append_message(
+        &mut self,
+        id: ItemId,
+        message: StoredMessage<'_>,
+        (retained, replaces): (bool, Option<ItemId>),
+        (copy, alike, others): (Copied<'_>, &[SessionNumber], &mut [Recipient<'_>]),
+    ) -> Result<Place, Refused> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        put_alike(&copy, alike, &mut scratch);
+        put_recipients(others, &mut scratch);
+        let record = Record::Message {
+            id,
+            retained,
+            replaces,
+            message,
+            receivers: Receivers::trusted(&scratch),
+        };
+        let size = message.topic.len() + message.properties.len() + message.payload.len();
+        let placed = if size + scratch.len() + MESSAGE_OVERHEAD > self.log.largest_record() {
+            Err(Refused::TooLarge)
+        } else {
+            self.log.append(|base, out| record.encode(base, out))
+        };
+        self.scratch = scratch;
+        placed
+    }
+
+    fn known_mut(&mut self, session: SessionNumber) -> Option<&mut Known> {
+        self.sessions.get_mut(session.0 as usize)
     }
 
     pub(super) fn append(&mut self, record: &Record<'_>) -> Result<Place, Refused> {
@@ -683,4 +727,12 @@ impl Journal {
             self.log.died(place);
         }
     }
+}
+
+fn sessions_of(
+    alike: &[SessionNumber],
+    others: &[Recipient<'_>],
+) -> impl Iterator<Item = SessionNumber> {
+    let others = others.iter().map(|recipient| recipient.session);
+    alike.iter().copied().chain(others)
 }

@@ -197,6 +197,16 @@ pub struct Copied<'a> {
     pub group: &'a str,
 }
 
+impl Copied<'_> {
+    /// At least once, and nothing else to say of it.
+    pub const PLAIN: Self = Self {
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        identifiers: &[],
+        group: "",
+    };
+}
+
 /// An outgoing QoS 2 message whose exchange has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Exchange {

@@ -32,6 +32,8 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+pub(crate) use prefetch::prefetch;
+
 pub use groups::{Choice, GroupKey, Member, Strategy};
 pub use hash::stable_hash;
 pub use receiver::{Receiver, SessionKey};

@@ -33,27 +33,32 @@ pub const NEVER_EXPIRES: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionNumber(pub(crate) u32);
 
-/// The session of one client.
+/// The session of one client. What a message for many looks at comes first, in one cache line.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Session {
-    /// The client.
-    pub client_id: Box<str>,
+    /// Not sent yet.
+    pub queue: Queue,
     /// Its connection, if it has one.
     pub connection: Option<ConnKey>,
-    /// What the client spoke last.
-    pub version: Version,
     /// What the journal calls it, where it has it.
     pub stored: Option<SessionNumber>,
     /// Seconds that it outlives its connection.
     pub expiry_interval: u32,
+    /// How many of its subscriptions are shared.
+    pub shared: u32,
+    /// What the groups of those were told.
+    pub available: bool,
+    /// What the client spoke last.
+    pub version: Version,
+    /// The client.
+    pub client_id: Box<str>,
     /// When it ends, [`Time::NEVER`] while connected.
     pub expires_at: Time,
     /// The deadline that stands in the shard's timers for it.
     pub timer: Time,
     /// Sent and not acknowledged.
     pub window: Window,
-    /// Not sent yet.
-    pub queue: Queue,
     /// QoS 2 messages from the client that PUBREL has not released.
     pub received: Received,
     /// What the client subscribed to, sorted by filter: a SUBSCRIBE may name 100,000 of them.
@@ -64,13 +69,14 @@ pub struct Session {
     pub will: Option<Box<Will>>,
     /// When the will is published, [`Time::NEVER`] while the client is connected.
     pub will_at: Time,
-    /// How many of its subscriptions are shared.
-    pub shared: u32,
-    /// What the groups of those were told.
-    pub available: bool,
     /// What the client may do.
     pub standing: Standing,
 }
+
+const _: () = {
+    assert!(std::mem::offset_of!(Session, client_id) <= 64);
+    assert!(size_of::<Session>() <= 320);
+};
 
 /// What a client may do, as far as it was found out.
 #[derive(Debug, Default)]
@@ -159,7 +165,7 @@ pub struct SubscriptionEntry {
 }
 
 /// A message on its way to one client.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Delivery {
     /// What is sent; shared with everybody else on this shard who keeps it.
     pub message: Message,

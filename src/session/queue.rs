@@ -1,9 +1,11 @@
-//! The messages that wait for a client: one pointer while there are none, which is nearly always, and
-//! a fleet has hundreds of thousands of sessions.
+//! The messages that wait for a client: half a cache line, which is all there is while none waits, and all
+//! that a message for many touches; a fleet has hundreds of thousands of sessions.
 //!
-//! Where memory for them is used up, those in the middle are away: in the journal alone, found by the
-//! numbers of their items. In front of them stands what was read back or came before; behind them what
-//! came later and is in no journal, or must not wait for a disk when its session ends.
+//! In the middle may stand a row of messages of which only is known how many they are: the journal's list of
+//! the session says which. First those that are common to many sessions, and are in memory once for all of them;
+//! then, where memory is used up, those that are away, on disk alone. In front of them stands what was
+//! taken from there or came before; behind them what came later and is in no journal, or must not wait for a
+//! disk when its session ends.
 
 use std::collections::VecDeque;
 
@@ -14,237 +16,282 @@ use super::Delivery;
 
 /// Messages that were not sent yet, oldest first.
 #[derive(Debug, Default)]
-pub struct Queue(Option<Box<Waiting>>);
+pub struct Queue {
+    row: Row,
+    /// There if anything is in it, and not only an empty list.
+    rest: Option<Box<Rest>>,
+}
+
+const _: () = assert!(size_of::<Queue>() == 32);
+
+/// Messages that the journal's list names.
+#[derive(Debug, Default)]
+struct Row {
+    /// They came after this item.
+    after: ItemId,
+    /// Bytes of them all; where they are away, those that were taken counted as the average of those that
+    /// there were.
+    bytes: u64,
+    count: u32,
+    /// Whether they are on disk alone.
+    away: bool,
+    /// Whether the next ones were asked for.
+    asked: bool,
+}
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct Rest {
     front: VecDeque<Delivery>,
-    away: Option<Away>,
+    /// Those that are away, while the row of the queue is of common ones.
+    away: Row,
     behind: VecDeque<Delivery>,
-    /// Bytes of the messages in memory.
+    /// Bytes of the messages in front and behind.
     bytes: u64,
     /// How many of them are QoS 0.
     at_most_once: usize,
 }
 
-/// Messages that are in the journal alone.
-#[derive(Debug)]
-struct Away {
-    /// They came after this item, up to `last`.
-    after: ItemId,
-    last: ItemId,
-    count: usize,
-    /// Bytes of them all, those that were taken counted as the average of those that there were.
-    bytes: u64,
-    /// Whether the next ones were asked for.
-    asked: bool,
-}
-
 impl Queue {
-    /// `count` messages with so many bytes are in the journal alone, after one item up to another. What is
-    /// here came before them.
-    pub fn leave_away(&mut self, after: ItemId, last: ItemId, count: usize, bytes: u64) {
-        if count > 0 {
-            self.0.get_or_insert_default().away = Some(Away {
-                after,
-                last,
-                count,
-                bytes,
-                asked: false,
-            });
-        }
+    /// `count` messages with so many bytes are in the journal alone, after one item. What is here came before
+    /// them.
+    pub fn leave_away(&mut self, after: ItemId, count: usize, bytes: u64) {
+        self.row = Row {
+            after,
+            bytes,
+            count: u32::try_from(count).unwrap_or(u32::MAX),
+            away: true,
+            asked: false,
+        };
     }
 
     /// How many messages wait.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, |waiting| {
-            waiting.front.len() + waiting.behind.len() + waiting.count_away()
-        })
+        let rest = self.rest.as_deref();
+        self.row.count as usize + rest.map_or(0, Rest::len)
     }
 
     /// Whether none waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.row.count == 0 && self.rest.is_none()
     }
 
     /// Bytes of the messages that wait.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let away = self.0.as_ref().and_then(|waiting| waiting.away.as_ref());
-        self.bytes_here() + away.map_or(0, |away| away.bytes)
+        let rest = self.rest.as_deref();
+        self.row.bytes + rest.map_or(0, |rest| rest.bytes + rest.away.bytes)
     }
 
     /// Bytes of those in memory.
     #[must_use]
     pub fn bytes_here(&self) -> u64 {
-        self.0.as_ref().map_or(0, |waiting| waiting.bytes)
+        let common = if self.row.away { 0 } else { self.row.bytes };
+        common + self.rest.as_deref().map_or(0, |rest| rest.bytes)
     }
 
-    /// How many messages can be taken before one that is away.
+    /// How many messages can be taken before one of those that the journal names.
     #[must_use]
     pub fn ready(&self) -> usize {
-        self.0.as_ref().map_or(0, |waiting| waiting.front.len())
+        self.rest.as_deref().map_or(0, |rest| rest.front.len())
     }
 
     /// How many are in the journal alone.
     #[must_use]
     pub fn count_away(&self) -> usize {
-        self.0.as_ref().map_or(0, |waiting| waiting.count_away())
+        match (&self.rest, self.row.away) {
+            (_, true) => self.row.count as usize,
+            (Some(rest), false) => rest.away.count as usize,
+            (None, false) => 0,
+        }
+    }
+
+    /// How many are common to many sessions.
+    #[must_use]
+    pub fn count_common(&self) -> usize {
+        if self.row.away {
+            0
+        } else {
+            self.row.count as usize
+        }
     }
 
     /// How many messages of QoS 0 wait.
     #[must_use]
     pub fn at_most_once(&self) -> usize {
-        self.0.as_ref().map_or(0, |waiting| waiting.at_most_once)
+        self.rest.as_deref().map_or(0, |rest| rest.at_most_once)
     }
 
     /// Appends a message.
     pub fn push(&mut self, delivery: Delivery) {
-        let waiting = self.0.get_or_insert_default();
-        waiting.add(&delivery);
-        match waiting.away {
-            None => waiting.front.push_back(delivery),
-            Some(_) => waiting.behind.push_back(delivery),
+        let rest = self.rest.get_or_insert_default();
+        rest.add(&delivery);
+        match self.row.count {
+            0 => rest.front.push_back(delivery),
+            _ => rest.behind.push_back(delivery),
         }
+    }
+
+    /// Appends a message that is in the journal as `item` and in memory for many. `false` if what came before
+    /// it is away, or here behind others: it must be, too.
+    pub fn put_common(&mut self, item: ItemId, bytes: u64) -> bool {
+        if let Some(rest) = &self.rest
+            && !(rest.behind.is_empty() && rest.away.count == 0)
+        {
+            return false;
+        }
+        if self.row.count == 0 {
+            self.row = Row::behind(item, false);
+        } else if self.row.away {
+            return false;
+        }
+        self.row.add(bytes);
+        true
     }
 
     /// Appends a message that is in the journal as `item`, without keeping it here. `false` if what came
     /// before it is here behind others that are away: it must be, too.
     pub fn put_away(&mut self, item: ItemId, bytes: u64) -> bool {
-        let waiting = self.0.get_or_insert_default();
-        if !waiting.behind.is_empty() {
+        let rest = self.rest.as_deref();
+        if rest.is_some_and(|rest| !rest.behind.is_empty()) {
             return false;
         }
-        let away = waiting.away.get_or_insert_with(|| Away {
-            after: item.before(),
-            last: item,
-            count: 0,
-            bytes: 0,
-            asked: false,
-        });
-        away.last = item;
-        away.count += 1;
-        away.bytes += bytes;
+        let row = match self.row.count {
+            0 => &mut self.row,
+            _ if self.row.away => &mut self.row,
+            _ => &mut self.rest.get_or_insert_default().away,
+        };
+        if row.count == 0 {
+            *row = Row::behind(item, true);
+        }
+        row.add(bytes);
         true
     }
 
-    /// Where the next ones that are away are to be asked for: after one item, up to another. Only once,
-    /// until [`Queue::answered`].
-    pub fn ask(&mut self) -> Option<(ItemId, ItemId)> {
-        let away = self.0.as_mut()?.away.as_mut()?;
-        (!std::mem::replace(&mut away.asked, true)).then_some((away.after, away.last))
+    /// Where the next ones that are away are to be asked for: after one item, and how many there are. Only
+    /// once, until [`Queue::answered`].
+    pub fn ask(&mut self) -> Option<(ItemId, usize)> {
+        let row = &mut self.row;
+        let asks = row.away && row.count > 0 && !std::mem::replace(&mut row.asked, true);
+        asks.then_some((row.after, row.count as usize))
     }
 
     /// What was asked for has come, or never will.
     pub fn answered(&mut self) {
-        let away = self.0.as_mut().and_then(|waiting| waiting.away.as_mut());
-        if let Some(away) = away {
-            away.asked = false;
-        }
+        self.row.asked = false;
     }
 
-    /// The next one that was away is here. Nothing if it was dropped meanwhile.
+    /// The next one that the journal names is here. Nothing if it was dropped meanwhile.
     pub fn come(&mut self, item: ItemId, delivery: Delivery) {
-        if let Some(waiting) = &mut self.0
-            && waiting.pass(item)
-        {
-            waiting.add(&delivery);
-            waiting.front.push_back(delivery);
-            waiting.settle();
+        if self.row.pass(item, delivery.message.size()) {
+            let rest = self.rest.get_or_insert_default();
+            rest.add(&delivery);
+            rest.front.push_back(delivery);
+            self.settle();
         }
     }
 
-    /// The next one that is away is dropped.
-    pub fn lose(&mut self, item: ItemId) {
-        if let Some(waiting) = &mut self.0 {
-            waiting.pass(item);
-            waiting.settle();
-            self.free();
-        }
+    /// The next one that the journal names is dropped, of so many bytes if they are known: common ones have to
+    /// be.
+    pub fn lose(&mut self, item: ItemId, bytes: usize) {
+        self.row.pass(item, bytes);
+        self.settle();
     }
 
-    /// The next one in the journal is none of those that are away: it is here, behind them.
+    /// The next one in the journal is none of the row: it is here, behind it.
     pub fn skip(&mut self, item: ItemId) {
-        let away = self.0.as_mut().and_then(|waiting| waiting.away.as_mut());
-        if let Some(away) = away {
-            away.after = away.after.max(item);
-        }
+        self.row.after = self.row.after.max(item);
     }
 
-    /// Whether that message of a group is here, behind those that are away.
+    /// Whether that message of a group is here, behind those that the journal names.
     #[must_use]
     pub fn is_behind(&self, item: ItemId) -> bool {
-        let behind = self.0.as_ref().map(|waiting| waiting.behind.iter());
-        behind.is_some_and(|mut behind| {
-            behind
-                .any(|delivery| delivery.group.is_some() && delivery.message.stored() == Some(item))
-        })
+        let behind = self.rest.iter().flat_map(|rest| &rest.behind);
+        let mut groups = behind.filter(|delivery| delivery.group.is_some());
+        groups.any(|delivery| delivery.message.stored() == Some(item))
     }
 
-    /// After which item the next one is that is away.
+    /// After which item the next one is that the journal names, if one is.
     #[must_use]
-    pub fn away_after(&self) -> Option<ItemId> {
-        Some(self.0.as_ref()?.away.as_ref()?.after)
+    pub fn row_after(&self) -> Option<ItemId> {
+        (self.row.count > 0).then_some(self.row.after)
     }
 
     /// Takes the oldest message, if it is here.
     pub fn pop(&mut self) -> Option<Delivery> {
-        let waiting = self.0.as_mut()?;
-        let delivery = waiting.front.pop_front()?;
-        waiting.bytes -= delivery.message.size() as u64;
-        waiting.at_most_once -= usize::from(delivery.qos == QoS::AtMostOnce);
-        self.free();
+        let rest = self.rest.as_mut()?;
+        let delivery = rest.front.pop_front()?;
+        rest.bytes -= delivery.message.size() as u64;
+        rest.at_most_once -= usize::from(delivery.qos == QoS::AtMostOnce);
+        if rest.len() == 0 {
+            self.rest = None;
+        }
         Some(delivery)
     }
 
     /// Takes them all that are here, the oldest first.
     pub fn take(&mut self) -> impl Iterator<Item = Delivery> + use<> {
-        self.0
-            .take()
-            .into_iter()
-            .flat_map(|waiting| waiting.front.into_iter().chain(waiting.behind))
+        let rest = std::mem::take(self).rest;
+        rest.into_iter()
+            .flat_map(|rest| rest.front.into_iter().chain(rest.behind))
     }
 
-    fn free(&mut self) {
-        if self
-            .0
-            .as_ref()
-            .is_some_and(|waiting| waiting.front.is_empty() && waiting.away.is_none())
-        {
-            self.0 = None; // and nothing is behind: see `settle`
+    /// Where a row has ended, what stood behind it moves up.
+    fn settle(&mut self) {
+        let Some(rest) = self.rest.as_mut() else {
+            return;
+        };
+        if self.row.count == 0 {
+            self.row = std::mem::take(&mut rest.away);
+        }
+        if self.row.count == 0 {
+            rest.front.append(&mut rest.behind);
+        }
+        if rest.len() == 0 {
+            self.rest = None;
         }
     }
 }
 
-impl Waiting {
-    fn count_away(&self) -> usize {
-        self.away.as_ref().map_or(0, |away| away.count)
+impl Row {
+    /// Empty, for `item` to come.
+    fn behind(item: ItemId, away: bool) -> Self {
+        Self {
+            after: item.before(),
+            away,
+            ..Self::default()
+        }
+    }
+
+    fn add(&mut self, bytes: u64) {
+        self.count += 1;
+        self.bytes += bytes;
+    }
+
+    /// One of them is not there any more, if it still was.
+    fn pass(&mut self, item: ItemId, bytes: usize) -> bool {
+        if self.count == 0 || item <= self.after {
+            return false;
+        }
+        self.after = item;
+        self.bytes -= match self.away {
+            true => self.bytes / u64::from(self.count),
+            false => bytes as u64,
+        };
+        self.count -= 1;
+        true
+    }
+}
+
+impl Rest {
+    fn len(&self) -> usize {
+        self.front.len() + self.behind.len() + self.away.count as usize
     }
 
     fn add(&mut self, delivery: &Delivery) {
         self.bytes += delivery.message.size() as u64;
         self.at_most_once += usize::from(delivery.qos == QoS::AtMostOnce);
-    }
-
-    /// One of those that are away is not any more, if it still was.
-    fn pass(&mut self, item: ItemId) -> bool {
-        let Some(away) = self.away.as_mut().filter(|away| item > away.after) else {
-            return false;
-        };
-        away.after = item;
-        away.bytes -= away.bytes / away.count as u64;
-        away.count -= 1;
-        true
-    }
-
-    /// Where none is away, nothing is behind.
-    fn settle(&mut self) {
-        if self.count_away() == 0 {
-            self.away = None;
-            self.front.append(&mut self.behind);
-        }
     }
 }
 
@@ -268,7 +315,7 @@ mod tests {
             (1, 2, 1)
         );
         assert_eq!(queue.pop().unwrap().qos, QoS::AtMostOnce);
-        assert!(queue.0.is_none());
+        assert!(queue.is_empty() && queue.rest.is_none());
         assert!(queue.pop().is_none());
         queue.push(delivery(QoS::ExactlyOnce));
         assert_eq!(queue.take().count(), 1);
@@ -286,35 +333,65 @@ mod tests {
         assert_eq!((queue.len(), queue.bytes(), queue.bytes_here()), (4, 44, 4));
         assert_eq!(queue.pop().unwrap().qos, QoS::ExactlyOnce);
         assert!(queue.pop().is_none(), "the next one is away");
-        assert_eq!(queue.ask(), Some((ItemId(6), ItemId(9))));
+        assert_eq!(queue.ask(), Some((ItemId(6), 2)));
         assert_eq!(queue.ask(), None, "only once");
-        queue.lose(ItemId(7));
+        queue.lose(ItemId(7), 0);
         queue.come(ItemId(7), delivery(QoS::AtLeastOnce)); // dropped meanwhile
         assert_eq!((queue.ready(), queue.count_away()), (0, 1));
         queue.answered();
-        assert_eq!(queue.ask(), Some((ItemId(7), ItemId(9))));
+        assert_eq!(queue.ask(), Some((ItemId(7), 1)));
         queue.come(ItemId(9), delivery(QoS::AtLeastOnce));
         assert_eq!((queue.len(), queue.bytes()), (2, 4));
         assert_eq!(queue.pop().unwrap().qos, QoS::AtLeastOnce);
         assert_eq!(queue.pop().unwrap().qos, QoS::AtMostOnce);
-        assert!(queue.0.is_none());
+        assert!(queue.is_empty() && queue.rest.is_none());
     }
 
     #[test]
     fn losing_all_that_is_away_leaves_what_is_behind() {
         let mut queue = Queue::default();
-        queue.leave_away(ItemId(3), ItemId(8), 2, 20);
+        queue.leave_away(ItemId(3), 2, 20);
         queue.push(delivery(QoS::AtMostOnce));
-        queue.lose(ItemId(4));
+        queue.lose(ItemId(4), 0);
         queue.skip(ItemId(5));
-        assert_eq!(queue.away_after(), Some(ItemId(5)));
-        queue.lose(ItemId(8));
+        assert_eq!(queue.row_after(), Some(ItemId(5)));
+        queue.lose(ItemId(8), 0);
         assert_eq!((queue.len(), queue.bytes(), queue.ready()), (1, 2, 1));
         let mut queue = Queue::default();
-        queue.leave_away(ItemId(3), ItemId(8), 1, 20);
-        queue.lose(ItemId(8));
+        queue.leave_away(ItemId(3), 1, 20);
+        queue.lose(ItemId(8), 0);
         assert!(queue.is_empty() && queue.bytes() == 0);
-        queue.leave_away(ItemId(3), ItemId(8), 0, 0);
+        queue.leave_away(ItemId(3), 0, 0);
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn common_ones_stand_before_those_that_are_away() {
+        let mut queue = Queue::default();
+        queue.push(delivery(QoS::AtLeastOnce));
+        assert!(queue.put_common(ItemId(5), 2));
+        assert!(queue.put_common(ItemId(6), 2));
+        assert_eq!((queue.count_common(), queue.bytes_here()), (2, 6));
+        assert!(queue.put_away(ItemId(8), 10));
+        assert!(!queue.put_common(ItemId(9), 2), "it would overtake");
+        queue.push(delivery(QoS::AtMostOnce));
+        assert!(!queue.put_common(ItemId(9), 2) && !queue.put_away(ItemId(9), 2));
+        assert_eq!((queue.len(), queue.bytes()), (5, 18));
+        assert_eq!((queue.bytes_here(), queue.count_away()), (8, 1));
+        assert_eq!(queue.ask(), None, "they are here");
+        assert_eq!((queue.ready(), queue.row_after()), (1, Some(ItemId(4))));
+        queue.come(ItemId(5), delivery(QoS::AtLeastOnce));
+        queue.lose(ItemId(6), 2);
+        assert_eq!((queue.ready(), queue.count_common()), (2, 0));
+        assert_eq!(queue.ask(), Some((ItemId(7), 1)));
+        queue.come(ItemId(8), delivery(QoS::ExactlyOnce));
+        assert_eq!((queue.len(), queue.bytes(), queue.bytes_here()), (4, 8, 8));
+        for qos in [1, 1, 2, 0] {
+            assert_eq!(queue.pop().map(|delivery| delivery.qos as u8), Some(qos));
+        }
+        assert!(queue.is_empty());
+        assert!(queue.put_common(ItemId(10), 2));
+        queue.lose(ItemId(10), 2);
+        assert!(queue.is_empty() && queue.bytes() == 0 && queue.rest.is_none());
     }
 }

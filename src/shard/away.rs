@@ -58,21 +58,30 @@ impl Shard {
             return;
         };
         let size = delivery.message.size() as u64;
-        let budget = self.settings.max_queue_memory / self.identity.shards as u64;
         let queue = &session.queue;
         let ready = session.connection.is_some() && queue.ready() < READY;
-        let crowded = self.stats.queued_memory_bytes + size > budget && !ready;
+        let crowded = self.stats.queued_memory_bytes + size > self.queue_budget();
+        let away = queue.count_away() > 0 || (crowded && !ready);
+        let common = queue.count_common() > 0;
         let item = delivery.message.stored().filter(|_| {
-            (crowded || queue.count_away() > 0)
-                && session.keeps().is_some()
+            session.keeps().is_some()
+                && self.store.keeps_sessions()
                 && delivery.qos > QoS::AtMostOnce
                 && delivery.group.is_none()
         });
-        self.with_queue(key, |queue| {
-            if !item.is_some_and(|item| queue.put_away(item, size)) {
-                queue.push(delivery);
-            }
-        });
+        let put = match item {
+            Some(item) if away => self.with_queue(key, |queue| queue.put_away(item, size)),
+            Some(item) if common => Some(self.put_common(key, item, &delivery)),
+            _ => None,
+        };
+        if put != Some(true) {
+            self.with_queue(key, |queue| queue.push(delivery));
+        }
+    }
+
+    /// Bytes of memory for the messages that wait on this shard.
+    pub(super) fn queue_budget(&self) -> u64 {
+        self.settings.max_queue_memory / self.identity.shards as u64
     }
 
     /// Drops the oldest message of a queue; `false` if there is none.
@@ -85,10 +94,13 @@ impl Shard {
         let item = match oldest {
             Some(oldest) => oldest.message.stored(),
             None => {
-                let Some(item) = self.next_away(key) else {
+                let common = session.queue.count_common() > 0;
+                let Some(item) = self.in_row(key).next() else {
                     return false;
                 };
-                self.with_queue(key, |queue| queue.lose(item));
+                let common = common.then(|| self.commons.release(item)).flatten();
+                let size = common.map_or(0, |delivery| delivery.message.size());
+                self.with_queue(key, |queue| queue.lose(item, size));
                 Some(item)
             }
         };
@@ -96,18 +108,15 @@ impl Shard {
         true
     }
 
-    /// The oldest message of a queue that is away.
-    fn next_away(&mut self, key: SessionKey) -> Option<ItemId> {
-        loop {
-            let session = self.sessions.get_mut(key)?;
-            let after = session.queue.away_after()?;
-            let journal = self.store.get()?;
-            let item = journal.message_behind(session.stored?, after)?;
-            if !session.queue.is_behind(item) {
-                return Some(item);
-            }
-            session.queue.skip(item);
-        }
+    /// The messages of a queue that only the journal's list of the session names, oldest first, and what
+    /// came behind them.
+    pub(super) fn in_row(&self, key: SessionKey) -> impl Iterator<Item = ItemId> {
+        let named = self.sessions.get(key).and_then(|session| {
+            let after = session.queue.row_after()?;
+            let named = self.store.get()?.messages_behind(session.stored?, after);
+            Some(named.filter(|&item| !session.queue.is_behind(item)))
+        });
+        named.into_iter().flatten()
     }
 
     /// Asks for what a client needs next, if it is away.
@@ -122,10 +131,10 @@ impl Shard {
         let (Some(number), Some(journal)) = (session.stored, self.store.get()) else {
             return;
         };
-        let Some((after, last)) = queue.ask() else {
-            return; // they are on their way
+        let Some((after, count)) = queue.ask() else {
+            return; // they are on their way, or others come first
         };
-        if let Some(fetch) = journal.fetch(number, after, last, FETCHED) {
+        if let Some(fetch) = journal.fetch(number, after, count.min(FETCHED)) {
             let session = key;
             return self.fetches.asked.push(Fetching { session, fetch });
         }
@@ -189,7 +198,7 @@ impl Shard {
                 }
             }
             if let Err(unreadable) = &read {
-                queue.lose(unreadable.message);
+                queue.lose(unreadable.message, 0);
             }
         });
         if let Ok(Some(more)) = read {

@@ -130,6 +130,7 @@ impl Shard {
             if let Some(session) = self.sessions.get_mut(key) {
                 session.expiry_interval = interval.min(self.settings.max_session_expiry_interval);
             }
+            self.sessions.note_kept(key);
         }
         let ending = Ending {
             without_will: disconnect.reason == ReasonCode::Success, // [MQTT-3.1.2-10] [MQTT-3.14.4-3]
@@ -265,6 +266,7 @@ impl Shard {
             self.withdraw(key, Subscription::trusted(&entry.filter), out);
         }
         self.cancel_replays(key, None);
+        self.forsake_commons(key);
         let Some(mut session) = self.sessions.remove(key) else {
             return;
         };
@@ -272,7 +274,8 @@ impl Shard {
             .timers
             .move_to(TimerKey::Session(key), session.timer, Time::NEVER);
         self.stats.forget_queue(&session.queue);
-        let mut discarded = session.queue.count_away() as u64;
+        let named = session.queue.count_away() + session.queue.count_common();
+        let mut discarded = named as u64;
         let unacknowledged = session.window.drain().map(|delivery| (true, delivery));
         let queued = session.queue.take().map(|delivery| (false, delivery));
         for (sent, delivery) in unacknowledged.chain(queued) {

@@ -369,6 +369,7 @@ impl Shard {
             connection.due_at(),
         );
         self.store.connected(session);
+        self.sessions.note_kept(key);
         self.stats.connects_accepted += 1;
         self.stats.clients_connected += 1;
         self.stats.clients_maximum = self.stats.clients_maximum.max(self.stats.clients_connected);

@@ -44,7 +44,7 @@ impl Shard {
             return true; // as if it were not subscribed
         }
         if matched.group.is_some() {
-            self.store(std::iter::once((key, matched.clone())), None, fanout);
+            self.store_for(key, matched, fanout);
         }
         let outcome = self.hand_out(key, matched, fanout, out);
         if outcome != Outcome::Taken && fanout.stored.is_some() {
@@ -326,7 +326,7 @@ impl Shard {
                     &mut self.stats,
                     out,
                 );
-            } else if session.window.takes_new() && session.queue.ready() > 0 {
+            } else if session.window.takes_new() && (session.queue.ready() > 0 || self.bring(key)) {
                 self.send_queued(key, conn, now, out);
             } else {
                 break;

@@ -14,12 +14,13 @@ use crate::journal::{
     Retention, SessionDetails, StoredMessage, SubscriptionDetails, WillDetails, Write,
 };
 use crate::message::{ItemId, MessageView};
-use crate::route::SessionKey;
+use crate::route::{Matches, SessionKey};
 use crate::session::{Session, SessionNumber, SubscriptionEntry, Will};
 use crate::time::Time;
 use crate::wire::{PacketId, QoS};
 
-use super::fanout::{Fanout, Matched};
+use super::fanout::{Fanout, Matched, Way};
+use super::publish::{merged, receivers_of};
 use super::restore::Epoch;
 use super::{Outbox, Shard};
 
@@ -47,6 +48,9 @@ pub struct Durable {
 
 /// Bytes that are left to acknowledgements, and to the moves that make room, when the disk is full.
 const RESERVED_BYTES: u64 = 8 << 20;
+
+/// Numbers of sessions for which memory is kept from one message to the next.
+const KEPT_NUMBERS: usize = 256 * 1024;
 
 /// The journal of a shard, if it has one.
 #[derive(Default)]
@@ -233,12 +237,13 @@ impl Store {
 
     // Messages.
 
-    /// Keeps `message` for `recipients` and, with `retained`, as the retained message of its topic in
+    /// Keeps `message` for those who get it alike and `others`, and, with `retained`, as the retained message of its topic in
     /// the place of that one.
     fn add(
         &mut self,
         message: &MessageView<'_>,
-        recipients: &mut [Recipient<'_>],
+        alike: (Copied<'_>, &mut [SessionNumber]),
+        others: &mut [Recipient<'_>],
         retained: Option<Option<ItemId>>,
     ) -> Result<Option<ItemId>, Refused> {
         let Some(inner) = self.0.as_deref_mut() else {
@@ -250,13 +255,16 @@ impl Store {
             }
             _ => Retention::None,
         };
-        if recipients.is_empty() && retention == Retention::None {
+        let sessions = alike.1.len() + others.len();
+        if sessions == 0 && retention == Retention::None {
             return Ok(None);
         }
-        let waits = (!recipients.is_empty() && inner.durable.sessions == Durability::Always)
+        let waits = (sessions > 0 && inner.durable.sessions == Durability::Always)
             || (retention != Retention::None && inner.durable.retained == Durability::Always);
         let stored = inner.stored(message);
-        let item = inner.journal.add_message(stored, recipients, retention)?;
+        let item = inner
+            .journal
+            .add_message_alike(stored, alike, others, retention)?;
         if waits {
             inner.promise();
         }
@@ -481,12 +489,63 @@ fn will_details(will: &Will, due: Deadline) -> WillDetails<'_> {
 }
 
 impl Shard {
-    /// Keeps the message of `fanout`, if it is to outlive the process, for those of `receivers` who are:
+    /// Keeps the message of `fanout`, if it is to outlive the process, for those who match and do:
     /// before it is delivered, so that what is delivered knows what the journal calls it. `retained` as in
     /// [`Store::add`].
     pub(super) fn store(
         &mut self,
-        receivers: impl Iterator<Item = (SessionKey, Matched)>,
+        matches: &Matches,
+        publisher: Option<SessionKey>,
+        retained: Option<Option<ItemId>>,
+        fanout: &mut Fanout<'_>,
+    ) {
+        let message = &fanout.message;
+        let (mut way, mut others) = (None, Vec::new());
+        let mut alike = std::mem::take(&mut self.gathered);
+        if message.qos > QoS::AtMostOnce && self.store.keeps_sessions() {
+            for (same, _) in receivers_of(matches) {
+                let [first, ..] = same else { continue };
+                let Some(number) = self.sessions.kept(first.session) else {
+                    continue;
+                };
+                // Nearly always the same for all.
+                let own = Some(Way::of(first, message));
+                if same.len() == 1 && publisher != Some(first.session) && way.or(own) == own {
+                    if first.qos > QoS::AtMostOnce {
+                        way = own;
+                        alike.push(number);
+                    }
+                } else if let Some((_, matched)) = merged(same, publisher)
+                    && matched.qos > QoS::AtMostOnce
+                {
+                    others.push((number, matched));
+                }
+            }
+        }
+        self.store_gathered((way, &mut alike), &others, retained, fanout);
+        alike.clear();
+        alike.shrink_to(KEPT_NUMBERS);
+        self.gathered = alike;
+    }
+
+    /// The same for a single session.
+    pub(super) fn store_for(
+        &mut self,
+        key: SessionKey,
+        matched: &Matched,
+        fanout: &mut Fanout<'_>,
+    ) {
+        let kept = fanout.message.qos.min(matched.qos) > QoS::AtMostOnce;
+        let kept = kept && self.store.keeps_sessions();
+        let session = self.sessions.kept(key).filter(|_| kept);
+        let only = session.map(|session| (session, matched.clone()));
+        self.store_gathered((None, &mut []), only.as_slice(), None, fanout);
+    }
+
+    fn store_gathered(
+        &mut self,
+        (way, alike): (Option<Way>, &mut [SessionNumber]),
+        others: &[(SessionNumber, Matched)],
         retained: Option<Option<ItemId>>,
         fanout: &mut Fanout<'_>,
     ) {
@@ -494,32 +553,33 @@ impl Shard {
             return;
         }
         fanout.set_stored(None);
-        let qos = fanout.message.qos;
-        let mut wanted = Vec::new();
-        if qos > QoS::AtMostOnce && self.store.keeps_sessions() {
-            for (key, matched) in receivers.filter(|(_, matched)| matched.qos > QoS::AtMostOnce) {
-                let session = self.sessions.get(key).and_then(Session::keeps);
-                wanted.extend(session.map(|session| (session, matched)));
-            }
-        }
-        let groups: Vec<String> = wanted
-            .iter()
+        let message = &fanout.message;
+        let groups = others.iter();
+        let groups: Vec<String> = groups
             .map(|(_, matched)| self.group_text(matched.group))
             .collect();
-        let mut recipients: Vec<Recipient<'_>> = wanted
+        let mut others: Vec<Recipient<'_>> = others
             .iter()
             .zip(&groups)
             .map(|((session, matched), group)| Recipient {
                 session: *session,
                 copy: Copied {
-                    qos: matched.qos.min(qos),
-                    retain: fanout.message.retain && matched.retain_as_published,
+                    qos: matched.qos.min(message.qos),
+                    retain: message.retain && matched.retain_as_published,
                     identifiers: &matched.identifiers,
                     group,
                 },
             })
             .collect();
-        let added = self.store.add(&fanout.message, &mut recipients, retained);
+        let copy = way.as_ref().map_or(Copied::PLAIN, |way| Copied {
+            qos: way.qos,
+            retain: way.retain,
+            identifiers: way.identifiers(),
+            group: "",
+        });
+        let added = self
+            .store
+            .add(message, (copy, alike), &mut others, retained);
         match added {
             Ok(item) => fanout.set_stored(item),
             Err(_) => fanout.refused = true,

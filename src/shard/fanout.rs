@@ -3,7 +3,7 @@
 
 use crate::limits::MAX_PACKET_SIZE;
 use crate::message::{ItemId, Message, MessageView};
-use crate::route::GroupKey;
+use crate::route::{GroupKey, Receiver};
 use crate::session::Identifiers;
 use crate::time::Time;
 use crate::wire::{PacketId, PublishHead, QoS, Run, Version};
@@ -32,6 +32,30 @@ pub(super) struct Matched {
     pub(super) retain_as_published: bool,
     pub(super) identifiers: Identifiers,
     pub(super) group: Option<GroupKey>,
+}
+
+/// What a single subscription makes of a message. Most of many make the same of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    identifier: u32,
+}
+
+impl Way {
+    #[inline]
+    pub(super) fn of(receiver: &Receiver, message: &MessageView<'_>) -> Self {
+        Self {
+            qos: receiver.qos.min(message.qos), // [MQTT-3.8.4-8]
+            retain: message.retain && receiver.retain_as_published, // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+            identifier: receiver.identifier,
+        }
+    }
+
+    pub(super) fn identifiers(&self) -> &[u32] {
+        let some = usize::from(self.identifier != 0);
+        &std::slice::from_ref(&self.identifier)[..some]
+    }
 }
 
 /// A message encoded once for each wire layout, to be copied to receiver after receiver with only

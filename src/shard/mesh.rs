@@ -14,7 +14,6 @@ use crate::wire::PacketId;
 use super::batch::{Batch, Control, Target};
 use super::fanout::Fanout;
 use super::forward::Lane;
-use super::publish::receivers_of;
 use super::replay::RetainedQuery;
 use super::{ConnKey, Outbox, Shard};
 
@@ -211,7 +210,7 @@ impl Shard {
                     if frame.origin.is_some() {
                         self.store.together(&frame.message, 1, receivers);
                     }
-                    self.store(receivers_of(&matches, None), None, &mut fanout);
+                    self.store(&matches, None, None, &mut fanout);
                     !self.publish_local(&matches, None, &mut fanout, out)
                 }
                 Target::Member {

@@ -31,6 +31,7 @@ mod acknowledge;
 mod authenticate;
 mod away;
 mod close;
+mod common;
 mod connect;
 mod deliver;
 mod durable;
@@ -61,7 +62,7 @@ use crate::journal::Journal;
 use crate::limits::MAX_CONNECT_PACKET_SIZE;
 use crate::policy::Policy;
 use crate::route::{Retained, Routes, SessionKey, ShardId};
-use crate::session::{Connection, Phase, ReplayKey};
+use crate::session::{Connection, Phase, ReplayKey, SessionNumber};
 use crate::stats::Stats;
 use crate::time::Time;
 use crate::wire::{
@@ -84,6 +85,7 @@ pub use sys::{Loads, Memory, system_topics};
 
 use authenticate::Enhanced;
 use away::Fetches;
+use common::Commons;
 use connect::{Answered, Asked};
 use durable::Store;
 use fanout::Encoder;
@@ -148,7 +150,10 @@ pub struct Shard {
     /// Taken out while a message is routed, so it is a box.
     encoder: Option<Box<Encoder>>,
     store: Store,
+    /// Where the sessions are gathered that a message is kept for.
+    gathered: Vec<SessionNumber>,
     fetches: Fetches,
+    commons: Commons,
     forwards: Forwards,
     history: Option<Box<Histories>>,
     recalls: Recalls,
@@ -190,7 +195,9 @@ impl Shard {
             due_queries: Vec::new(),
             encoder: None,
             store: Store::default(),
+            gathered: Vec::new(),
             fetches: Fetches::default(),
+            commons: Commons::default(),
             forwards: Forwards::default(),
             history: None,
             recalls: Recalls::default(),

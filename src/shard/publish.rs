@@ -568,8 +568,7 @@ impl Shard {
         let keeps = keeper == Some(self.identity.shard);
         if self.store.is_on() {
             let retained = keeps.then(|| self.replaced(message)).flatten();
-            let receivers = receivers_of(&matches, publisher.session);
-            self.store(receivers, retained, &mut fanout);
+            self.store(&matches, publisher.session, retained, &mut fanout);
         }
         published.refused = self.publish_local(&matches, publisher.session, &mut fanout, out);
         let stored = fanout.stored;
@@ -624,8 +623,22 @@ impl Shard {
         out: &mut Outbox,
     ) -> bool {
         let mut refused = fanout.refused;
-        for (session, matched) in receivers_of(matches, publisher) {
-            refused |= !self.deliver(session, &matched, fanout, out);
+        let mut many = self.many(matches, fanout);
+        for (same, ahead) in receivers_of(matches) {
+            if let Some(ahead) = ahead {
+                self.sessions.prefetch(ahead);
+            }
+            if let (Some(many), [receiver]) = (&mut many, same)
+                && self.leave_with_many(receiver, many, fanout)
+            {
+                continue;
+            }
+            if let Some((session, matched)) = merged(same, publisher) {
+                refused |= !self.deliver(session, &matched, fanout, out);
+            }
+        }
+        if let Some(many) = many {
+            self.commons.count(many);
         }
         refused
     }
@@ -670,7 +683,7 @@ impl Shard {
         let mut encoder = self.encoder.take().unwrap_or_default();
         let mut fanout = Fanout::new(*message, &mut encoder, 0, now);
         let retained = self.replaced(message);
-        self.store(std::iter::empty(), retained, &mut fanout);
+        self.store(&Matches::default(), None, retained, &mut fanout);
         let stored = fanout.stored;
         self.encoder = Some(encoder);
         self.keep(message, stored);
@@ -708,38 +721,50 @@ impl Shard {
     }
 }
 
-/// Who of this shard gets a message, and what the subscriptions of each say of it: one copy for those
-/// that overlap, with the highest QoS and every identifier [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4]
-/// [MQTT-3.3.5-1 3.1.1]. Groups aside.
+/// Receivers after which the session comes that is asked for while the present one is worked on.
+const AHEAD: usize = 12;
+
+/// Who of this shard may get a message: for each session its subscriptions that match, and a session that comes
+/// later. Groups aside.
 pub(super) fn receivers_of(
     matches: &Matches,
-    publisher: Option<SessionKey>,
-) -> impl Iterator<Item = (SessionKey, Matched)> {
-    let overlaps = matches
-        .local
-        .chunk_by(|one: &Receiver, next| one.session == next.session);
-    overlaps.filter_map(move |same| {
-        let session = same.first()?.session;
-        let own = publisher == Some(session);
-        let mut wanted = None::<Matched>;
-        for receiver in same {
-            if own && receiver.no_local {
-                continue; // [MQTT-3.8.3-3]
-            }
-            let matched = wanted.get_or_insert_with(|| Matched {
-                qos: QoS::AtMostOnce,
-                retain_as_published: false,
-                identifiers: Identifiers::new(),
-                group: None,
-            });
-            matched.qos = matched.qos.max(receiver.qos);
-            matched.retain_as_published |= receiver.retain_as_published;
-            if receiver.identifier != 0 {
-                matched.identifiers.push(receiver.identifier);
-            }
-        }
-        wanted.map(|matched| (session, matched))
+) -> impl Iterator<Item = (&[Receiver], Option<SessionKey>)> {
+    let local = &matches.local[..];
+    let mut at = AHEAD;
+    let overlaps = local.chunk_by(|one, next| one.session == next.session);
+    overlaps.map(move |same| {
+        at += same.len();
+        (same, local.get(at).map(|receiver| receiver.session))
     })
+}
+
+/// What the subscriptions of one session say of a message: one copy for those that overlap, with the highest QoS
+/// and every identifier [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4] [MQTT-3.3.5-1 3.1.1]. `None` if it gets
+/// none.
+pub(super) fn merged(
+    same: &[Receiver],
+    publisher: Option<SessionKey>,
+) -> Option<(SessionKey, Matched)> {
+    let session = same.first()?.session;
+    let own = publisher == Some(session);
+    let mut wanted = None::<Matched>;
+    for receiver in same {
+        if own && receiver.no_local {
+            continue; // [MQTT-3.8.3-3]
+        }
+        let matched = wanted.get_or_insert_with(|| Matched {
+            qos: QoS::AtMostOnce,
+            retain_as_published: false,
+            identifiers: Identifiers::new(),
+            group: None,
+        });
+        matched.qos = matched.qos.max(receiver.qos);
+        matched.retain_as_published |= receiver.retain_as_published;
+        if receiver.identifier != 0 {
+            matched.identifiers.push(receiver.identifier);
+        }
+    }
+    wanted.map(|matched| (session, matched))
 }
 
 fn send_acknowledgement(

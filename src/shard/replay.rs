@@ -374,7 +374,7 @@ impl Shard {
             identifiers: delivery.identifiers.clone(),
             group: None,
         };
-        self.store(std::iter::once((key, matched)), None, &mut fanout);
+        self.store_for(key, &matched, &mut fanout);
         Delivery {
             message: fanout.keep(),
             ..delivery

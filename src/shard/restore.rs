@@ -44,8 +44,8 @@ struct Waiting {
     /// The last message that an exchange of the session is about: those up to there are needed.
     begun: ItemId,
     here: Vec<(ItemId, Here)>,
-    /// How many stay on disk, their bytes, and the last of them.
-    away: (usize, u64, ItemId),
+    /// How many stay on disk, and their bytes.
+    away: (usize, u64),
 }
 
 /// A delivery whose group is not known yet.
@@ -115,10 +115,9 @@ impl Bodies {
         for Recipient { session, copy } in recipients {
             let waiting = self.waiting.entry(*session).or_default();
             if item > waiting.begun && copy.group.is_empty() {
-                let (count, bytes, last) = &mut waiting.away;
+                let (count, bytes) = &mut waiting.away;
                 *count += 1;
                 *bytes += view.size() as u64;
-                *last = item.max(*last);
                 continue;
             }
             let delivery = Delivery {
@@ -265,7 +264,7 @@ impl Shard {
         let Waiting {
             begun: last_begun,
             mut here,
-            away: (count, bytes, last),
+            away: (count, bytes),
         } = waiting;
         here.sort_unstable_by_key(|(item, _)| *item);
         let behind = here.partition_point(|(item, _)| *item <= last_begun);
@@ -284,7 +283,7 @@ impl Shard {
             }
         }
         slots.extend(begun.map(|exchange| (exchange.packet_id, Slot::Released)));
-        queue.leave_away(last_begun, last, count, bytes);
+        queue.leave_away(last_begun, count, bytes);
         for (_, here) in behind {
             queue.push(self.restore_delivery(here));
         }

@@ -7,8 +7,8 @@ use std::hash::BuildHasher;
 use hashbrown::HashTable;
 
 use crate::chunks::Chunks;
-use crate::route::SessionKey;
-use crate::session::{ConnKey, Connection, Session};
+use crate::route::{SessionKey, prefetch};
+use crate::session::{ConnKey, Connection, Session, SessionNumber};
 use crate::time::Time;
 
 /// Connections, in the slots that the driver gave them.
@@ -52,10 +52,29 @@ impl Connections {
 /// Sessions. The client id is stored once, in the session; the index by client id holds keys.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    slots: Chunks<(u32, Option<Box<Session>>)>,
+    slots: Chunks<Slot>,
     free: Vec<u32>,
     by_client: HashTable<SessionKey>,
     hasher: foldhash::fast::FixedState,
+}
+
+/// A place for a session.
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    /// What [`Session::keeps`] said when it was noted, counted from 1; 0 for nothing. A message for many asks all of
+    /// them, and finds the answers in a row here.
+    kept: u32,
+    session: Option<Box<Session>>,
+}
+
+const _: () = assert!(size_of::<Slot>() == 16);
+
+impl Slot {
+    fn note_kept(&mut self) {
+        let kept = self.session.as_deref().and_then(Session::keeps);
+        self.kept = kept.map_or(0, |number| number.0 + 1);
+    }
 }
 
 impl Sessions {
@@ -77,9 +96,35 @@ impl Sessions {
     }
 
     pub(super) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
-        match self.slots.get_mut(key.index as usize) {
-            Some((generation, Some(session))) if *generation == key.generation => Some(session),
-            _ => None,
+        let slot = self.slots.get_mut(key.index as usize)?;
+        let session = slot.session.as_deref_mut();
+        session.filter(|_| slot.generation == key.generation)
+    }
+
+    /// What the journal calls a session that it keeps messages for, as [`Session::keeps`] has it.
+    #[inline]
+    pub(super) fn kept(&self, key: SessionKey) -> Option<SessionNumber> {
+        let slot = self.slots.get(key.index as usize)?;
+        let kept = (slot.generation == key.generation).then_some(slot.kept)?;
+        let kept = kept.checked_sub(1).map(SessionNumber);
+        debug_assert_eq!(kept, self.get(key)?.keeps());
+        kept
+    }
+
+    /// What the journal calls a session, or its Session Expiry Interval, may have changed.
+    pub(super) fn note_kept(&mut self, key: SessionKey) {
+        if let Some(slot) = self.slots.get_mut(key.index as usize)
+            && slot.generation == key.generation
+        {
+            slot.note_kept();
+        }
+    }
+
+    /// Asks for the part of a session that a message for many looks at, which will soon be needed.
+    #[inline]
+    pub(super) fn prefetch(&self, key: SessionKey) {
+        if let Some(session) = lookup(&self.slots, key) {
+            prefetch(session);
         }
     }
 
@@ -94,17 +139,18 @@ impl Sessions {
 
     /// Adds a session whose client id is not there yet.
     pub(super) fn insert(&mut self, session: Session) -> SessionKey {
-        let index = self
-            .free
-            .pop()
-            .unwrap_or_else(|| u32::try_from(self.slots.push((0, None))).unwrap_or(u32::MAX));
+        let index = self.free.pop().unwrap_or_else(|| {
+            let index = self.slots.push(Slot::default());
+            u32::try_from(index).unwrap_or(u32::MAX)
+        });
         let hash = self.hasher.hash_one(&*session.client_id);
         let slot = self.slots.get_or_grow(index as usize);
         let key = SessionKey {
             index,
-            generation: slot.0,
+            generation: slot.generation,
         };
-        slot.1 = Some(Box::new(session));
+        slot.session = Some(Box::new(session));
+        slot.note_kept();
         let (slots, hasher) = (&self.slots, &self.hasher);
         self.by_client.insert_unique(hash, key, |&key| {
             hasher.hash_one(lookup(slots, key).map_or("", |session| &session.client_id))
@@ -118,9 +164,10 @@ impl Sessions {
             entry.remove();
         }
         let slot = self.slots.get_mut(key.index as usize)?;
-        slot.0 = slot.0.wrapping_add(1);
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.kept = 0;
         self.free.push(key.index);
-        slot.1.take()
+        slot.session.take()
     }
 
     pub(super) fn keys(&self) -> Vec<SessionKey> {
@@ -128,11 +175,11 @@ impl Sessions {
     }
 }
 
-fn lookup(slots: &Chunks<(u32, Option<Box<Session>>)>, key: SessionKey) -> Option<&Session> {
-    match slots.get(key.index as usize) {
-        Some((generation, Some(session))) if *generation == key.generation => Some(session),
-        _ => None,
-    }
+#[inline]
+fn lookup(slots: &Chunks<Slot>, key: SessionKey) -> Option<&Session> {
+    let slot = slots.get(key.index as usize)?;
+    let session = slot.session.as_deref();
+    session.filter(|_| slot.generation == key.generation)
 }
 
 /// Whose deadline it is.

@@ -171,7 +171,7 @@ fn patiently<T>(
 
 fn export(data: &str) -> Result<String, StoreError> {
     let mut out = Vec::new();
-    patiently(Store::open_existing, data)?.export(&mut out)?;
+    patiently(Store::open_existing, data)?.export(&mut out, true)?;
     Ok(String::from_utf8(out).unwrap())
 }
 

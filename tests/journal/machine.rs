@@ -569,12 +569,12 @@ impl Machine {
     fn check_bodies(&mut self) -> Result<(), String> {
         for &session in self.current.sessions.keys() {
             let waiting: Vec<ItemId> = self.journal.messages(session).collect();
-            let (Some(&first), Some(&last)) = (waiting.first(), waiting.last()) else {
+            let Some(&first) = waiting.first() else {
                 continue;
             };
             let most = 1 + waiting.len() % 7;
             let first = first.before();
-            let mut fetch = self.journal.fetch(session, first, last, most);
+            let mut fetch = self.journal.fetch(session, first, most);
             let mut found = Vec::new();
             let mut wrong = None;
             while let Some(asked) = fetch.take() {
@@ -594,7 +594,7 @@ impl Machine {
                     .map_err(|unreadable| unreadable.damage.to_string())?;
                 if fetch.is_none() && found.len() < most.min(waiting.len()) {
                     let after = found.last().copied().unwrap_or(first);
-                    fetch = self.journal.fetch(session, after, last, most - found.len());
+                    fetch = self.journal.fetch(session, after, most - found.len());
                 }
             }
             if wrong.is_some() || found != waiting[..most.min(waiting.len())] {
