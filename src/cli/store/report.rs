@@ -198,20 +198,25 @@ pub(super) fn taken(backup: &Backup, to: &Path, took: Duration) -> String {
 }
 
 pub(super) fn exported(amount: &Amount, path: &Path) -> String {
-    format!(
-        "{} sessions, {} messages and {} of history in {}\n",
-        amount.sessions,
-        amount.messages,
-        amount.records,
-        path.display()
-    )
+    format!("{} in {}\n", contents(amount), path.display())
+}
+
+/// What an export holds. Most brokers keep no history, and need not be told so.
+fn contents(amount: &Amount) -> String {
+    let Amount {
+        sessions,
+        messages,
+        records,
+        ..
+    } = amount;
+    match records {
+        0 => format!("{sessions} sessions and {messages} messages"),
+        _ => format!("{sessions} sessions, {messages} messages and {records} of history"),
+    }
 }
 
 pub(super) fn imported(amount: &Amount) -> String {
-    let mut text = format!(
-        "{} sessions, {} messages and {} of history\n",
-        amount.sessions, amount.messages, amount.records
-    );
+    let mut text = format!("{}\n", contents(amount));
     if amount.left_out > 0 {
         line(
             &mut text,
