@@ -147,6 +147,7 @@ impl Shard {
             || session.stored.is_none()
             || session.expiry_interval == 0
             || receiver.qos == QoS::AtMostOnce
+            || receiver.no_local // its own are none of its messages, nor in its list
             || (fanout.message.retain && !session.replays.is_empty())
         {
             return false;

@@ -284,6 +284,17 @@ impl Broker {
         let counted: u32 = counted.map(|common| common.count).sum();
         assert_eq!(common, counted as usize);
     }
+
+    /// Everybody comes, and takes all that waits for him.
+    fn deliver_everything(&mut self) {
+        for client in 0..CLIENTS {
+            self.connect(client, false);
+            while !self.clients[client].sent.is_empty() {
+                self.acknowledge(client);
+            }
+            assert!(self.clients[client].waiting.is_empty());
+        }
+    }
 }
 
 proptest! {
@@ -305,13 +316,7 @@ proptest! {
             broker.check();
         }
         // Everything comes in the end, and then nothing is left.
-        for client in 0..CLIENTS {
-            broker.connect(client, false);
-            while !broker.clients[client].sent.is_empty() {
-                broker.acknowledge(client);
-            }
-            prop_assert!(broker.clients[client].waiting.is_empty());
-        }
+        broker.deliver_everything();
         broker.check();
         prop_assert!(broker.shard.commons.0.is_empty());
         prop_assert_eq!(broker.shard.stats().queued, 0);
@@ -327,13 +332,7 @@ proptest! {
             broker.publish(1, padding);
             broker.check();
         }
-        for client in 0..CLIENTS {
-            broker.connect(client, false);
-            while !broker.clients[client].sent.is_empty() {
-                broker.acknowledge(client);
-            }
-            prop_assert!(broker.clients[client].waiting.is_empty());
-        }
+        broker.deliver_everything();
         prop_assert!(broker.shard.commons.0.is_empty());
     }
 }

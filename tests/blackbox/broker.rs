@@ -167,6 +167,17 @@ impl Broker {
         self.child.id()
     }
 
+    /// Kilobytes of memory that it has.
+    pub(crate) fn memory_kb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("the broker runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().nth(1));
+        number
+            .and_then(|number| number.parse().ok())
+            .expect("a number of kilobytes")
+    }
+
     pub(crate) const fn shards(&self) -> u8 {
         self.shards
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::Version;
 use crate::broker::{Broker, Setup, free_port, fresh_folder};
+use crate::crash::Random;
 use crate::raw::packets::{Connect, DISCONNECT, PUBACK, PUBCOMP, PUBREC, Publish, ack};
 use crate::raw::peer::{Packet, Peer};
 
@@ -107,7 +108,7 @@ fn sample(broker: &Broker, data: &Path, done: &Done, time: Duration) -> Vec<Samp
     while begin.elapsed() < time && !done.stop.load(Ordering::Relaxed) {
         std::thread::sleep(SAMPLE_EVERY);
         let sample = Sample {
-            memory: resident(broker.pid()),
+            memory: broker.memory_kb() << 10,
             disk: folder_bytes(data),
         };
         if samples.len() % 12 == 0 {
@@ -130,16 +131,6 @@ fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let field = line.and_then(|line| line.split_whitespace().nth(1));
-    field
-        .and_then(|kib| kib.parse::<u64>().ok())
-        .expect("VmRSS in KiB")
-        << 10
-}
-
 /// Files come and go while this looks.
 fn folder_bytes(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -150,19 +141,6 @@ fn folder_bytes(folder: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
-}
-
-struct Random(u64);
-
-impl Random {
-    /// A number below `bound`: a linear congruential generator, of which the upper bits are good.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
 }
 
 /// One vehicle after the other comes, tells where it is, takes its commands and goes, in all ways.

@@ -603,17 +603,6 @@ fn react(broker: &Broker, version: Version, input: &Input, number: usize) -> Res
     outcome
 }
 
-/// Kilobytes of memory that the broker has.
-fn memory(broker: &Broker) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", broker.pid()));
-    let status = status.expect("the broker runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().nth(1));
-    number
-        .and_then(|number| number.parse().ok())
-        .expect("a number of kilobytes")
-}
-
 /// Megabytes by which the memory may have grown after one round of all inputs that the first round, which
 /// fills pools and caches, has not taken already.
 const GROWTH_KB: u64 = 32 * 1024;
@@ -642,12 +631,12 @@ fn hostile_inputs_end_nothing_but_their_own_connection() {
                 }
             }
             if round == 0 {
-                after_first = memory(&broker);
+                after_first = broker.memory_kb();
             }
         }
         assert!(wrong.is_empty(), "{setup}:\n{wrong}");
         assert!(sent >= 2 * 600, "{sent} inputs");
-        let grown = memory(&broker).saturating_sub(after_first);
+        let grown = broker.memory_kb().saturating_sub(after_first);
         assert!(
             grown < GROWTH_KB,
             "{grown} KB more than after the first round"
